@@ -1,0 +1,197 @@
+"""Posteriors over training patches in plain PyTorch: exact, streamed, on any device.
+
+The squared distance between patches is expanded into an inner product, so that one batched matrix
+product gives the log-weights of every (query place, training patch) pair of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+from els.images import to_float
+from els.machines.places import Group, axis_groups
+from els.machines.posterior import Posterior
+
+# Numbers held at a time, in log-weights and in unfolded patches: 64 MiB of float32.
+_BUDGET = 1 << 24
+# Rounding error of a log-weight, in nats, from which float64 is used instead of float32.
+_TOLERANCE = 5e-4
+
+
+def patch_posterior(
+    x: Tensor,
+    pixels: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    *,
+    kind: str,
+    size: int,
+    chunk: int | None = None,
+) -> Posterior:
+    """The posterior of the clean centre pixel over k x k training patches.
+
+    log w_j = -||P_u x - alpha p_j||^2 / (2 sigma^2) over the patches that `axis_groups` allows.
+
+    Args:
+        x: queries (b c h w).
+        pixels: training images, uint8 (n c h w); they may be on another device than x.
+        alpha, sigma: the schedule at each query's time (b,).
+        kind: one of `els.machines.places.PATCH_MACHINES`.
+        size: the patch size k, odd.
+        chunk: training images at a time; chosen to bound memory when None. The answer does not
+            depend on it.
+    """
+    h, w = x.shape[2:]
+    groups = list(product(axis_groups(kind, h, size), axis_groups(kind, w, size)))
+    pairs = sum(gy.query.shape[0] * gy.query.shape[1] * gy.training.shape[1]
+                * gx.query.shape[0] * gx.query.shape[1] * gx.training.shape[1]
+                for gy, gx in groups)  # fmt: skip
+    queries = max(1, min(len(x), _BUDGET // (8 * pairs)))
+    if chunk is None:
+        chunk = max(1, _BUDGET // max(x[0].numel() * size**2, pairs * queries))
+    parts = [
+        _stream(x[i : i + queries], pixels, alpha[i : i + queries], sigma[i : i + queries],
+                kind=kind, size=size, groups=groups, chunk=chunk)
+        for i in range(0, len(x), queries)
+    ]  # fmt: skip
+    return Posterior(*(torch.cat([getattr(part, name) for part in parts])
+                       for name in ("peak", "mass", "moment")))  # fmt: skip
+
+
+def image_posterior(
+    x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, chunk: int | None = None
+) -> Posterior:
+    """The posterior over whole training images, as `patch_posterior` with P = the image."""
+    dtype = _working_dtype(x, alpha, sigma, x[0].numel())
+    query = rearrange(_scaled(x, alpha, sigma, dtype), "b c h w -> 1 b (c h w)")
+    total = Posterior.empty(x, dtype)
+    for images in pixels.split(chunk or max(1, _BUDGET // x[0].numel())):
+        y = to_float(images.to(x.device)).to(dtype)
+        y = rearrange(y, "n c h w -> 1 n (c h w)")
+        peak, mass, moment = _accumulate(_with_norm(query, alpha, sigma), y, y)
+        part = Posterior(
+            peak=repeat(peak, "1 b -> b 1 h w", h=x.shape[2], w=x.shape[3]),
+            mass=repeat(mass, "1 b -> b 1 h w", h=x.shape[2], w=x.shape[3]),
+            moment=moment.reshape(x.shape),
+        )
+        total = total.merge(part)
+    norm = (x.to(dtype) ** 2).sum(dim=(1, 2, 3), keepdim=True)
+    return _less_query_norm(total, norm, sigma)
+
+
+def _stream(
+    x: Tensor,
+    pixels: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    *,
+    kind: str,
+    size: int,
+    groups: list[tuple[Group, Group]],
+    chunk: int,
+) -> Posterior:
+    dtype = _working_dtype(x, alpha, sigma, x.shape[1] * size**2)
+    wrap = kind == "equivariant"
+    queries = _windows(_scaled(x, alpha, sigma, dtype), size, wrap=wrap)
+    total = Posterior.empty(x, dtype)
+    for images in pixels.split(chunk):
+        y = to_float(images.to(x.device)).to(dtype)
+        windows = _windows(y, size, wrap=False)
+        part = Posterior.empty(x, dtype)
+        for gy, gx in groups:
+            query = _gather(queries, gy.query, gx.query)
+            patches = _gather(windows, gy.training, gx.training)
+            centres = _gather(rearrange(y, "n c h w -> n c h w 1 1"), gy.training, gx.training)
+            sums = _accumulate(_with_norm(query, alpha, sigma), patches, centres)
+            _scatter(part, sums, gy.query, gx.query)
+        total = total.merge(part)
+    norm = _windows((x.to(dtype) ** 2).sum(dim=1, keepdim=True), size, wrap=wrap).sum(dim=(-2, -1))
+    return _less_query_norm(total, norm, sigma)
+
+
+def _accumulate(query: Tensor, patches: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """peak (g m), mass (g m) and moment (g m e) of queries (g m d+1) over patches (g p d).
+
+    The query's last entry weighs the squared norm of a patch, so that one product is the log-weight.
+    """
+    patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
+    with _full_precision():
+        logits = torch.bmm(query, patches.mT)
+        peak = logits.amax(dim=-1)
+        weights = logits.sub_(peak[..., None]).exp_()
+        sums = torch.bmm(weights, torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1))
+    return peak, sums[..., -1], sums[..., :-1]
+
+
+def _scaled(x: Tensor, alpha: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor:
+    """alpha x / sigma^2, so that its inner product with a patch is part of the log-weight."""
+    return x.to(dtype) * rearrange((alpha / sigma**2).to(dtype), "b -> b 1 1 1")
+
+
+def _with_norm(query: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Queries (g (b m) d) with -alpha^2 / (2 sigma^2), the weight of a patch's norm, appended."""
+    factor = -(alpha**2 / (2 * sigma**2)).to(query.dtype)
+    factor = repeat(factor, "b -> g (b m) 1", g=len(query), m=query.shape[1] // len(alpha))
+    return torch.cat([query, factor], dim=-1)
+
+
+def _less_query_norm(total: Posterior, norm: Tensor, sigma: Tensor) -> Posterior:
+    """Add what the expanded square leaves out, -||P_u x||^2 / (2 sigma^2), to the log-weights."""
+    scale = rearrange(sigma.to(norm.dtype), "b -> b 1 1 1")
+    return Posterior(total.peak - norm / (2 * scale**2), total.mass, total.moment)
+
+
+def _windows(x: Tensor, size: int, *, wrap: bool) -> Tensor:
+    """A view of the k x k window around every place (n c h w k k), wrapped or padded with zeros."""
+    padded = F.pad(x, [size // 2] * 4, mode="circular" if wrap else "constant")
+    return padded.unfold(2, size, 1).unfold(3, size, 1)
+
+
+def _gather(windows: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+    """Windows at the places ys (gy p) and xs (gx q), as ((gy gx) (n p q) d)."""
+    ys, xs = ys.to(windows.device), xs.to(windows.device)
+    picked = windows[:, :, ys[:, :, None, None], xs]
+    return rearrange(picked, "n c gy p gx q i j -> (gy gx) (n p q) (c i j)")
+
+
+def _scatter(part: Posterior, sums: tuple[Tensor, Tensor, Tensor], ys: Tensor, xs: Tensor) -> None:
+    """Write a group's sums to its places, in place."""
+    peak, mass, moment = sums
+    axes = {"gy": ys.shape[0], "p": ys.shape[1], "q": xs.shape[1]}
+    ys, xs = ys.to(peak.device)[:, :, None, None], xs.to(peak.device)
+    for target, values in ((part.peak, peak[..., None]), (part.mass, mass[..., None]),
+                           (part.moment, moment)):  # fmt: skip
+        target[:, :, ys, xs] = rearrange(
+            values, "(gy gx) (b p q) c -> b c gy p gx q", **axes
+        )
+
+
+def _working_dtype(x: Tensor, alpha: Tensor, sigma: Tensor, terms: int) -> torch.dtype:
+    """float32, or float64 where float32 would round the log-weights by more than `_TOLERANCE`.
+
+    A log-weight is a sum of `terms` products of size about alpha / sigma^2, and what float32 loses
+    is a fixed share of that sum (design.md, "Exactness").
+    """
+    if x.device.type == "mps":  # has no float64
+        return torch.float32
+    largest = float((alpha / sigma**2).max()) * terms
+    rounding = torch.finfo(torch.float32).eps / 2 * largest
+    return torch.promote_types(x.dtype, torch.float64 if rounding > _TOLERANCE else torch.float32)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Matrix products without TF32, whatever the program has chosen for its networks."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,156 @@
+"""The machines as denoisers, and the one place where they are made."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from els.denoiser import coefficients
+from els.errors import InputError
+from els.images import ImageSet
+from els.machines.engine_torch import image_posterior, patch_posterior
+from els.machines.places import PATCH_MACHINES, check_size
+from els.schedule import CosineSchedule
+
+MACHINES = ("ideal", *PATCH_MACHINES)
+
+
+class SizeByTime(Protocol):
+    """A patch size for every time, such as `els.calibration.Scales`."""
+
+    def at(self, t: float) -> int:
+        """The patch size at time t."""
+        ...
+
+
+class Machine:
+    """The posterior mean over a dictionary of training patches (Kamb & Ganguli, section 4).
+
+    x0_hat(u) = sum_j w_j c_j / sum_j w_j with w_j = exp(-||P_u x - alpha p_j||^2 / (2 sigma^2)).
+
+    Attributes:
+        kind: one of `MACHINES`.
+        images: the dictionary's images.
+        size: the patch size, one for all times or one for each; None for `ideal`.
+        schedule: the noise schedule that x_t comes from.
+        chunk: training images at a time; None chooses by memory.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        size: int | SizeByTime | None,
+        schedule: CosineSchedule,
+        chunk: int | None,
+    ) -> None:
+        self.kind = kind
+        self.images = images
+        self.size = size
+        self.schedule = schedule
+        self.chunk = chunk
+        self._by_label: dict[int, ImageSet] = {}
+
+    def __call__(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: int | None = None
+    ) -> Tensor:
+        """x0_hat (b c h w) at noisy images x (b c h w) and times t (b,) in (0, 1].
+
+        Args:
+            label: class indices (b,): each query sees only the images of its class.
+            size: a patch size for this call, in place of the machine's own.
+
+        Raises:
+            InputError: when x does not have the shape of the images, or a label or a size is out
+                of range.
+        """
+        if tuple(x.shape[1:]) != self.images.image_shape:
+            raise InputError(
+                f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
+                f"{self.images.image_shape}; they must be the same"
+            )
+        out = torch.empty_like(x)
+        for (k, one_label), indices in self._alike(t, label, size).items():
+            images = self.images if one_label is None else self._of_class(one_label)
+            out[indices] = self._mean(x[indices], t[indices], images.pixels, k).to(x.dtype)
+        return out
+
+    def _alike(
+        self, t: Tensor, label: Tensor | None, size: int | None
+    ) -> dict[tuple[int | None, int | None], list[int]]:
+        """The batch's indices by patch size and label, which each take a scan of their own."""
+        groups = defaultdict(list)
+        labels = [None] * len(t) if label is None else label.tolist()
+        for i, (time, one_label) in enumerate(zip(t.tolist(), labels, strict=True)):
+            groups[self._size_at(time, size), one_label].append(i)
+        return groups
+
+    def _size_at(self, t: float, size: int | None) -> int | None:
+        if self.kind == "ideal":
+            return None
+        size = self.size if size is None else size
+        if size is None:
+            raise InputError(f"the {self.kind} machine needs a patch size or fitted scales")
+        size = size if isinstance(size, int) else size.at(t)
+        check_size(self.kind, size, self.images.image_shape)
+        return size
+
+    def _of_class(self, label: int) -> ImageSet:
+        if label not in self._by_label:
+            self._by_label[label] = self.images.of_class(label)
+        return self._by_label[label]
+
+    def _mean(self, x: Tensor, t: Tensor, pixels: Tensor, size: int | None) -> Tensor:
+        alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
+        if size is None:
+            return image_posterior(x, pixels, alpha, sigma, chunk=self.chunk).mean
+        posterior = patch_posterior(
+            x, pixels, alpha, sigma, kind=self.kind, size=size, chunk=self.chunk
+        )
+        return posterior.mean
+
+
+def make_machine(
+    kind: str,
+    images: ImageSet,
+    *,
+    size: int | SizeByTime | None = None,
+    schedule: CosineSchedule | None = None,
+    chunk: int | None = None,
+) -> Machine:
+    """Make a closed-form denoiser.
+
+    | kind | patches that pixel u may use |
+    |---|---|
+    | `ideal` | whole training images: memorises |
+    | `local` | the patch at the same place in every image; zeros outside |
+    | `equivariant` | every patch lying wholly inside an image, at any place; the query wraps round |
+    | `boundary` | every patch whose window crosses the same borders at the same distance |
+
+    Args:
+        kind: one of `MACHINES`.
+        images: the training images.
+        size: patch size k (odd), or fitted scales with `.at(t)`; may be left out where every call
+            gives its own, and for `ideal`.
+        schedule: the noise schedule; the paper's by default.
+        chunk: training images held at a time, chosen to bound memory when None; never changes the
+            answer.
+
+    Raises:
+        InputError: unknown kind, no images, or a size that is even or too large.
+    """
+    if kind not in MACHINES:
+        raise InputError(f"unknown machine '{kind}'; known are {', '.join(MACHINES)}")
+    if not len(images):
+        raise InputError(f"the {kind} machine was given no training images")
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk is {chunk}; it must be at least 1 image")
+    if isinstance(size, int) and kind != "ideal":
+        check_size(kind, size, images.image_shape)
+    return Machine(
+        kind, images, size=size, schedule=schedule or CosineSchedule(), chunk=chunk
+    )

@@ -1,0 +1,1 @@
+"""Saved results to figures, tables and pages."""

@@ -1,0 +1,119 @@
+"""Pieces that the networks share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from els.errors import InputError
+
+PADDINGS = ("zeros", "circular")
+NORMS = ("none", "group")
+_GROUPS = 8
+
+
+class Network(nn.Module):
+    """A backbone: net(x, t, label) -> eps_hat, and what it takes to build the same one again.
+
+    Attributes:
+        config: the constructor's arguments, as plain data.
+        channels: image channels c.
+        num_classes: number of classes, or None for an unconditional network.
+        padding: "zeros" or "circular".
+    """
+
+    def __init__(self, config: dict[str, object]) -> None:
+        super().__init__()
+        self.config = config
+        self.channels: int = config["channels"]
+        self.num_classes: int | None = config["num_classes"]
+        self.padding: str = config["padding"]
+        _check_choice("padding", self.padding, PADDINGS)
+        _check_choice("norm", config["norm"], NORMS)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """eps_hat (b c h w) from noisy images x (b c h w), times t (b,) and labels (b,)."""
+        raise NotImplementedError
+
+    @property
+    def receptive_field(self) -> int:
+        """Width in pixels of the largest window that an output pixel can depend on."""
+        raise NotImplementedError
+
+
+def _check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{what} is '{value}'; it must be one of {', '.join(choices)}")
+
+
+class Embedding(nn.Module):
+    """Sinusoidal embedding of the time, plus a learned one of the class.
+
+    Frequencies fall geometrically from 1 to 1e-4 per unit of t, as in the paper's released code.
+
+    Args:
+        width: number of features, even.
+        num_classes: number of classes, or None for an unconditional network.
+    """
+
+    def __init__(self, width: int, num_classes: int | None) -> None:
+        super().__init__()
+        if width < 4 or width % 2:
+            raise InputError(f"the embedding has {width} features; it needs an even number from 4")
+        self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
+        self.width = width
+
+    def forward(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """Features (b, width) of times t (b,) and labels (b,).
+
+        Raises:
+            InputError: when a label is given to an unconditional network, missing for a
+                conditional one, or out of range.
+        """
+        # Made anew each time: a buffer would be broadcast by DDP before every validation batch,
+        # and hang where processes have unequal numbers of batches.
+        half = self.width // 2
+        exponent = torch.arange(half, device=t.device) / (half - 1)
+        angle = t.float()[:, None] * torch.exp(-math.log(10_000) * exponent)
+        embedding = torch.cat([angle.sin(), angle.cos()], dim=1)
+        if self.classes is None:
+            if label is not None:
+                raise InputError("a label was given, but this network is not class-conditional")
+            return embedding
+        if label is None:
+            raise InputError(
+                f"this network is class-conditional: give labels 0..{self.classes.num_embeddings - 1}"
+            )
+        return embedding + self.classes(label)
+
+
+def conv(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
+    """A convolution that keeps the size of the image."""
+    if kernel < 1 or kernel % 2 == 0:
+        raise InputError(f"kernel size {kernel} is not a positive odd number")
+    return nn.Conv2d(inputs, outputs, kernel, padding="same", padding_mode=padding)
+
+
+def conv_norm_relu(
+    inputs: int, outputs: int, kernel: int, padding: str, norm: str
+) -> list[nn.Module]:
+    """A convolution, a group normalisation if asked for, and a ReLU."""
+    layers: list[nn.Module] = [conv(inputs, outputs, kernel, padding)]
+    if norm == "group":
+        layers.append(group_norm(outputs))
+    return [*layers, nn.ReLU()]
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Normalisation over 8 groups of channels."""
+    if width % _GROUPS:
+        raise InputError(f"width {width} is not a multiple of {_GROUPS}, which its normalisation needs")
+    return nn.GroupNorm(_GROUPS, width)
+
+
+def as_map(features: Tensor) -> Tensor:
+    """Features (b d) as (b d 1 1), to be added to a feature map."""
+    return rearrange(features, "b d -> b d 1 1")

@@ -1,0 +1,139 @@
+"""What happens beside training: samples, checkpoints, speed and progress."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torchvision.utils import make_grid
+from torchvision.transforms.v2.functional import to_pil_image
+
+from els.files import replacing
+from els.images import to_uint8
+from els.sampling import ddim, seeded_labels, seeded_noise
+
+
+class SampleGrid(Callback):
+    """Draw a grid of samples with the validated weights, always from the same seeds.
+
+    Must come before the EMA callback, which puts the training weights back when validation ends.
+
+    Args:
+        every_n_epochs: draw after a validation when that many epochs have passed; 0 for never.
+        count: number of samples, seeds 0 .. count - 1.
+        steps: DDIM steps.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, count: int = 16, steps: int = 20) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.count = count
+        self.steps = steps
+        self._last_epoch: int | None = None
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw when it is time to, on the first process."""
+        if trainer.sanity_checking or not self.every_n_epochs or not trainer.is_global_zero:
+            return
+        epoch = trainer.current_epoch
+        if self._last_epoch is not None and epoch - self._last_epoch < self.every_n_epochs:
+            return
+        self._last_epoch = epoch
+        self._log(trainer, self.draw(pl_module))
+
+    @torch.no_grad()
+    def draw(self, pl_module: pl.LightningModule) -> torch.Tensor:
+        """The samples as one uint8 picture (c h w)."""
+        denoiser = pl_module.denoiser()
+        seeds = range(self.count)
+        x = seeded_noise(seeds, denoiser.image_shape).to(pl_module.device)
+        label = None
+        if denoiser.num_classes is not None:
+            label = seeded_labels(seeds, denoiser.num_classes).to(pl_module.device)
+        samples = ddim(denoiser, x, steps=self.steps, label=label, schedule=denoiser.schedule)
+        return make_grid(to_uint8(samples.float()), nrow=max(1, round(self.count**0.5))).cpu()
+
+    def _log(self, trainer: pl.Trainer, picture: torch.Tensor) -> None:
+        caption = f"epoch {trainer.current_epoch}, step {trainer.global_step}, DDIM {self.steps}"
+        image = to_pil_image(picture)
+        path = Path(trainer.default_root_dir) / "samples" / f"epoch{trainer.current_epoch:05d}.png"
+        with replacing(path) as partial:
+            image.save(partial)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [image], caption=[caption])
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep `last.ckpt` fresh: at most once every `seconds`, and always when training ends.
+
+    Lightning's own `save_last` follows the monitored checkpoint, so that it lags behind when the
+    loss stops improving; and its end-of-training hook comes after EMA has overwritten the weights.
+
+    Args:
+        dirpath: the folder of `last.ckpt`.
+        seconds: least time between two saves, at the ends of epochs.
+    """
+
+    def __init__(self, dirpath: Path | None = None, seconds: float = 60.0) -> None:
+        super().__init__(
+            dirpath=dirpath, filename="last", monitor=None, enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )  # fmt: skip
+        self.seconds = seconds
+        self._saved_at = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save when it is time to, or when this was the last epoch."""
+        over = trainer.should_stop or trainer.fit_loop.done
+        due = trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.seconds)
+        if over or due:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved_at = time.monotonic()
+
+
+class ImagesPerSecond(Callback):
+    """Log `train/images_per_second` over all processes, averaged between two log steps."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._images = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
+        """Count a batch; log when it is time to."""
+        self._images += len(batch[0]) * trainer.world_size
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        now = time.monotonic()
+        if self._since is not None:
+            pl_module.log("train/images_per_second", self._images / (now - self._since))
+        self._since, self._images = now, 0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the time that validation takes out of the count."""
+        self._since = None
+
+
+class PlainProgress(Callback):
+    """One line after every validation, for output that is not a terminal."""
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print where training stands."""
+        if trainer.sanity_checking:
+            return
+        shown = ("train/loss", "val/loss", "test/loss", "train/images_per_second")
+        values = [
+            f"{name} {float(trainer.callback_metrics[name]):.4g}"
+            for name in shown
+            if name in trainer.callback_metrics
+        ]
+        print(f"epoch {trainer.current_epoch} step {trainer.global_step}  " + "  ".join(values),
+              flush=True)  # fmt: skip

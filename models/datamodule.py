@@ -1,0 +1,153 @@
+"""Training and validation batches straight from the images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock
+from pathlib import Path
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from els.errors import InputError
+from els.images import DataSpec, ImageSet
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+
+
+class _Batches(Dataset):
+    """A whole batch at a time: (uint8 pixels (b c h w), labels (b,) or None, indices (b,))."""
+
+    def __init__(self, images: ImageSet, labelled: bool) -> None:
+        self.images = images
+        self.labelled = labelled
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        index = torch.as_tensor(indices)
+        labels = self.images.labels[index] if self.labelled else None
+        return self.images.pixels[index], labels, index
+
+
+class Images(pl.LightningDataModule):
+    """A named image set as batches of uint8 tensors.
+
+    No worker processes: indexing a tensor is faster than passing small images between processes.
+
+    Args:
+        name: digits, mnist, fashion_mnist, cifar10, celeba, folder or zip.
+        root: the data root; for "folder" and "zip" the folder or the zip file itself.
+        size: height and width in pixels; 16 for digits and 32 for the rest unless told.
+        channels: 1 (grey) or 3 (colour); as the data set has it unless told.
+        limit: train on this many images, chosen by `seed`; all of them unless told.
+        val_limit: validate on at most this many held-out images.
+        seed: seed of every choice of images, and of their order.
+        conditional: give the labels to the network.
+        batch_size: images a step in each process.
+        download: fetch missing files, where torchvision can.
+    """
+
+    def __init__(
+        self,
+        name: str = "digits",
+        root: str = "data",
+        size: int | None = None,
+        channels: int | None = None,
+        limit: int | None = None,
+        val_limit: int = 1024,
+        seed: int = 0,
+        conditional: bool = False,
+        batch_size: int = 128,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        self.source = DataSpec(name, root, size, channels, limit, seed)
+        self.val_limit = val_limit
+        self.conditional = conditional
+        self.batch_size = batch_size
+        self.download = download
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The images that are trained on."""
+        return self._load("train")
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """What a checkpoint keeps so that the same images can be loaded again."""
+        return replace(self.source, fingerprint=self.images.fingerprint())
+
+    @property
+    def num_channels(self) -> int:
+        """Image channels c."""
+        return self.images.image_shape[0]
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes that the network is told of, or None.
+
+        Raises:
+            InputError: when labels are asked for and the images have none.
+        """
+        if not self.conditional:
+            return None
+        if self.images.labels is None:
+            raise InputError(
+                f"data.conditional is true, but the images of '{self.source.root}' have no labels"
+            )
+        return len(self.images.classes)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches; the order depends on the seed and the epoch alone."""
+        sampler = DistributedSampler(
+            self.images, **self._share(), shuffle=True, seed=self.source.seed
+        )
+        whole = min(self.batch_size, len(sampler))
+        return self._loader(self.images, sampler, whole, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Held-out images, each of them once whatever the number of processes."""
+        return self._held_out("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """Held-out images that no choice was made on."""
+        return self._held_out("test")
+
+    def _held_out(self, split: str) -> DataLoader:
+        images = self._load(split)
+        sampler = UnrepeatedDistributedSampler(images, **self._share(), shuffle=False)
+        return self._loader(images, sampler, self.batch_size, drop_last=False)
+
+    def _loader(
+        self, images: ImageSet, sampler: DistributedSampler, batch_size: int, *, drop_last: bool
+    ) -> DataLoader:
+        return DataLoader(
+            _Batches(images, self.conditional),
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            collate_fn=lambda batch: batch,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _load(self, split: str) -> ImageSet:
+        spec = self.source
+        if split != "train":
+            spec = replace(spec, limit=self.val_limit)
+        if not self.download:
+            return spec.load(split)
+        Path(spec.root).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(spec.root) / ".download.lock"):  # the processes of one job start together
+            return spec.load(split, download=True)
+
+    def _share(self) -> dict[str, int]:
+        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}

@@ -1,0 +1,76 @@
+"""A network behind the denoiser contract."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from els.denoiser import x0_from_eps
+from els.errors import InputError
+from els.images import DataSpec
+from els.schedule import CosineSchedule
+from models.blocks import Network
+
+
+class NetworkDenoiser:
+    """denoiser(x, t, label) -> x0_hat from a network that predicts eps.
+
+    Attributes:
+        net: the network.
+        schedule: the noise schedule that it was trained with.
+        image_shape: (c, h, w) of the images that it was trained on.
+        data: where those images come from.
+        description: one line for people: the network's kind, padding and size.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        *,
+        schedule: CosineSchedule,
+        image_shape: tuple[int, int, int],
+        data: DataSpec,
+    ) -> None:
+        self.net = net
+        self.schedule = schedule
+        self.image_shape = image_shape
+        self.data = data
+
+    @property
+    def padding(self) -> str:
+        """ "zeros" or "circular"."""
+        return self.net.padding
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, or None for an unconditional network."""
+        return self.net.num_classes
+
+    @property
+    def description(self) -> str:
+        """One line for people: the network's kind, padding and size."""
+        millions = sum(p.numel() for p in self.net.parameters()) / 1e6
+        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
+        return (
+            f"{type(self.net).__name__}, {self.padding} padding, {labels}, "
+            f"{millions:.2f} M parameters, receptive field {self.net.receptive_field}"
+        )
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """x0_hat (b c h w); see `els.denoiser.Denoiser`.
+
+        Raises:
+            InputError: when x does not have the network's image shape, or a label is out of range.
+        """
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise InputError(
+                f"the images to denoise have shape {tuple(x.shape[1:])}; "
+                f"the network was trained on {self.image_shape}"
+            )
+        if label is not None and self.num_classes is not None:
+            low, high = int(label.min()), int(label.max())
+            if low < 0 or high >= self.num_classes:
+                raise InputError(
+                    f"label {low if low < 0 else high} is out of range; "
+                    f"the network knows 0..{self.num_classes - 1}"
+                )
+        return x0_from_eps(x, self.net(x, t.to(x.dtype), label), t, self.schedule)

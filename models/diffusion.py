@@ -1,0 +1,148 @@
+"""Training a network to predict the noise in an image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import ExponentialLR
+
+from els.denoiser import add_noise
+from els.errors import InputError
+from els.images import to_float
+from els.sampling import seeded_noise
+from els.schedule import CosineSchedule
+from models.blocks import Network
+from models.checkpoints import METADATA_KEY, describe
+from models.datamodule import Batch
+from models.denoiser import NetworkDenoiser
+from models.metrics import LossByNoise
+
+# Spreads held-out times evenly over (0, 1) however many images there are (Kronecker sequence).
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class Diffusion(pl.LightningModule):
+    """Mean squared error of eps at continuous t in (0, 1], with a per-step learning-rate schedule.
+
+    Args:
+        net: the network; its channels and classes come from the data.
+        optimizer: AdamW by default.
+        scheduler: stepped after every optimizer step.
+        channels_last: lay images out with the channels last, which convolutions are faster with.
+        seed: seed of the training noise; the noise depends on it, on the step and on the process
+            alone, so that a resumed run goes on as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-4, weight_decay=0.0),
+        scheduler: LRSchedulerCallable = lambda o: ExponentialLR(o, gamma=0.999965),
+        channels_last: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.seed = seed
+        self.schedule = CosineSchedule()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.net.to(memory_format=self.memory_format)
+        self.held_out_loss = LossByNoise()
+
+    def denoiser(self) -> NetworkDenoiser:
+        """The network as it is now, behind the denoiser contract."""
+        data = self.trainer.datamodule
+        return NetworkDenoiser(
+            self.net,
+            schedule=self.schedule,
+            image_shape=data.images.image_shape,
+            data=data.spec,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean squared error of eps over a batch."""
+        pixels, label, _ = batch
+        generator = self._step_generator(batch_idx)
+        t = 1 - torch.rand(len(pixels), generator=generator, device=self.device)
+        eps = torch.randn(pixels.shape, generator=generator, device=self.device)
+        loss = self._losses(pixels, eps, t, label).mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the held-out loss."""
+        self._held_out_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out loss, as a whole and by noise level."""
+        self._log_held_out("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the held-out loss."""
+        self._held_out_step(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the held-out loss, as a whole and by noise level."""
+        self._log_held_out("test")
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the norm of the gradient."""
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Stop at a loss that is no number, which no further step would mend.
+
+        Raises:
+            InputError: when it is not.
+        """
+        step = self.trainer.global_step
+        if step % self.trainer.log_every_n_steps == 0 and not outputs["loss"].isfinite():
+            raise InputError(
+                f"the training loss is {float(outputs['loss'])} at step {step}; lower the learning "
+                "rate (--model.optimizer.lr) or clip gradients (--trainer.gradient_clip_val 1)"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer and its schedule, stepped by step."""
+        optimizer = self.optimizer(self.net.parameters())
+        schedule = {"scheduler": self.scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `models.checkpoints.load_denoiser` needs, as plain data."""
+        data = self.trainer.datamodule
+        checkpoint[METADATA_KEY] = describe(
+            self.net, image_shape=data.images.image_shape, data=asdict(data.spec)
+        )
+
+    def _losses(self, pixels: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """Mean squared error of eps for each image (b,)."""
+        x = add_noise(to_float(pixels), eps, t, self.schedule)
+        eps_hat = self.net(x.contiguous(memory_format=self.memory_format), t, label)
+        return (eps_hat.float() - eps).square().mean(dim=(1, 2, 3))
+
+    def _held_out_step(self, batch: Batch) -> None:
+        pixels, label, index = batch
+        eps = seeded_noise(index.tolist(), pixels.shape[1:]).to(self.device)
+        t = 1 - (index + 1) * _GOLDEN % 1
+        self.held_out_loss.update(self._losses(pixels, eps, t.float(), label), t)
+
+    def _log_held_out(self, stage: str) -> None:
+        values = self.held_out_loss.compute()
+        for name, value in values.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss")
+        self.held_out_loss.reset()
+
+    def _step_generator(self, batch_idx: int) -> torch.Generator:
+        seed = hash((self.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank))
+        return torch.Generator(self.device).manual_seed(seed % 2**63)

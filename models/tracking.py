@@ -1,0 +1,60 @@
+"""Where runs are logged: Weights & Biases online or offline, CSV files, or nowhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import wandb
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+LoggerName = Literal["wandb", "csv", "none"]
+
+
+def wandb_mode() -> str:
+    """$WANDB_MODE if set; else "online" where a key is stored, else "offline"."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode:
+        return mode
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+
+def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[str, object]:
+    """Arguments of `wandb.init` shared by training and analysis, which are one group.
+
+    Artifacts are staged in the run's folder too, so that a run leaves nothing anywhere else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb-data"))
+    return {
+        "project": project,
+        "name": f"{run}-{job_type}",
+        "group": run,
+        "job_type": job_type,
+        "mode": wandb_mode(),
+        "dir": str(folder),
+    }
+
+
+def training_logger(name: LoggerName, run: str, folder: Path, project: str) -> Logger | bool:
+    """The Lightning logger of a training run; False for none."""
+    if name == "csv":
+        return CSVLogger(folder, name="csv")
+    if name == "none":
+        return False
+    settings = wandb_settings(run, folder, project, "train")
+    return WandbLogger(
+        **settings, save_dir=settings["dir"], log_model=True, checkpoint_name=f"{run}-checkpoint"
+    )
+
+
+def say_where(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -> None:
+    """Tell where a finished or running W&B run can be seen."""
+    if run.url:
+        print_line(f"W&B: {run.url}")
+    elif run.settings.mode == "offline":
+        folder = os.path.relpath(Path(run.settings.sync_dir))
+        print_line(f"W&B run (offline): look at it with  wandb leet {folder}")
+        print_line(f"                   upload it with   wandb sync {folder}")

@@ -1,0 +1,120 @@
+"""The paper's UNet: wider views by pooling, joined to the details by concatenated skips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from els.errors import InputError
+from models.blocks import Embedding, Network, as_map, conv, conv_norm_relu
+
+
+class Block(nn.Module):
+    """Two convolutions; the embedding is added to their input."""
+
+    def __init__(
+        self, inputs: int, outputs: int, embedding: int, kernel: int, padding: str, norm: str
+    ) -> None:
+        super().__init__()
+        self.projection = nn.Sequential(nn.ReLU(), nn.Linear(embedding, inputs))
+        self.layers = nn.Sequential(
+            *conv_norm_relu(inputs, outputs, kernel, padding, norm),
+            *conv_norm_relu(outputs, outputs, kernel, padding, norm),
+        )
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """Features (b outputs h w) from features (b inputs h w) and the embedding (b d)."""
+        return self.layers(h + as_map(self.projection(embedding)))
+
+
+class UNet(Network):
+    """Max pooling down, transposed convolutions up, concatenated skips (Kamb & Ganguli, app. C).
+
+    Args:
+        channels: image channels c.
+        num_classes: number of classes, or None for an unconditional network.
+        widths: feature channels of each level, finest first; h and w must be multiples of
+            2 ** (levels - 1).
+        embedding: features of the time and class embedding.
+        kernel: size of the convolutions, odd.
+        last_kernel: size of the last convolution, odd.
+        padding: "zeros" or "circular". Pooling breaks equivariance either way, except for shifts
+            by whole pooling cells.
+        norm: "none" (the paper's) or "group".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int | None = None,
+        widths: Sequence[int] = (64, 128, 256),
+        embedding: int = 256,
+        kernel: int = 3,
+        last_kernel: int = 3,
+        padding: str = "zeros",
+        norm: str = "none",
+    ) -> None:
+        super().__init__(
+            {
+                "channels": channels,
+                "num_classes": num_classes,
+                "widths": list(widths),
+                "embedding": embedding,
+                "kernel": kernel,
+                "last_kernel": last_kernel,
+                "padding": padding,
+                "norm": norm,
+            }
+        )
+        if not widths:
+            raise InputError("widths is empty; a UNet needs at least one level")
+        *outer, inner = widths
+        shared = (embedding, kernel, padding, norm)
+        self.embedding = Embedding(embedding, num_classes)
+        self.down = nn.ModuleList(
+            Block(inputs, outputs, *shared)
+            for inputs, outputs in zip([channels, *outer], outer, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.middle = Block(outer[-1] if outer else channels, inner, *shared)
+        self.upsample, self.up = nn.ModuleList(), nn.ModuleList()
+        for coarse, fine in zip(reversed(widths), reversed(outer), strict=False):
+            self.upsample.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
+            self.up.append(Block(2 * fine, fine, *shared))
+        self.projection = nn.Sequential(nn.ReLU(), nn.Linear(embedding, widths[0]))
+        self.last = conv(widths[0], channels, last_kernel, padding)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `Network.forward`.
+
+        Raises:
+            InputError: when the image cannot be halved as often as there are levels.
+        """
+        cell = 2 ** len(self.down)
+        if x.shape[2] % cell or x.shape[3] % cell:
+            raise InputError(
+                f"a UNet of {len(self.down) + 1} levels needs height and width in multiples of "
+                f"{cell}, not {x.shape[2]} x {x.shape[3]}"
+            )
+        embedding = self.embedding(t, label)
+        h, skips = x, []
+        for block in self.down:
+            h = block(h, embedding)
+            skips.append(h)
+            h = self.pool(h)
+        h = self.middle(h, embedding)
+        for upsample, block in zip(self.upsample, self.up, strict=True):
+            h = block(torch.cat([skips.pop(), upsample(h)], dim=1), embedding)
+        return self.last(h + as_map(self.projection(embedding)))
+
+    @property
+    def receptive_field(self) -> int:
+        """See `Network.receptive_field`; exact up to where a pixel lies in its pooling cell."""
+        kernel, last = self.config["kernel"], self.config["last_kernel"]
+        levels = len(self.down)
+        reach = last - 1
+        for level in range(levels):  # two blocks of two convolutions, and the pooling between them
+            reach += 2 ** level * (2 * 2 * (kernel - 1) + 1)
+        return 1 + reach + 2**levels * 2 * (kernel - 1)

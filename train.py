@@ -1,0 +1,181 @@
+"""Train a network: `python train.py fit --config configs/digits_resnet.yaml` (see --help)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from els.errors import InputError
+from models.callbacks import ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
+from models.datamodule import Images
+from models.diffusion import Diffusion
+from models.tracking import LoggerName, say_where, training_logger
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass
+class Run:
+    """Where a run is kept and logged.
+
+    Attributes:
+        name: the run's folder is <dir>/<name>.
+        dir: folder of all runs.
+        logger: "wandb" (online when logged in, else offline), "csv" or "none".
+        project: the W&B project.
+        overwrite: throw away a run of the same name instead of refusing to start.
+    """
+
+    name: str = "run"
+    dir: str = "runs"
+    logger: LoggerName = "wandb"
+    project: str = "els"
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.dir) / self.name
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the whole configuration to <run>/config.yaml and to the logger, resumed runs too."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """See `SaveConfigCallback.save_config`; called on the first process."""
+        if stage != "fit":
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = str(folder / "config.yaml")
+        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+        if isinstance(trainer.logger, Logger):
+            trainer.logger.log_hyperparams(self.config.as_dict())
+
+
+class TrainCLI(LightningCLI):
+    """LightningCLI with this project's run folders, loggers and callbacks."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add run, samples, ema and checkpoint; tell the network what the data are like."""
+        parser.add_class_arguments(Run, "run")
+        # Samples are drawn with the averaged weights, so they come before EMA takes them away.
+        parser.add_lightning_class_args(SampleGrid, "samples")
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.set_defaults({"ema.decay": 0.999, "ema.use_buffers": False})
+        parser.link_arguments(
+            "data.num_channels", "model.net.init_args.channels", apply_on="instantiate"
+        )
+        parser.link_arguments(
+            "data.num_classes", "model.net.init_args.num_classes", apply_on="instantiate"
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse to overwrite a run that nobody asked to, before anything is made."""
+        config = self.config[self.subcommand]
+        config.weights_only = True  # checkpoints are data
+        if self.subcommand != "fit" or config.ckpt_path or config.trainer.fast_dev_run:
+            return
+        self._clear(Run(**config.run.as_dict()))
+
+    @rank_zero_only
+    def _clear(self, run: Run) -> None:
+        last = run.folder / "checkpoints" / "last.ckpt"
+        if last.exists() and not run.overwrite:
+            raise InputError(
+                f"'{run.folder}' already holds a trained run; add --ckpt_path last to go on with "
+                "it, --run.overwrite true to start again, or give another --run.name"
+            )
+        if run.overwrite and run.folder.exists():
+            shutil.rmtree(run.folder)
+
+    def instantiate_trainer(self, **kwargs: object) -> pl.Trainer:
+        """A trainer that keeps everything of the run in the run's folder."""
+        config = self.config[self.subcommand]
+        run = Run(**config.run.as_dict())
+        logger: Logger | bool = False
+        if not config.trainer.fast_dev_run:
+            logger = training_logger(run.logger, run.name, run.folder, run.project)
+        trainer = super().instantiate_trainer(
+            logger=logger, default_root_dir=str(run.folder), **kwargs
+        )
+        return trainer
+
+    def _instantiate_trainer(self, config: dict, callbacks: list[pl.Callback]) -> pl.Trainer:
+        folder = Path(config["default_root_dir"]) / "checkpoints"
+        callbacks = [
+            *callbacks,
+            ImagesPerSecond(),
+            RichProgressBar() if console.is_terminal else PlainProgress(),
+            ModelCheckpoint(
+                dirpath=folder, filename="best", monitor="val/loss", enable_version_counter=False
+            ),
+            LastCheckpoint(dirpath=folder),
+        ]
+        config["enable_progress_bar"] = config["enable_progress_bar"] or console.is_terminal
+        return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Say what is about to be trained."""
+        self._introduce()
+
+    @rank_zero_only
+    def _introduce(self) -> None:
+        net, data = self.model.net, self.datamodule
+        millions = sum(p.numel() for p in net.parameters()) / 1e6
+        c, h, w = data.images.image_shape
+        console.print(f"data     {data.source.name}: {len(data.images)} images, {c} x {h} x {w}"
+                      + ("" if data.num_classes is None else f", {data.num_classes} classes"))
+        console.print(f"network  {type(net).__name__}, {net.padding} padding, {millions:.2f} M "
+                      f"parameters, receptive field {net.receptive_field}")
+        console.print(f"device   {self.trainer.strategy.root_device}, "
+                      f"{self.trainer.world_size} process(es), {self.trainer.precision}")
+        console.print(f"results  {self.trainer.default_root_dir}")
+
+    def after_fit(self) -> None:
+        """Say where the results are."""
+        self._conclude()
+
+    @rank_zero_only
+    def _conclude(self) -> None:
+        last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if last.exists():
+            console.print(f"checkpoint  {last}")
+            console.print(f"next        python analyze.py --checkpoint {last}")
+        if isinstance(self.trainer.logger, WandbLogger):
+            say_where(self.trainer.logger.experiment, console.print)
+
+
+def main(args: ArgsType = None) -> TrainCLI:
+    """Run the command line; `args` stands in for sys.argv in tests."""
+    return TrainCLI(
+        Diffusion,
+        Images,
+        args=args,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        parser_kwargs={"description": __doc__},
+        trainer_defaults={"log_every_n_steps": 25},
+    )
+
+
+if __name__ == "__main__":
+    from els.cli import exit_cleanly
+
+    with exit_cleanly():
+        main()
