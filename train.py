@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import shutil
-import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from els.errors import InputError
-from models.callbacks import ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
+from models.callbacks import EMA, ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
 from models.datamodule import Images
 from models.diffusion import Diffusion
 from models.tracking import LoggerName, say_where, training_logger
@@ -74,8 +74,7 @@ class TrainCLI(LightningCLI):
         parser.add_class_arguments(Run, "run")
         # Samples are drawn with the averaged weights, so they come before EMA takes them away.
         parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
-        parser.set_defaults({"ema.decay": 0.999, "ema.use_buffers": False})
+        parser.add_lightning_class_args(EMA, "ema")
         parser.link_arguments(
             "data.num_channels", "model.net.init_args.channels", apply_on="instantiate"
         )
@@ -137,12 +136,18 @@ class TrainCLI(LightningCLI):
         net, data = self.model.net, self.datamodule
         millions = sum(p.numel() for p in net.parameters()) / 1e6
         c, h, w = data.images.image_shape
-        console.print(f"data     {data.source.name}: {len(data.images)} images, {c} x {h} x {w}"
-                      + ("" if data.num_classes is None else f", {data.num_classes} classes"))
-        console.print(f"network  {type(net).__name__}, {net.padding} padding, {millions:.2f} M "
-                      f"parameters, receptive field {net.receptive_field}")
-        console.print(f"device   {self.trainer.strategy.root_device}, "
-                      f"{self.trainer.world_size} process(es), {self.trainer.precision}")
+        console.print(
+            f"data     {data.source.name}: {len(data.images)} images, {c} x {h} x {w}"
+            + ("" if data.num_classes is None else f", {data.num_classes} classes")
+        )
+        console.print(
+            f"network  {type(net).__name__}, {net.padding} padding, {millions:.2f} M "
+            f"parameters, receptive field {net.receptive_field}"
+        )
+        console.print(
+            f"device   {self.trainer.strategy.root_device}, "
+            f"{self.trainer.world_size} process(es), {self.trainer.precision}"
+        )
         console.print(f"results  {self.trainer.default_root_dir}")
 
     def after_fit(self) -> None:

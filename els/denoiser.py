@@ -32,7 +32,7 @@ class Denoiser(Protocol):
 
 
 def coefficients(t: Tensor, like: Tensor, schedule: CosineSchedule) -> tuple[Tensor, Tensor]:
-    """alpha and sigma at times t (b,), as (b 1 1 1) in the dtype and on the device of `like`."""
+    """Alpha and sigma at times t (b,), as (b 1 1 1) in the dtype and on the device of `like`."""
     t = rearrange(t.double(), "b -> b 1 1 1")
     return schedule.alpha(t).to(like), schedule.sigma(t).to(like)
 

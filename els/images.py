@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.progress import track
 from torch import Tensor
@@ -196,13 +196,13 @@ def load_images(
     if size < 4:
         raise InputError(f"size is {size}; images must have at least 4 x 4 pixels")
     source, indices = DATASETS[name](Path(root), split, download, seed)
-    indices = _limited(indices, limit, seed, f"the {split} split of '{name}'")
+    indices = _limited(indices, limit, seed)
     labels = None if source.labels is None else source.labels[indices]
     pixels = source.read(indices, size, channels or source.channels)
     return ImageSet(pixels=pixels, labels=labels, classes=source.classes)
 
 
-def _limited(indices: Tensor, limit: int | None, seed: int, what: str) -> Tensor:
+def _limited(indices: Tensor, limit: int | None, seed: int) -> Tensor:
     """`limit` of the indices, chosen by seed, in their original order."""
     if limit is None:
         return indices
@@ -247,7 +247,7 @@ def _array_source(pixels: Tensor, labels: Tensor, classes: Sequence[str]) -> _So
         images = pixels[indices]
         if images.shape[1] != channels:
             grey = images.shape[1] == 1
-            images = repeat(images, "n 1 h w -> n c h w", c=3) if grey else tvf.rgb_to_grayscale(images)
+            images = (tvf.grayscale_to_rgb if grey else tvf.rgb_to_grayscale)(images)
         if tuple(images.shape[2:]) == (size, size):
             return images.contiguous()
         images = tvf.center_crop(images, [min(images.shape[2:])] * 2)
@@ -325,8 +325,10 @@ def _file_source(
 
     def read(indices: Tensor, size: int, channels: int) -> Tensor:
         chosen = [files[i] for i in indices.tolist()]
-        key = hashlib.sha256(f"{origin.resolve()} {origin.stat().st_mtime_ns} {size} {channels} "
-                             f"{[str(file) for file in chosen]}".encode()).hexdigest()
+        key = hashlib.sha256(
+            f"{origin.resolve()} {origin.stat().st_mtime_ns} {size} {channels} "
+            f"{[str(file) for file in chosen]}".encode()
+        ).hexdigest()
 
         def fill(out: Tensor) -> None:
             def decode(i: int) -> None:
@@ -334,8 +336,13 @@ def _file_source(
 
             with ThreadPoolExecutor() as pool:
                 done = pool.map(decode, range(len(chosen)))
-                for _ in track(done, f"Reading {origin.name}", total=len(chosen),
-                               transient=True, disable=len(chosen) < 2000):
+                for _ in track(
+                    done,
+                    f"Reading {origin.name}",
+                    total=len(chosen),
+                    transient=True,
+                    disable=len(chosen) < 2000,
+                ):
                     pass
 
         return _materialise((len(chosen), channels, size, size), key, fill)
@@ -344,12 +351,22 @@ def _file_source(
     return _Source(read, len(files), labels, tuple(classes), channels)
 
 
+def _open_file(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
 @contextmanager
 def _explain_corrupt(file: Path | str) -> Iterator[None]:
     try:
         yield
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError,
-            ValueError, zipfile.BadZipFile) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"'{file}' cannot be read as an image ({reason}); repair or remove it"
@@ -381,7 +398,7 @@ def _folder(root: Path, split: str, download: bool, seed: int) -> tuple[_Source,
     labelled = all(len(file.relative_to(root).parts) > 1 for file in files) and len(set(tops)) > 1
     classes = sorted(set(tops)) if labelled else []
     labels = torch.tensor([classes.index(top) for top in tops]) if labelled else None
-    source = _file_source(files, lambda file: open(file, "rb"), labels, classes, root)
+    source = _file_source(files, _open_file, labels, classes, root)
     return source, _divide(source.count, split, seed, _SHARES, f"'{root}'")
 
 
@@ -391,7 +408,9 @@ def _zip(root: Path, split: str, download: bool, seed: int) -> tuple[_Source, Te
     try:
         archive = zipfile.ZipFile(root)
         names = sorted(n for n in archive.namelist() if Path(n).suffix.lower() in IMAGE_SUFFIXES)
-        meta = json.loads(archive.read("dataset.json")) if "dataset.json" in archive.namelist() else {}
+        meta = (
+            json.loads(archive.read("dataset.json")) if "dataset.json" in archive.namelist() else {}
+        )
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InputError(f"'{root}' is not a readable zip of images: {error}") from error
     if not names:
@@ -409,8 +428,10 @@ def _zip_labels(meta: dict, names: Sequence[str], root: Path) -> Tensor | None:
     by_name = dict(meta["labels"])
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise InputError(f"dataset.json in '{root}' has no label for {len(missing)} images, the "
-                         f"first of them '{missing[0]}'")
+        raise InputError(
+            f"dataset.json in '{root}' has no label for {len(missing)} images, the "
+            f"first of them '{missing[0]}'"
+        )
     return torch.tensor([int(by_name[name]) for name in names])
 
 
@@ -422,7 +443,7 @@ def _celeba(root: Path, split: str, download: bool, seed: int) -> tuple[_Source,
         data = CelebA(str(root), split=official, download=download)
     folder = root / "celeba" / "img_align_celeba"
     files = [folder / name for name in data.filename]
-    source = _file_source(files, lambda file: open(file, "rb"), None, [], folder)
+    source = _file_source(files, _open_file, None, [], folder)
     return source, torch.arange(source.count)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +79,48 @@ def ddim(
     for step in ddim_steps(denoiser, x, steps=steps, label=label, schedule=schedule):
         x = step.x_next
     return x
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where sampling led for n seeds, and what the denoiser said on the way.
+
+    Attributes:
+        samples: the images at t = 0 (n c h w).
+        x0_hats: the denoiser's answer at every step (steps n c h w), t = 1 first.
+    """
+
+    samples: Tensor
+    x0_hats: Tensor
+
+
+def ddim_paths(
+    denoiser: Denoiser,
+    noise: Tensor,
+    *,
+    steps: int = 20,
+    label: Tensor | None = None,
+    schedule: CosineSchedule | None = None,
+    batch: int = 16,
+    on_step: Callable[[int], None] = lambda images: None,
+) -> Paths:
+    """The whole DDIM path from each of n noises (n c h w), a batch of seeds at a time.
+
+    Args:
+        batch: seeds denoised at once; the answer does not depend on it.
+        on_step: called with the number of images after each step, for a progress bar.
+        steps, label, schedule: see `ddim_steps`.
+    """
+    labels = [None] * len(noise.split(batch)) if label is None else label.split(batch)
+    samples, x0_hats = [], []
+    for x, some_labels in zip(noise.split(batch), labels, strict=True):
+        path = []
+        for step in ddim_steps(denoiser, x, steps=steps, label=some_labels, schedule=schedule):
+            path.append(step)
+            on_step(len(x))
+        samples.append(path[-1].x_next)
+        x0_hats.append(torch.stack([step.x0_hat for step in path]))
+    return Paths(samples=torch.cat(samples), x0_hats=torch.cat(x0_hats, dim=1))
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -85,7 +85,8 @@ class Embedding(nn.Module):
             return embedding
         if label is None:
             raise InputError(
-                f"this network is class-conditional: give labels 0..{self.classes.num_embeddings - 1}"
+                "this network is class-conditional: give labels "
+                f"0..{self.classes.num_embeddings - 1}"
             )
         return embedding + self.classes(label)
 
@@ -110,7 +111,9 @@ def conv_norm_relu(
 def group_norm(width: int) -> nn.GroupNorm:
     """Normalisation over 8 groups of channels."""
     if width % _GROUPS:
-        raise InputError(f"width {width} is not a multiple of {_GROUPS}, which its normalisation needs")
+        raise InputError(
+            f"width {width} is not a multiple of {_GROUPS}, which its normalisation needs"
+        )
     return nn.GroupNorm(_GROUPS, width)
 
 

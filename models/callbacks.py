@@ -8,12 +8,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torchvision.utils import make_grid
+from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
+from els.errors import InputError
 from els.files import replacing
 from els.images import to_uint8
 from els.sampling import ddim, seeded_labels, seeded_noise
@@ -47,7 +49,7 @@ class SampleGrid(Callback):
         self._log(trainer, self.draw(pl_module))
 
     @torch.no_grad()
-    def draw(self, pl_module: pl.LightningModule) -> torch.Tensor:
+    def draw(self, pl_module: pl.LightningModule) -> Tensor:
         """The samples as one uint8 picture (c h w)."""
         denoiser = pl_module.denoiser()
         seeds = range(self.count)
@@ -58,7 +60,7 @@ class SampleGrid(Callback):
         samples = ddim(denoiser, x, steps=self.steps, label=label, schedule=denoiser.schedule)
         return make_grid(to_uint8(samples.float()), nrow=max(1, round(self.count**0.5))).cpu()
 
-    def _log(self, trainer: pl.Trainer, picture: torch.Tensor) -> None:
+    def _log(self, trainer: pl.Trainer, picture: Tensor) -> None:
         caption = f"epoch {trainer.current_epoch}, step {trainer.global_step}, DDIM {self.steps}"
         image = to_pil_image(picture)
         path = Path(trainer.default_root_dir) / "samples" / f"epoch{trainer.current_epoch:05d}.png"
@@ -67,6 +69,28 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples", [image], caption=[caption])
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights, which validation, samples and checkpoints use.
+
+    The decay starts low and grows to its final value, min(decay, (1 + n) / (10 + n)) after n
+    steps, so that a short run does not average in its random beginning.
+
+    Args:
+        decay: the final decay; 0 keeps the weights as they are.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"ema.decay is {decay}; it must be at least 0 and below 1")
+        # Buffers are copied: averages of integers would be nonsense.
+        super().__init__(use_buffers=False, avg_fn=self._average)
+        self.decay = decay
+
+    def _average(self, average: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+        decay = min(self.decay, (1 + float(n)) / (10 + float(n)))
+        return average + (1 - decay) * (current - average)
 
 
 class LastCheckpoint(ModelCheckpoint):

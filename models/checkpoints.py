@@ -51,8 +51,10 @@ def load_denoiser(
     checkpoint = _read(path)
     meta = checkpoint.get(METADATA_KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
-        found = ", ".join(map(str, list(checkpoint)[:8])) if isinstance(checkpoint, dict) else (
-            type(checkpoint).__name__
+        found = (
+            ", ".join(map(str, list(checkpoint)[:8]))
+            if isinstance(checkpoint, dict)
+            else (type(checkpoint).__name__)
         )
         raise InputError(
             f"'{path}' is not a checkpoint of train.py (no '{METADATA_KEY}' entry of format "

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
-from pathlib import Path
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -146,7 +146,9 @@ class Images(pl.LightningDataModule):
         if not self.download:
             return spec.load(split)
         Path(spec.root).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(spec.root) / ".download.lock"):  # the processes of one job start together
+        with FileLock(
+            Path(spec.root) / ".download.lock"
+        ):  # the processes of one job start together
             return spec.load(split, download=True)
 
     def _share(self) -> dict[str, int]:

@@ -37,7 +37,7 @@ class NetworkDenoiser:
 
     @property
     def padding(self) -> str:
-        """ "zeros" or "circular"."""
+        """How the network pads, "zeros" or "circular"."""
         return self.net.padding
 
     @property

@@ -116,5 +116,5 @@ class UNet(Network):
         levels = len(self.down)
         reach = last - 1
         for level in range(levels):  # two blocks of two convolutions, and the pooling between them
-            reach += 2 ** level * (2 * 2 * (kernel - 1) + 1)
+            reach += 2**level * (2 * 2 * (kernel - 1) + 1)
         return 1 + reach + 2**levels * 2 * (kernel - 1)

@@ -117,9 +117,9 @@ def _stream(
 
 
 def _accumulate(query: Tensor, patches: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """peak (g m), mass (g m) and moment (g m e) of queries (g m d+1) over patches (g p d).
+    """Peak (g m), mass (g m) and moment (g m e) of queries (g m d+1) over patches (g p d).
 
-    The query's last entry weighs the squared norm of a patch, so that one product is the log-weight.
+    The query's last entry weighs the squared norm of a patch: one product is the log-weight.
     """
     patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
     with _full_precision():
@@ -131,7 +131,7 @@ def _accumulate(query: Tensor, patches: Tensor, centres: Tensor) -> tuple[Tensor
 
 
 def _scaled(x: Tensor, alpha: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor:
-    """alpha x / sigma^2, so that its inner product with a patch is part of the log-weight."""
+    """Alpha x / sigma^2, so that its inner product with a patch is part of the log-weight."""
     return x.to(dtype) * rearrange((alpha / sigma**2).to(dtype), "b -> b 1 1 1")
 
 
@@ -168,9 +168,7 @@ def _scatter(part: Posterior, sums: tuple[Tensor, Tensor, Tensor], ys: Tensor, x
     ys, xs = ys.to(peak.device)[:, :, None, None], xs.to(peak.device)
     for target, values in ((part.peak, peak[..., None]), (part.mass, mass[..., None]),
                            (part.moment, moment)):  # fmt: skip
-        target[:, :, ys, xs] = rearrange(
-            values, "(gy gx) (b p q) c -> b c gy p gx q", **axes
-        )
+        target[:, :, ys, xs] = rearrange(values, "(gy gx) (b p q) c -> b c gy p gx q", **axes)
 
 
 def _working_dtype(x: Tensor, alpha: Tensor, sigma: Tensor, terms: int) -> torch.dtype:

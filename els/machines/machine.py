@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from els.denoiser import coefficients
@@ -68,50 +68,71 @@ class Machine:
             InputError: when x does not have the shape of the images, or a label or a size is out
                 of range.
         """
+        answers = self.at_sizes(x, t, None if size is None else [size], label)
+        return answers[0]
+
+    def at_sizes(
+        self, x: Tensor, t: Tensor, sizes: Sequence[int] | None, label: Tensor | None = None
+    ) -> Tensor:
+        """x0_hat (k b c h w) for every one of k patch sizes, or (1 b c h w) for the machine's own.
+
+        Calibration asks for many sizes at the same x; an engine can then share work between them.
+
+        Raises:
+            InputError: as `__call__`.
+        """
         if tuple(x.shape[1:]) != self.images.image_shape:
             raise InputError(
                 f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
                 f"{self.images.image_shape}; they must be the same"
             )
-        out = torch.empty_like(x)
-        for (k, one_label), indices in self._alike(t, label, size).items():
+        out = x.new_empty(1 if sizes is None else len(sizes), *x.shape)
+        for (some_sizes, one_label), indices in self._alike(t, label, sizes).items():
             images = self.images if one_label is None else self._of_class(one_label)
-            out[indices] = self._mean(x[indices], t[indices], images.pixels, k).to(x.dtype)
+            answers = self._means(x[indices], t[indices], images.pixels, some_sizes)
+            for answer, mean in zip(out, answers, strict=True):
+                answer[indices] = mean.to(x.dtype)
         return out
 
     def _alike(
-        self, t: Tensor, label: Tensor | None, size: int | None
-    ) -> dict[tuple[int | None, int | None], list[int]]:
-        """The batch's indices by patch size and label, which each take a scan of their own."""
+        self, t: Tensor, label: Tensor | None, sizes: Sequence[int] | None
+    ) -> dict[tuple[tuple[int | None, ...], int | None], list[int]]:
+        """The batch's indices by patch sizes and label, which each take a scan of their own."""
         groups = defaultdict(list)
         labels = [None] * len(t) if label is None else label.tolist()
         for i, (time, one_label) in enumerate(zip(t.tolist(), labels, strict=True)):
-            groups[self._size_at(time, size), one_label].append(i)
+            groups[self._sizes_at(time, sizes), one_label].append(i)
         return groups
 
-    def _size_at(self, t: float, size: int | None) -> int | None:
+    def _sizes_at(self, t: float, sizes: Sequence[int] | None) -> tuple[int | None, ...]:
         if self.kind == "ideal":
-            return None
-        size = self.size if size is None else size
-        if size is None:
-            raise InputError(f"the {self.kind} machine needs a patch size or fitted scales")
-        size = size if isinstance(size, int) else size.at(t)
-        check_size(self.kind, size, self.images.image_shape)
-        return size
+            return (None,) if sizes is None else (None,) * len(sizes)
+        if sizes is None:
+            if self.size is None:
+                raise InputError(f"the {self.kind} machine needs a patch size or fitted scales")
+            sizes = [self.size if isinstance(self.size, int) else self.size.at(t)]
+        for size in sizes:
+            check_size(self.kind, size, self.images.image_shape)
+        return tuple(sizes)
 
     def _of_class(self, label: int) -> ImageSet:
         if label not in self._by_label:
             self._by_label[label] = self.images.of_class(label)
         return self._by_label[label]
 
-    def _mean(self, x: Tensor, t: Tensor, pixels: Tensor, size: int | None) -> Tensor:
+    def _means(
+        self, x: Tensor, t: Tensor, pixels: Tensor, sizes: tuple[int | None, ...]
+    ) -> list[Tensor]:
         alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
-        if size is None:
-            return image_posterior(x, pixels, alpha, sigma, chunk=self.chunk).mean
-        posterior = patch_posterior(
-            x, pixels, alpha, sigma, kind=self.kind, size=size, chunk=self.chunk
-        )
-        return posterior.mean
+        if self.kind == "ideal":
+            mean = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk).mean
+            return [mean] * len(sizes)
+        return [
+            patch_posterior(
+                x, pixels, alpha, sigma, kind=self.kind, size=size, chunk=self.chunk
+            ).mean
+            for size in sizes
+        ]
 
 
 def make_machine(
@@ -128,7 +149,7 @@ def make_machine(
     |---|---|
     | `ideal` | whole training images: memorises |
     | `local` | the patch at the same place in every image; zeros outside |
-    | `equivariant` | every patch lying wholly inside an image, at any place; the query wraps round |
+    | `equivariant` | every patch wholly inside an image, at any place; the query wraps |
     | `boundary` | every patch whose window crosses the same borders at the same distance |
 
     Args:
@@ -151,6 +172,4 @@ def make_machine(
         raise InputError(f"chunk is {chunk}; it must be at least 1 image")
     if isinstance(size, int) and kind != "ideal":
         check_size(kind, size, images.image_shape)
-    return Machine(
-        kind, images, size=size, schedule=schedule or CosineSchedule(), chunk=chunk
-    )
+    return Machine(kind, images, size=size, schedule=schedule or CosineSchedule(), chunk=chunk)

@@ -47,5 +47,5 @@ class Posterior:
 
     @property
     def log_normaliser(self) -> Tensor:
-        """log sum_j exp(l_j) (b 1 h w)."""
+        """Log sum_j exp(l_j) (b 1 h w)."""
         return self.peak + self.mass.log()

@@ -1,0 +1,440 @@
+"""Measure how well the local score machines predict a trained network.
+
+python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+import wandb
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from els.agreement import METRICS, agreement
+from els.calibration import Criterion, Scales, fit_scales
+from els.cli import exit_cleanly
+from els.denoiser import Denoiser
+from els.errors import InputError
+from els.files import replacing
+from els.images import to_uint8
+from els.machines import Machine, make_machine
+from els.machines.places import check_size
+from els.report.figures import write_figures
+from els.report.page import headline, write_page
+from els.report.results import IDEAL, Results
+from els.report.tables import agreement_table, seed_rows, time_rows, write_csv
+from els.sampling import Paths, ddim_paths, seeded_labels, seeded_noise
+from models.checkpoints import load_denoiser
+from models.tracking import LoggerName, say_where, wandb_settings
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to analyse, and how.
+
+    Attributes:
+        checkpoint: a checkpoint that train.py wrote.
+        out: the run's folder, under which analysis/ is written; the one that the checkpoint is in
+            unless told.
+        machines: kinds to compare, the one that should fit first; unless told, `boundary` for a
+            zero-padded network or `equivariant` for a circular one, then `local` and `ideal`.
+        sizes: odd patch sizes to calibrate over; unless told, 3, 5, ..., 17, as far as they fit.
+        criterion: "cosine" or "l2"; see `els.calibration`.
+        seeds: number of seeds, 0 .. seeds - 1.
+        calibration_seeds: how many of them, the first, the scales are fitted on; agreement is
+            measured on the others.
+        steps: DDIM steps of the machines, and of the path that they are calibrated on.
+        network_steps: DDIM steps of the network; the first count is the main result.
+        label: one class for every seed; unless told, a conditional network gets a random class
+            for each seed.
+        data_root: where the training images are now, if not where they were.
+        verify_data: refuse to go on when they are not the images that were trained on.
+        batch: seeds at a time.
+        chunk: training images at a time; chosen by memory unless told. Never changes a result.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        logger: "wandb" (online when logged in, else offline), "csv" or "none".
+        project: the W&B project.
+        force: compute again what is there already.
+    """
+
+    checkpoint: str
+    out: str | None = None
+    machines: list[Literal["ideal", "local", "equivariant", "boundary"]] | None = None
+    sizes: list[int] | None = None
+    criterion: Criterion = "cosine"
+    seeds: int = 40
+    calibration_seeds: int = 8
+    steps: int = 20
+    network_steps: list[int] = field(default_factory=lambda: [20])
+    label: int | None = None
+    data_root: str | None = None
+    verify_data: bool = True
+    batch: int = 16
+    chunk: int | None = None
+    device: str = "auto"
+    logger: LoggerName = "wandb"
+    project: str = "els"
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "calibration_seeds", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.network_steps or min(self.network_steps) < 1:
+            raise InputError(f"network_steps is {self.network_steps}; give counts of at least 1")
+        if self.calibration_seeds >= self.seeds:
+            raise InputError(
+                f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
+                "used for calibration; raise --seeds or lower --calibration_seeds"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        if self.out is not None:
+            return Path(self.out)
+        parent = Path(self.checkpoint).parent
+        return parent.parent if parent.name == "checkpoints" else parent
+
+
+class Analysis:
+    """One network, its training images, and the machines made from them.
+
+    Raises:
+        InputError: when any of them cannot be had, or settings do not fit the network.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = settings.folder / "analysis"
+        self.device = _device(settings.device)
+        self.network = load_denoiser(
+            settings.checkpoint, device=self.device, data_root=settings.data_root
+        )
+        self.checkpoint_hash = _sha256(Path(settings.checkpoint))
+        _check_label(settings.label, self.network.num_classes)
+        self.images = self.network.data.load("train")
+        if self.images.image_shape != self.network.image_shape:
+            raise InputError(
+                f"the training images have shape {self.images.image_shape}, the network "
+                f"{self.network.image_shape}; point --data_root at the right ones"
+            )
+        self.data_hash = self.images.fingerprint()
+        if settings.verify_data:
+            self.network.data.verify(self.images)
+        self.kinds = tuple(settings.machines or self._default_kinds())
+        self.sizes = self._sizes()
+
+    def run(self) -> Results:
+        """Calibrate, sample and compare; whatever was finished before is not done again."""
+        settings, work = self.settings, self.folder / ".work"
+        seeds = range(settings.seeds)
+        fitted = seeds[: settings.calibration_seeds]
+        judged = seeds[settings.calibration_seeds :]
+        noise, labels = self._starts(judged)
+        scales = {kind: self._calibrate(kind, fitted) for kind in self.kinds if kind != IDEAL}
+        network = {
+            steps: self._paths("network", self.network, judged, steps, work)
+            for steps in dict.fromkeys([*settings.network_steps, settings.steps])
+        }
+        machines = {
+            kind: self._paths(kind, self._machine(kind, scales.get(kind)), judged,
+                              settings.steps, work)
+            for kind in self.kinds
+        }  # fmt: skip
+        results = Results(
+            seeds=tuple(judged),
+            labels=labels,
+            noise=noise,
+            network={steps: network[steps].samples for steps in settings.network_steps},
+            machines={kind: paths.samples for kind, paths in machines.items()},
+            by_t={
+                kind: _agreement_by_t(paths, network[settings.steps])
+                for kind, paths in machines.items()
+            },
+            t=tuple(self.network.schedule.timesteps(settings.steps)[:-1].tolist()),
+            scales=scales,
+            context=self._context(),
+        )
+        results.save(self.folder)
+        shutil.rmtree(work, ignore_errors=True)
+        return results
+
+    def reusable(self) -> Results | None:
+        """The results of an earlier, finished analysis of the same things, if there is one."""
+        if self.settings.force or not (self.folder / "agreement.json").exists():
+            return None
+        results = Results.load(self.folder)
+        return results if dict(results.context) == self._context() else None
+
+    def _default_kinds(self) -> tuple[str, ...]:
+        subject = "equivariant" if self.network.padding == "circular" else "boundary"
+        return (subject, "local", IDEAL)
+
+    def _sizes(self) -> list[int]:
+        side = min(self.images.image_shape[1:])
+        sizes = sorted(set(self.settings.sizes or [k for k in range(3, 19, 2) if k <= side]))
+        for kind in self.kinds:
+            for size in sizes if kind != IDEAL else ():
+                check_size(kind, size, self.images.image_shape)
+        return sizes
+
+    def _starts(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Noise (n c h w) and labels (n,) or None of the seeds."""
+        noise = seeded_noise(seeds, self.network.image_shape)
+        if self.network.num_classes is None:
+            return noise, None
+        if self.settings.label is not None:
+            return noise, torch.full((len(seeds),), self.settings.label)
+        return noise, seeded_labels(seeds, self.network.num_classes)
+
+    def _machine(self, kind: str, scales: Scales | None) -> Machine:
+        return make_machine(
+            kind, self.images, size=scales, schedule=self.network.schedule,
+            chunk=self.settings.chunk,
+        )  # fmt: skip
+
+    def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:
+        settings = self.settings
+        path = self.folder / ("scales.json" if kind == self.kinds[0] else f"scales_{kind}.json")
+        source = self._key("calibration", kind, settings.criterion, self.sizes, settings.steps,
+                           settings.label, list(seeds))  # fmt: skip
+        if path.exists() and not settings.force:
+            scales = Scales.load(path)
+            if scales.source == source:
+                return scales
+        noise, labels = self._starts(seeds)
+        with progress(f"calibrating {kind}", len(seeds) * settings.steps) as advance:
+            scales = fit_scales(
+                self.network, self._machine(kind, None), noise.to(self.device), seeds=seeds,
+                candidates=self.sizes, steps=settings.steps, label=_to(labels, self.device),
+                criterion=settings.criterion, schedule=self.network.schedule,
+                batch=settings.batch, on_step=advance, source=source,
+            )  # fmt: skip
+        scales.save(path)
+        return scales
+
+    def _paths(
+        self, name: str, denoiser: Denoiser, seeds: Sequence[int], steps: int, work: Path
+    ) -> Paths:
+        """Sample from every seed, keeping each batch on disk until the analysis is finished."""
+        scales = getattr(denoiser, "size", None)
+        sizes = None if scales is None else scales.sizes
+        parts = []
+        with progress(f"sampling {name}, {steps} steps", len(seeds) * steps) as advance:
+            for start in range(0, len(seeds), self.settings.batch):
+                some = seeds[start : start + self.settings.batch]
+                key = self._key("paths", name, sizes, steps, self.settings.label, list(some))
+                path = work / f"{name}_{steps}_{key}.pt"
+                if path.exists() and not self.settings.force:
+                    saved = torch.load(path, weights_only=True)
+                    advance(len(some) * steps)
+                else:
+                    noise, labels = self._starts(some)
+                    found = ddim_paths(
+                        denoiser, noise.to(self.device), steps=steps, batch=len(some),
+                        label=_to(labels, self.device), schedule=self.network.schedule,
+                        on_step=advance,
+                    )  # fmt: skip
+                    saved = {"samples": found.samples.cpu(), "x0_hats": found.x0_hats.cpu()}
+                    with replacing(path) as partial:
+                        torch.save(saved, partial)
+                parts.append(saved)
+        return Paths(
+            samples=torch.cat([part["samples"] for part in parts]),
+            x0_hats=torch.cat([part["x0_hats"] for part in parts], dim=1),
+        )
+
+    def _key(self, *parts: object) -> str:
+        """A name for what is computed from this checkpoint, these images and `parts`."""
+        content = json.dumps([self.checkpoint_hash, self.data_hash, *parts])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def _context(self) -> dict[str, object]:
+        """What the results were made from, for the record and to know them again."""
+        data, settings, shape = self.network.data, self.settings, self.images.image_shape
+        return {
+            "run": settings.folder.name,
+            "data": {**asdict(data), "images": len(self.images), "shape": list(shape)},
+            "network": self.network.description,
+            "checkpoint": {"path": settings.checkpoint, "sha256": self.checkpoint_hash},
+            "settings": {
+                "machines": list(self.kinds), "sizes": self.sizes,
+                "criterion": settings.criterion, "seeds": settings.seeds,
+                "calibration_seeds": settings.calibration_seeds, "steps": settings.steps,
+                "network_steps": settings.network_steps, "label": settings.label,
+            },
+            "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "numpy")},
+        }  # fmt: skip
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `total` images, with the time left; a line when it is no terminal."""
+    if not console.is_terminal:
+        console.print(f"{description} ...")
+        yield lambda images: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda images: bar.advance(task, images)
+
+
+def _agreement_by_t(machine: Paths, network: Paths) -> Tensor:
+    """pearson_r of the x0_hats at every step (steps n)."""
+    return torch.stack([
+        agreement(a, b)["pearson_r"]
+        for a, b in zip(machine.x0_hats, network.x0_hats, strict=True)
+    ])  # fmt: skip
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not available here: {str(error)[:120]}") from error
+
+
+def _check_label(label: int | None, num_classes: int | None) -> None:
+    if label is None:
+        return
+    if num_classes is None:
+        raise InputError(f"label {label} was given, but the network is not class-conditional")
+    if not 0 <= label < num_classes:
+        raise InputError(f"label {label} is out of range; the network knows 0..{num_classes - 1}")
+
+
+def _to(labels: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if labels is None else labels.to(device)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- Weights & Biases -----------------------------------------------------------------------
+
+
+def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) -> None:
+    """Log an analysis as a run of the training run's group, with its files as an artifact."""
+    folder = settings.folder
+    run = wandb.init(
+        **wandb_settings(folder.name, folder, settings.project, "analysis"),
+        config={**asdict(settings), **results.context},
+    )
+    run.define_metric("analysis/t")
+    run.define_metric("analysis/*", step_metric="analysis/t")
+    for row in time_rows(results):
+        run.log({f"analysis/{name}": value for name, value in row.items()})
+    run.log(_charts(results))
+    for kind, values in results.summary()["machines"].items():
+        for name in METRICS:
+            run.summary[f"{kind}/{name}"] = values[name]["median"]
+            run.summary[f"{kind}/{name}_low"], run.summary[f"{kind}/{name}_high"] = values[name][
+                "ci95"
+            ]
+        if "beats_ideal" in values:
+            run.summary[f"{kind}/beats_ideal"] = values["beats_ideal"]
+    artifact = wandb.Artifact(
+        f"{folder.name}-analysis", type="analysis", description=headline(results),
+        metadata=dict(results.context),
+    )  # fmt: skip
+    for file in files:
+        artifact.add_file(str(file))
+    run.log_artifact(artifact)
+    say_where(run, console.print)
+    run.finish()
+
+
+def _charts(results: Results) -> dict[str, object]:
+    """The table with a row for each seed, and what is drawn from it."""
+    rows = seed_rows(results)
+    images = {"noise": results.noise, "network": results.network[results.network_steps],
+              **results.machines}  # fmt: skip
+    table = wandb.Table(columns=[*rows[0], *(f"image/{name}" for name in images)])
+    for i, row in enumerate(rows):
+        pictures = [wandb.Image(to_uint8(x[i]).permute(1, 2, 0).numpy()) for x in images.values()]
+        table.add_data(*row.values(), *pictures)
+    numbers = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    charts = {"seeds": table}
+    subject = f"{results.subject}/pearson_r"
+    charts["histogram"] = wandb.plot.histogram(numbers, subject, title=subject)
+    if IDEAL in results.machines:
+        charts["machine_against_ideal"] = wandb.plot.scatter(
+            numbers, f"{IDEAL}/pearson_r", subject, title=f"{results.subject} against ideal"
+        )
+    return charts
+
+
+# --- entry point ----------------------------------------------------------------------------
+
+
+def report(results: Results, settings: Settings) -> list[Path]:
+    """Write figures, tables and the page beside the results; returns all the paths."""
+    folder = settings.folder / "analysis"
+    figures = write_figures(results, folder)
+    write_page(results, figures, folder / "report.html")
+    write_csv(folder / "per_seed.csv", seed_rows(results))
+    write_csv(folder / "per_t.csv", time_rows(results))
+    return [
+        *sorted(folder.glob("scales*.json")), folder / "agreement.json", folder / "samples.npz",
+        folder / "per_seed.csv", folder / "per_t.csv", folder / "report.html", *figures,
+    ]  # fmt: skip
+
+
+def main(args: Sequence[str] | None = None) -> Results:
+    """Run the command line; `args` stands in for sys.argv in tests."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
+    parser.add_class_arguments(Settings, None)
+    options = parser.parse_args(args).as_dict()
+    del options["config"]
+    settings = Settings(**options)
+    analysis = Analysis(settings)
+    console.print(f"network  {analysis.network.description}")
+    console.print(f"images   {len(analysis.images)} of '{analysis.network.data.name}'")
+    results = analysis.reusable()
+    if results is not None:
+        console.print("This analysis was finished before; --force true computes it again.")
+    else:
+        results = analysis.run()
+    files = report(results, settings)
+    summary = results.summary()
+    for block in (summary, *summary["other_steps"]):
+        console.print(agreement_table({"seeds": summary["seeds"], **block}))
+    for file in files:
+        console.print(str(file))
+    if settings.logger == "wandb":
+        log_to_wandb(results, settings, files)
+    return results
+
+
+if __name__ == "__main__":
+    with exit_cleanly():
+        main()

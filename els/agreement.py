@@ -1,0 +1,76 @@
+"""How well a machine predicts what a network draws from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from einops import rearrange
+from scipy.stats import bootstrap
+from torch import Tensor
+from torchmetrics.functional.regression import pearson_corrcoef, r2_score
+
+from els.errors import InputError
+
+METRICS = ("pearson_r", "r2", "R2")
+_RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A median over seeds.
+
+    Attributes:
+        median: the median.
+        ci95: its 95 % percentile bootstrap interval over seeds.
+    """
+
+    median: float
+    ci95: tuple[float, float]
+
+
+def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
+    """The three metrics for each of n pairs of images, over all pixels and channels.
+
+    Args:
+        machine: the machine's images (n c h w).
+        network: the network's images (n c h w).
+
+    Returns:
+        `pearson_r`, Pearson's correlation (what the paper's code computes and plots as "r^2");
+        `r2`, its square; `R2` = 1 - SSE / SST of the network's image. Each float64 (n,).
+
+    Raises:
+        InputError: when an image is constant, so that there is nothing to correlate.
+    """
+    a, b = (rearrange(images.double(), "n c h w -> (c h w) n") for images in (machine, network))
+    for name, images in (("machine", a), ("network", b)):
+        flat = (images == images[:1]).all(dim=0).nonzero().flatten().tolist()
+        if flat:
+            raise InputError(
+                f"the {name}'s image {flat[0]} of {images.shape[1]} has the same value everywhere, "
+                "so its agreement is undefined; train the network longer"
+            )
+    # torchmetrics drops the last axis for a single image; atleast keeps the shape (n,).
+    pearson_r = pearson_corrcoef(a, b).reshape(-1).double()
+    explained = r2_score(a, b, multioutput="raw_values").reshape(-1).double()
+    return {"pearson_r": pearson_r, "r2": pearson_r**2, "R2": explained}
+
+
+def summarise(values: Tensor, *, seed: int = 0) -> Summary:
+    """Median and bootstrap interval of values (n,), the same every time."""
+    data = values.double().cpu().numpy()
+    median = float(np.median(data))
+    if np.ptp(data) == 0:  # one seed, or all alike: nothing to resample
+        return Summary(median, (median, median))
+    interval = bootstrap(
+        (data,), np.median, n_resamples=_RESAMPLES, method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Summary(median, (float(interval.low), float(interval.high)))
+
+
+def beats(machine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """The share of seeds on which one machine's pearson_r is above another's, in [0, 1]."""
+    return float((machine["pearson_r"] > other["pearson_r"]).double().mean())

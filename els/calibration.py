@@ -1,0 +1,174 @@
+"""Fitting the one number per timestep: the patch size at which a machine answers like a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median_low
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from els.denoiser import Denoiser, eps_from_x0
+from els.errors import InputError
+from els.files import write_json
+from els.machines import Machine
+from els.sampling import ddim_steps
+from els.schedule import CosineSchedule
+
+Criterion = Literal["cosine", "l2"]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Patch sizes by time, and everything they were chosen from.
+
+    Attributes:
+        machine: the kind of machine that was fitted.
+        criterion: "cosine" (between eps_hats, larger is better) or "l2" (root mean squared
+            difference of the eps_hats, smaller is better).
+        seeds: the calibration seeds.
+        candidates: the patch sizes tried.
+        t: the times, from 1 downwards.
+        sizes: the median over seeds of the best patch size at each t.
+        by_seed: the best patch size for each t and seed.
+        table: the criterion for each t, candidate and seed.
+        source: what the scales were fitted to, in the caller's words.
+    """
+
+    machine: str
+    criterion: Criterion
+    seeds: tuple[int, ...]
+    candidates: tuple[int, ...]
+    t: tuple[float, ...]
+    sizes: tuple[int, ...]
+    by_seed: tuple[tuple[int, ...], ...]
+    table: tuple[tuple[tuple[float, ...], ...], ...]
+    source: str = ""
+
+    def at(self, t: float) -> int:
+        """The patch size at time t: that of the nearest fitted time."""
+        nearest = min(range(len(self.t)), key=lambda i: abs(self.t[i] - t))
+        return self.sizes[nearest]
+
+    def mean_table(self) -> list[list[float]]:
+        """The criterion for each t and candidate, averaged over seeds."""
+        return torch.tensor(self.table, dtype=torch.float64).mean(dim=-1).tolist()
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(Path(path), asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scales:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: when the file is missing or something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            return cls(**{name: _as_tuples(value) for name, value in content.items()})
+        except FileNotFoundError as error:
+            raise InputError(f"there is no file '{path}'") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"'{path}' holds no fitted scales: {error}") from error
+
+
+def _as_tuples(value: object) -> object:
+    return tuple(_as_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def fit_scales(
+    network: Denoiser,
+    machine: Machine,
+    noise: Tensor,
+    *,
+    seeds: Sequence[int],
+    candidates: Sequence[int] = (3, 5, 7, 9, 11, 13, 15, 17),
+    steps: int = 20,
+    label: Tensor | None = None,
+    criterion: Criterion = "cosine",
+    schedule: CosineSchedule | None = None,
+    batch: int = 8,
+    on_step: Callable[[int], None] = lambda images: None,
+    source: str = "",
+) -> Scales:
+    """Choose a patch size for each timestep on the network's own DDIM path (the paper, section 5).
+
+    At every t the machine is asked, for each candidate k, at the x that the network has reached.
+    Each seed votes for the k whose eps_hat is most like the network's; the median wins (the lower
+    one of two).
+
+    Args:
+        network: the denoiser to be explained.
+        machine: a machine with a patch size.
+        noise: where the paths start (n c h w), one for each seed.
+        seeds: the seeds of that noise, kept for the record.
+        candidates: odd patch sizes.
+        steps: number of steps of the path.
+        label: class indices (n,) or None.
+        criterion: see `Scales`.
+        schedule: the schedule that both denoisers were made for.
+        batch: seeds at a time; the answer does not depend on it.
+        on_step: called with the number of images after each step, for a progress bar.
+        source: kept in the result, to know it again.
+
+    Raises:
+        InputError: when there is no seed or no candidate.
+    """
+    if not len(noise) or not candidates:
+        raise InputError(
+            f"calibration needs seeds and patch sizes; it was given {len(noise)} seeds and "
+            f"{len(candidates)} sizes"
+        )
+    schedule = schedule or CosineSchedule()
+    labels = [None] * len(noise.split(batch)) if label is None else label.split(batch)
+    parts = []
+    for x, some_labels in zip(noise.split(batch), labels, strict=True):
+        rows = []
+        for step in ddim_steps(network, x, steps=steps, label=some_labels, schedule=schedule):
+            t = x.new_full((len(x),), step.t, dtype=torch.float64)
+            answers = machine.at_sizes(step.x, t, candidates, some_labels)
+            rows.append(_compare(step.x, t, step.x0_hat, answers, criterion, schedule))
+            on_step(len(x))
+        parts.append(torch.stack(rows))
+    table = torch.cat(parts, dim=-1)  # (t k seed)
+    best = table.argmax(dim=1) if criterion == "cosine" else table.argmin(dim=1)
+    by_seed = [[candidates[i] for i in row] for row in best.tolist()]
+    return Scales(
+        machine=machine.kind,
+        criterion=criterion,
+        seeds=tuple(seeds),
+        candidates=tuple(candidates),
+        t=tuple(schedule.timesteps(steps)[:-1].tolist()),
+        sizes=tuple(median_low(row) for row in by_seed),
+        by_seed=_as_tuples(by_seed),
+        table=_as_tuples(table.tolist()),
+        source=source,
+    )
+
+
+def _compare(
+    x: Tensor,
+    t: Tensor,
+    x0_hat: Tensor,
+    answers: Tensor,
+    criterion: Criterion,
+    schedule: CosineSchedule,
+) -> Tensor:
+    """The criterion (k b) between a network's x0_hat (b c h w) and answers (k b c h w)."""
+    network = rearrange(eps_from_x0(x, x0_hat, t, schedule), "b c h w -> b (c h w)")
+    values = []
+    for answer in answers:
+        machine = rearrange(eps_from_x0(x, answer, t, schedule), "b c h w -> b (c h w)")
+        if criterion == "cosine":
+            values.append(F.cosine_similarity(network.double(), machine.double(), dim=1))
+        else:
+            values.append((network.double() - machine.double()).square().mean(dim=1).sqrt())
+    return torch.stack(values).cpu()

@@ -1,0 +1,174 @@
+"""Results as figures, each by one function from saved results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from els.files import replacing
+from els.images import to_uint8
+from els.report.results import IDEAL, Results
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart; in order of the machines.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+_STYLE = {
+    "figure.dpi": 110,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+_COLUMNS = 12
+
+
+def scales_figure(results: Results) -> Figure:
+    """Fitted patch size against t, with the range over seeds."""
+    figure, axes = _figure(1)
+    ax = axes[0]
+    for kind, scales in results.scales.items():
+        seeds = np.array(scales.by_seed)
+        colour = _colour(results, kind)
+        ax.step(scales.t, scales.sizes, where="mid", color=colour, label=kind, lw=2)
+        low, high = np.quantile(seeds, [0.1, 0.9], axis=1)
+        ax.fill_between(scales.t, low, high, step="mid", color=colour, alpha=0.15, lw=0)
+    ax.set(xlabel="t (1 = pure noise)", ylabel="patch size k (pixels)", xlim=(0, 1.02))
+    ax.set_title("Fitted scale: median, and the middle 80 % of seeds", loc="left")
+    ax.legend()
+    return figure
+
+
+def criterion_figure(results: Results) -> Figure:
+    """The calibration criterion for every t and k of each fitted machine, as heat maps."""
+    figure, axes = _figure(len(results.scales))
+    for ax, (kind, scales) in zip(axes, results.scales.items(), strict=True):
+        table = np.array(scales.mean_table()).T[:, ::-1]
+        t = np.array(scales.t)[::-1]
+        image = ax.imshow(table, origin="lower", aspect="auto", cmap="cividis")
+        ax.set_xticks(
+            range(0, len(t), max(1, len(t) // 5)), [f"{v:.2f}" for v in t[:: max(1, len(t) // 5)]]
+        )
+        ax.set_yticks(range(len(scales.candidates)), scales.candidates)
+        chosen = [scales.candidates.index(k) for k in scales.sizes[::-1]]
+        ax.plot(range(len(t)), chosen, "o", color="white", mec="black", ms=5)
+        ax.set(xlabel="t", ylabel="k")
+        ax.set_title(f"{kind}: {scales.criterion} of eps by k", loc="left")
+        ax.grid(visible=False)
+        figure.colorbar(image, ax=ax)
+    return figure
+
+
+def by_t_figure(results: Results) -> Figure:
+    """Agreement of the x0_hats at each step, every denoiser on its own path."""
+    figure, axes = _figure(1)
+    ax = axes[0]
+    for kind, values in results.by_t.items():
+        low, middle, high = np.quantile(values.numpy(), [0.25, 0.5, 0.75], axis=1)
+        colour = _colour(results, kind)
+        ax.plot(results.t, middle, color=colour, label=kind, lw=2)
+        ax.fill_between(results.t, low, high, color=colour, alpha=0.15, lw=0)
+    ax.set(xlabel="t (1 = pure noise)", ylabel="pearson_r of x0_hat", xlim=(1.02, 0))
+    ax.set_title("Agreement along the path: median and quartiles of seeds", loc="left")
+    ax.legend()
+    return figure
+
+
+def agreement_figure(results: Results) -> Figure:
+    """Left, the metric's histogram for each machine; right, each seed against `ideal`."""
+    metrics = results.by_seed()
+    figure, axes = _figure(2)
+    values = {kind: metric["pearson_r"].numpy() for kind, metric in metrics.items()}
+    low = min(v.min() for v in values.values())
+    bins = np.linspace(low, 1, 24)
+    for kind, v in values.items():
+        axes[0].hist(v, bins=bins, color=_colour(results, kind), alpha=0.55, label=kind)
+    axes[0].set(xlabel="pearson_r with the network", ylabel="seeds")
+    axes[0].set_title(f"{len(results.seeds)} seeds", loc="left")
+    axes[0].legend()
+    _scatter_against_ideal(axes[1], results, values)
+    return figure
+
+
+def _scatter_against_ideal(ax: Axes, results: Results, values: dict[str, np.ndarray]) -> None:
+    if IDEAL not in values:
+        ax.set_axis_off()
+        return
+    ideal = values[IDEAL]
+    for kind, v in values.items():
+        if kind != IDEAL:
+            ax.plot(ideal, v, "o", ms=4, alpha=0.7, color=_colour(results, kind), label=kind)
+    low = min(v.min() for v in values.values())
+    ax.plot([low, 1], [low, 1], color="grey", lw=1, ls="--")
+    ax.set(xlabel="pearson_r of ideal", ylabel="pearson_r of the machine")
+    ax.set_title("Above the line: better than ideal", loc="left")
+    ax.legend()
+
+
+def samples_figure(results: Results) -> Figure:
+    """Noise, network and machines side by side, from the best seed to the worst."""
+    score = results.by_seed()[results.subject]["pearson_r"]
+    order = score.argsort(descending=True)
+    chosen = order[np.linspace(0, len(order) - 1, min(_COLUMNS, len(order))).round()]
+    rows = {"noise": results.noise, "network": results.network[results.network_steps]}
+    rows |= results.machines
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(len(chosen) * 0.85 + 1.2, len(rows) * 0.9 + 0.5), layout="constrained"
+        )
+        axes = figure.subplots(len(rows), len(chosen), squeeze=False)
+    for i, (name, images) in enumerate(rows.items()):
+        for j, index in enumerate(chosen.tolist()):
+            ax = axes[i, j]
+            ax.imshow(_picture(images[index]), cmap="gray", vmin=0, vmax=255)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
+            if i == 0:
+                ax.set_title(f"{float(score[index]):.2f}", fontsize=8)
+        axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "samples": samples_figure,
+    "scales": scales_figure,
+    "agreement": agreement_figure,
+    "by_t": by_t_figure,
+    "criterion": criterion_figure,
+}
+
+
+def write_figures(results: Results, folder: Path) -> list[Path]:
+    """Draw every figure as PNG; returns the paths."""
+    paths = []
+    for name, draw in FIGURES.items():
+        with matplotlib.rc_context(_STYLE):
+            figure = draw(results)
+            paths.append(folder / f"{name}.png")
+            with replacing(paths[-1]) as partial:
+                figure.savefig(partial)
+    return paths
+
+
+def _figure(columns: int) -> tuple[Figure, list[Axes]]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6 * columns, 3.8), layout="constrained")
+        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _colour(results: Results, kind: str) -> str:
+    return _COLOURS[list(results.machines).index(kind) % len(_COLOURS)]
+
+
+def _picture(image: Tensor) -> np.ndarray:
+    """An image (c h w) in [-1, 1] as uint8 (h w) or (h w 3)."""
+    pixels = to_uint8(image).numpy()
+    return pixels[0] if len(pixels) == 1 else rearrange(pixels, "c h w -> h w c")

@@ -1,0 +1,79 @@
+"""Results as tables: for the terminal, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from els.agreement import METRICS
+from els.files import replacing
+from els.report.results import IDEAL, Results
+
+
+def agreement_table(summary: dict[str, Any]) -> Table:
+    """The medians and intervals of agreement.json, a row for each machine."""
+    steps = summary["steps"]
+    table = Table(
+        title=f"Agreement over {summary['seeds']} seeds: median [95 % interval]; "
+        f"network {steps['network']} steps, machine {steps['machine']} steps"
+    )
+    for name in ("machine", *METRICS, "beats ideal"):
+        table.add_column(name, justify="left" if name == "machine" else "right", no_wrap=True)
+    for kind, values in summary["machines"].items():
+        share = values.get("beats_ideal")
+        cells = [interval_text(values[name]) for name in METRICS]
+        table.add_row(kind, *cells, "" if share is None else f"{share:.0%}")
+    return table
+
+
+def interval_text(value: dict[str, Any]) -> str:
+    """A median and its interval, as "0.912 [0.900, 0.920]"."""
+    low, high = value["ci95"]
+    return f"{value['median']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def seed_rows(results: Results) -> list[dict[str, Any]]:
+    """One row a seed: seed, label, and every metric of every machine."""
+    metrics = results.by_seed()
+    rows = []
+    for i, seed in enumerate(results.seeds):
+        row: dict[str, Any] = {"seed": seed}
+        if results.labels is not None:
+            row["label"] = int(results.labels[i])
+        for kind, values in metrics.items():
+            row |= {f"{kind}/{name}": float(values[name][i]) for name in METRICS}
+        rows.append(row)
+    return rows
+
+
+def time_rows(results: Results) -> list[dict[str, Any]]:
+    """One row a timestep: t, fitted scales, the criterion for every k, and agreement so far."""
+    rows = []
+    for i, t in enumerate(results.t):
+        row: dict[str, Any] = {"t": t}
+        for kind, scales in results.scales.items():
+            row[f"scale/{kind}"] = scales.at(t)
+            step = scales.t.index(t)
+            for k, value in zip(scales.candidates, scales.mean_table()[step], strict=True):
+                row[f"{scales.criterion}/{kind}/k{k}"] = value
+        for kind, values in results.by_t.items():
+            row[f"pearson_r/{kind}"] = float(values[i].median())
+        rows.append(row)
+    return rows
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows with the same keys as CSV, whole or not at all."""
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def machines_but_ideal(kinds: Iterable[str]) -> list[str]:
+    """The machines that `ideal` is compared with."""
+    return [kind for kind in kinds if kind != IDEAL]

@@ -1,0 +1,40 @@
+"""What several tests share: golden data, small image sets, quick runs of the real entry points."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from els.images import ImageSet
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def shared(*parts: str) -> Path:
+    """A file that only developers and CI have; the test is skipped where it is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {'/'.join(('../shared', *parts))}, which is not here")
+    return path
+
+
+def random_images(
+    n: int = 6, c: int = 1, h: int = 8, w: int = 8, *, classes: int = 0, seed: int = 0
+) -> ImageSet:
+    """Images of random pixels, with labels 0, 1, ..., 0, 1, ... if there are classes."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (n, c, h, w), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(n) % classes if classes else None
+    return ImageSet(pixels, labels, tuple(str(i) for i in range(classes)))
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(2)

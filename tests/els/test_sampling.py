@@ -1,0 +1,56 @@
+import torch
+
+from els.sampling import ddim, ddim_paths, ddim_steps, seeded_labels, seeded_noise
+from els.schedule import CosineSchedule
+
+
+def test_a_perfect_denoiser_is_followed_to_its_image() -> None:
+    x0 = torch.rand(3, 1, 4, 4) * 2 - 1
+    torch.testing.assert_close(ddim(lambda x, t, label: x0, torch.randn(3, 1, 4, 4), steps=7), x0)
+
+
+def test_gaussian_data_end_where_the_probability_flow_leads() -> None:
+    # For N(0, s^2) data the flow's solution is known: x_0 = x_1 * s / std(x_1).
+    schedule, s = CosineSchedule(), 0.5
+    steps = 2000
+
+    def denoiser(x: torch.Tensor, t: torch.Tensor, label: None) -> torch.Tensor:
+        alpha, sigma = schedule.alpha(t[0]), schedule.sigma(t[0])
+        return x * alpha * s**2 / (alpha**2 * s**2 + sigma**2)
+
+    x = torch.randn(2, 1, 4, 4).double()
+    one = torch.tensor(1.0, dtype=torch.float64)
+    std = (schedule.alpha(one) ** 2 * s**2 + schedule.sigma(one) ** 2).sqrt()
+    torch.testing.assert_close(ddim(denoiser, x, steps=steps), x * s / std, rtol=2e-3, atol=0)
+
+
+def test_steps_chain_and_cover_the_grid() -> None:
+    noise = torch.randn(1, 1, 4, 4)
+    steps = list(ddim_steps(lambda x, t, label: x * 0.5, noise, steps=5))
+    assert [(s.i, s.t, s.s) for s in steps] == [
+        (0, 1.0, 0.8), (1, 0.8, 0.6), (2, 0.6, 0.4), (3, 0.4, 0.2), (4, 0.2, 0.0)
+    ]  # fmt: skip
+    for before, after in zip(steps[:-1], steps[1:], strict=True):
+        assert before.x_next is after.x
+
+
+def test_paths_do_not_depend_on_the_batch() -> None:
+    noise, label = torch.randn(5, 1, 4, 4), torch.arange(5)
+
+    def denoiser(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x) * (1 + label[:, None, None, None])
+
+    counted = []
+    all_at_once = ddim_paths(denoiser, noise, steps=4, label=label, batch=5)
+    in_twos = ddim_paths(denoiser, noise, steps=4, label=label, batch=2, on_step=counted.append)
+    torch.testing.assert_close(all_at_once.samples, in_twos.samples)
+    torch.testing.assert_close(all_at_once.x0_hats, in_twos.x0_hats)
+    assert all_at_once.x0_hats.shape == (4, 5, 1, 4, 4)
+    assert sum(counted) == 4 * 5
+
+
+def test_a_seed_gives_the_same_noise_in_any_company() -> None:
+    alone, among = seeded_noise([7], (1, 4, 4)), seeded_noise([3, 7, 5], (1, 4, 4))
+    assert torch.equal(alone[0], among[1])
+    assert not torch.equal(among[0], among[1])
+    assert torch.equal(seeded_labels([7], 10), seeded_labels([3, 7], 10)[1:])

@@ -1,0 +1,69 @@
+"""The machines as plain loops in float64, written from the definitions and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def posterior_mean(
+    x: np.ndarray, images: np.ndarray, alpha: float, sigma: float, kind: str, size: int | None
+) -> np.ndarray:
+    """x0_hat (c h w) of one query x (c h w) over training images (n c h w) in [-1, 1]."""
+    c, h, w = x.shape
+    out = np.zeros_like(x, dtype=np.float64)
+    for uy in range(h):
+        for ux in range(w):
+            logs, centres = [], []
+            for y in images:
+                for vy, vx in _places(kind, size, uy, ux, h, w):
+                    distance = _distance(x, alpha * y, (uy, ux), (vy, vx), kind, size)
+                    logs.append(-distance / (2 * sigma**2))
+                    centres.append(y[:, vy, vx])
+            weights = np.exp(np.array(logs) - max(logs))
+            out[:, uy, ux] = weights @ np.array(centres) / weights.sum()
+    return out
+
+
+def _places(kind: str, size: int | None, uy: int, ux: int, h: int, w: int) -> list[tuple[int, int]]:
+    if kind in ("ideal", "local"):
+        return [(uy, ux)]
+    everywhere = [(vy, vx) for vy in range(h) for vx in range(w)]
+    r = size // 2
+    if kind == "equivariant":
+        return [(vy, vx) for vy, vx in everywhere if r <= vy < h - r and r <= vx < w - r]
+    here = _crossings(uy, ux, h, w, r)
+    return [v for v in everywhere if _crossings(*v, h, w, r) == here]
+
+
+def _crossings(y: int, x: int, h: int, w: int, r: int) -> tuple[int, ...]:
+    """How far a window reaches over each of the four borders."""
+    return tuple(max(0, over) for over in (r - y, y + r - (h - 1), r - x, x + r - (w - 1)))
+
+
+def _distance(
+    x: np.ndarray,
+    y: np.ndarray,
+    u: tuple[int, int],
+    v: tuple[int, int],
+    kind: str,
+    size: int | None,
+) -> float:
+    if kind == "ideal":
+        return float(((x - y) ** 2).sum())
+    _, h, w = x.shape
+    total, r = 0.0, size // 2
+    for dy in range(-r, r + 1):
+        for dx in range(-r, r + 1):
+            a = _pixel(x, u[0] + dy, u[1] + dx, wrap=kind == "equivariant")
+            b = _pixel(y, v[0] + dy, v[1] + dx, wrap=False)
+            total += float(((a - b) ** 2).sum())
+    return total
+
+
+def _pixel(image: np.ndarray, y: int, x: int, *, wrap: bool) -> np.ndarray:
+    _, h, w = image.shape
+    if wrap:
+        return image[:, y % h, x % w]
+    if 0 <= y < h and 0 <= x < w:
+        return image[:, y, x]
+    return np.zeros(len(image))
