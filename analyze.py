@@ -34,7 +34,7 @@ from els.calibration import Criterion, Scales, fit_scales
 from els.cli import exit_cleanly
 from els.denoiser import Denoiser
 from els.errors import InputError
-from els.files import replacing
+from els.files import write_tensors
 from els.images import to_uint8
 from els.machines import Machine, make_machine
 from els.machines.places import check_size
@@ -258,8 +258,7 @@ class Analysis:
                         on_step=advance,
                     )  # fmt: skip
                     saved = {"samples": found.samples.cpu(), "x0_hats": found.x0_hats.cpu()}
-                    with replacing(path) as partial:
-                        torch.save(saved, partial)
+                    write_tensors(path, saved)
                 parts.append(saved)
         return Paths(
             samples=torch.cat([part["samples"] for part in parts]),

@@ -61,7 +61,7 @@ class SaveConfig(SaveConfigCallback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = str(folder / "config.yaml")
-        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+        self.parser.save(self.config, path, overwrite=True, multifile=False)
         if isinstance(trainer.logger, Logger):
             trainer.logger.log_hyperparams(self.config.as_dict())
 
@@ -171,6 +171,9 @@ def main(args: ArgsType = None) -> TrainCLI:
         Images,
         args=args,
         auto_configure_optimizers=False,
+        # Checkpoints describe their network themselves (models/checkpoints.py). Lightning's own way
+        # would tie the module to this whole object, and EMA would copy it, data and all.
+        load_from_checkpoint_support=False,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},

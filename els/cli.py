@@ -18,7 +18,7 @@ def exit_cleanly() -> Iterator[None]:
     except InputError as error:
         _quit(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         _quit(f"the disk is full ({error.filename or 'while writing results'}); free some space "
               "and run the same command again")  # fmt: skip

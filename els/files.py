@@ -6,8 +6,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 @contextmanager
@@ -23,6 +26,17 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Write tensors and plain data for `torch.load(..., weights_only=True)`.
+
+    By way of memory: `torch.save` to a file reports a full disk as an internal error.
+    """
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    with replacing(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
 def write_json(path: Path, content: Any) -> None:

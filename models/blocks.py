@@ -110,9 +110,10 @@ def conv_norm_relu(
 
 def group_norm(width: int) -> nn.GroupNorm:
     """Normalisation over 8 groups of channels."""
-    if width % _GROUPS:
+    if width % _GROUPS or width == _GROUPS:  # a group of a single channel would always be zero
         raise InputError(
-            f"width {width} is not a multiple of {_GROUPS}, which its normalisation needs"
+            f"width {width} is not one of {2 * _GROUPS}, {3 * _GROUPS}, {4 * _GROUPS}, ..., which "
+            f"a norm over {_GROUPS} groups of channels needs"
         )
     return nn.GroupNorm(_GROUPS, width)
 

@@ -13,7 +13,7 @@ class ResNet(Network):
     Args:
         channels: image channels c.
         num_classes: number of classes, or None for an unconditional network.
-        width: feature channels, a multiple of 8.
+        width: feature channels, a multiple of 8 from 16.
         depth: number of hidden convolutions.
         kernel: size of the first and the hidden convolutions, odd.
         last_kernel: size of the last convolution, odd.

@@ -35,6 +35,7 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
         "job_type": job_type,
         "mode": wandb_mode(),
         "dir": str(folder),
+        "settings": wandb.Settings(quiet=True),  # `say_where` tells what matters
     }
 
 
@@ -52,8 +53,8 @@ def training_logger(name: LoggerName, run: str, folder: Path, project: str) -> L
 
 def say_where(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -> None:
     """Tell where a finished or running W&B run can be seen."""
-    if run.url:
-        print_line(f"W&B: {run.url}")
+    if run.settings.mode == "online":
+        print_line(f"W&B run: {run.url}")
     elif run.settings.mode == "offline":
         folder = os.path.relpath(Path(run.settings.sync_dir))
         print_line(f"W&B run (offline): look at it with  wandb leet {folder}")

@@ -35,6 +35,16 @@ def random_images(
     return ImageSet(pixels, labels, tuple(str(i) for i in range(classes)))
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny network trained on a few digits, logged to W&B offline."""
+    from entry import fit
+
+    folder = tmp_path_factory.mktemp("runs")
+    fit(folder, "--run.name", "tiny")
+    return folder / "tiny"
+
+
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(2)

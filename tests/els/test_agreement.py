@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from els.agreement import agreement, beats, summarise
+from els.errors import InputError
+
+
+def test_metrics_against_scipy_and_the_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = torch.randn(5, 3, 6, 6, generator=generator)
+    machine = 0.7 * network + 0.5 * torch.randn(5, 3, 6, 6, generator=generator) + 0.2
+    values = agreement(machine, network)
+    for i in range(5):
+        a, b = machine[i].double().flatten().numpy(), network[i].double().flatten().numpy()
+        r = scipy.stats.pearsonr(a, b).statistic
+        explained = 1 - ((a - b) ** 2).sum() / ((b - b.mean()) ** 2).sum()
+        assert float(values["pearson_r"][i]) == pytest.approx(r, abs=1e-6)
+        assert float(values["r2"][i]) == pytest.approx(r**2, abs=1e-6)
+        assert float(values["R2"][i]) == pytest.approx(explained, abs=1e-6)
+
+
+def test_one_pair_gives_one_value_and_perfect_agreement_is_one() -> None:
+    x = torch.randn(1, 1, 5, 5)
+    for value in agreement(x, x.clone()).values():
+        assert value.shape == (1,)
+        assert float(value[0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_constant_image_has_no_agreement() -> None:
+    with pytest.raises(InputError, match="the machine's image 1 of 2"):
+        agreement(
+            torch.cat([torch.randn(1, 1, 4, 4), torch.ones(1, 1, 4, 4)]), torch.randn(2, 1, 4, 4)
+        )
+
+
+def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(100):
+        summary = summarise(torch.from_numpy(rng.normal(size=32)))
+        assert summary.ci95[0] <= summary.median <= summary.ci95[1]
+        covered += summary.ci95[0] <= 0 <= summary.ci95[1]
+    assert 88 <= covered <= 100
+    assert summarise(torch.tensor([0.5])).ci95 == (0.5, 0.5)
+    values = torch.rand(20)
+    assert summarise(values) == summarise(values)
+
+
+def test_beats_counts_seeds() -> None:
+    better, worse = torch.tensor([0.9, 0.5, 0.7, 0.8]), torch.tensor([0.8, 0.6, 0.6, 0.8])
+    assert beats({"pearson_r": better}, {"pearson_r": worse}) == 0.5

@@ -1,0 +1,72 @@
+"""Quick runs of the real entry points, and what they leave in an offline W&B run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from els.cli import exit_cleanly
+
+TINY = [
+    "--config", "configs/digits_resnet.yaml",
+    "--model.net.init_args.width", "16",
+    "--model.net.init_args.depth", "2",
+    "--data.limit", "96",
+    "--data.val_limit", "24",
+    "--data.batch_size", "32",
+    "--trainer.max_epochs", "3",
+    "--trainer.check_val_every_n_epoch", "1",
+    "--trainer.log_every_n_steps", "1",
+    "--trainer.accelerator", "cpu",
+    "--samples.count", "4",
+    "--samples.steps", "2",
+    "--samples.every_n_epochs", "1",
+]  # fmt: skip
+
+
+def run(script: str, *args: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """An entry point in a process of its own."""
+    return subprocess.run(
+        [sys.executable, script, *map(str, args)],
+        cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def refusal(main: Callable, args: Sequence[object], capsys: pytest.CaptureFixture) -> str:
+    """The one line with which an entry point refuses `args`; fails if it accepts them."""
+    with pytest.raises(SystemExit) as stop, exit_cleanly():
+        main([str(arg) for arg in args])
+    assert stop.value.code == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    return line
+
+
+def fit(folder: Path, *args: str, base: Sequence[str] = TINY) -> subprocess.CompletedProcess[str]:
+    """Train a tiny run below `folder`; fails with the output where that fails."""
+    done = run("train.py", "fit", *base, "--run.dir", str(folder), *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def wandb_records(folder: Path, job_type: str) -> dict[str, list[dict[str, Any]]]:
+    """The records of the offline run of that job type below `folder`, by their type."""
+    for run_folder in sorted((folder / "wandb").glob("offline-run-*")):
+        listing = subprocess.run(
+            [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", run_folder],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        records = defaultdict(list)
+        for line in listing.stdout.splitlines():
+            record = json.loads(line)
+            records[record["type"]].append(record[record["type"]])
+        if records["run"][0]["job_type"] == job_type:
+            return records
+    raise AssertionError(f"no {job_type} run below {folder}")

@@ -1,0 +1,285 @@
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, random_images
+from entry import refusal, run, wandb_records
+from PIL import Image
+
+import analyze
+from els.calibration import Scales
+from els.machines import make_machine
+from els.report.results import Results
+from els.sampling import ddim, seeded_noise
+from models.checkpoints import load_denoiser
+
+QUICK = [
+    "--seeds", "7", "--calibration_seeds", "2", "--steps", "4", "--sizes", "[3,7]",
+    "--network_steps", "[4,6]", "--batch", "3", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained: Path) -> Path:
+    return trained / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def analysed(trained: Path, checkpoint: Path) -> Path:
+    done = run("analyze.py", "--checkpoint", checkpoint, *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "boundary" in done.stdout
+    assert str(trained / "analysis" / "report.html") in done.stdout
+    assert "wandb sync" in done.stdout
+    return trained / "analysis"
+
+
+def test_everything_is_written_to_the_runs_folder(analysed: Path) -> None:
+    assert {path.name for path in analysed.iterdir()} == {
+        "scales.json", "scales_local.json", "agreement.json", "samples.npz", "per_seed.csv",
+        "per_t.csv", "report.html", "samples.png", "scales.png", "agreement.png", "by_t.png",
+        "criterion.png",
+    }  # fmt: skip
+    for path in analysed.glob("*.png"):
+        assert np.asarray(Image.open(path).convert("L")).std() > 5
+    page = (analysed / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_agreement_json_is_as_the_contract_says(analysed: Path, checkpoint: Path) -> None:
+    summary = json.loads((analysed / "agreement.json").read_text())
+    assert summary["seeds"] == 5
+    assert summary["steps"] == {"network": 4, "machine": 4}
+    assert summary["other_steps"][0]["steps"] == {"network": 6, "machine": 4}
+    assert list(summary["machines"]) == ["boundary", "local", "ideal"]
+    for kind, values in summary["machines"].items():
+        for name in ("pearson_r", "r2", "R2"):
+            low, high = values[name]["ci95"]
+            assert low <= values[name]["median"] <= high
+        assert ("beats_ideal" in values) == (kind != "ideal")
+    assert summary["checkpoint"]["path"] == str(checkpoint)
+
+
+def test_the_samples_are_what_the_parts_give(analysed: Path, checkpoint: Path) -> None:
+    results = Results.load(analysed)
+    assert results.seeds == (2, 3, 4, 5, 6)
+    network = load_denoiser(checkpoint)
+    noise = seeded_noise(results.seeds, network.image_shape)
+    assert torch.equal(results.noise, noise)
+    # Convolutions round differently with the batch, and at t = 1 x0_hat is eps_hat times 80.
+    again = ddim(network, noise, steps=6)
+    torch.testing.assert_close(results.network[6], again, atol=1e-3, rtol=0)
+    scales = Scales.load(analysed / "scales.json")
+    assert scales.seeds == (0, 1)
+    assert not set(scales.seeds) & set(results.seeds)
+    machine = make_machine("boundary", network.data.load(), size=scales)
+    torch.testing.assert_close(
+        results.machines["boundary"], ddim(machine, noise, steps=4), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_tables_have_a_row_for_each_seed_and_step(analysed: Path) -> None:
+    with open(analysed / "per_seed.csv") as file:
+        seeds = list(csv.DictReader(file))
+    with open(analysed / "per_t.csv") as file:
+        times = list(csv.DictReader(file))
+    assert [row["seed"] for row in seeds] == ["2", "3", "4", "5", "6"]
+    assert [row["t"] for row in times] == ["1.0", "0.75", "0.5", "0.25"]
+    assert {"scale/boundary", "cosine/boundary/k3", "pearson_r/ideal"} <= set(times[0])
+
+
+def test_wandb_has_curves_table_summary_and_artifact(analysed: Path, checkpoint: Path) -> None:
+    records = wandb_records(analysed.parent, "analysis")
+    assert records["run"][0]["run_group"] == "tiny"
+    rows = [r["item"] for r in records["history"] if "analysis/t" in r["item"]]
+    assert [row["analysis/t"] for row in rows] == [1.0, 0.75, 0.5, 0.25]
+    for key in ("scale/boundary", "cosine/boundary/k7", "pearson_r/boundary"):
+        assert all(f"analysis/{key}" in row for row in rows)
+    steps = {m["name"]: m.get("step_metric") for m in records["metric"] if "name" in m}
+    assert "analysis/t" in steps
+    charts = {name.split(".")[0] for r in records["history"] for name in r["item"]}
+    assert {"seeds", "histogram_table", "machine_against_ideal_table"} <= charts
+    summary = {}
+    for record in records["summary"]:
+        summary |= record["update"]
+    stored = json.loads((analysed / "agreement.json").read_text())
+    expected = stored["machines"]["boundary"]["pearson_r"]["median"]
+    assert summary["boundary/pearson_r"] == pytest.approx(expected)
+    artifact = next(a for a in records["artifact"] if a["type"] == "analysis")
+    names = {entry["path"] for entry in artifact["manifest"]["contents"]}
+    assert {"scales.json", "agreement.json"} <= names
+    assert json.loads(artifact["metadata"])["checkpoint"]["path"] == str(checkpoint)
+    tables = [a["manifest"]["contents"] for a in records["artifact"] if a["type"] == "run_table"]
+    images = [e for entries in tables for e in entries if "media/images" in e["path"]]
+    assert len(images) >= 5 * 5  # noise, network and three machines of five seeds
+
+
+def test_a_finished_analysis_is_reused_and_force_repeats_it(
+    analysed: Path, checkpoint: Path
+) -> None:
+    before = (analysed / "agreement.json").stat().st_mtime_ns
+    again = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "none")
+    assert "finished before" in again.stdout
+    assert (analysed / "agreement.json").stat().st_mtime_ns == before
+    content = json.loads((analysed / "agreement.json").read_text())
+    forced = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "csv", "--force",
+                 "true", "--chunk", "17", "--batch", "5")  # fmt: skip
+    assert "finished before" not in forced.stdout
+    assert (analysed / "agreement.json").stat().st_mtime_ns > before
+    repeated = json.loads((analysed / "agreement.json").read_text())
+    for kind, values in repeated["machines"].items():
+        expected = content["machines"][kind]["pearson_r"]["median"]
+        assert values["pearson_r"]["median"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "killed"), "--logger", "none"]
+    slow = [sys.executable, "analyze.py", "--checkpoint", checkpoint, *out, "--seeds", "60",
+            "--sizes", "[3]", "--calibration_seeds", "2", "--batch", "2"]  # fmt: skip
+    process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.DEVNULL)
+    work, deadline = tmp_path / "killed" / "analysis" / ".work", time.monotonic() + 120
+    while len(list(work.glob("*.pt"))) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in work.glob("[!.]*.pt")}
+    settings = analyze.Settings(
+        checkpoint=str(checkpoint), out=str(tmp_path / "killed"), seeds=60, sizes=[3],
+        calibration_seeds=2, batch=2, machines=["local", "ideal"], logger="none",
+    )  # fmt: skip
+    results = analyze.Analysis(settings).run()
+    assert len(results.seeds) == 58
+    assert not work.exists()
+    assert kept
+
+
+def test_a_conditional_network_is_analysed_with_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from entry import fit
+
+    fit(tmp_path, "--run.name", "labelled", "--data.conditional", "true", "--run.logger", "none",
+        "--trainer.max_epochs", "1")  # fmt: skip
+    last = tmp_path / "labelled" / "checkpoints" / "last.ckpt"
+    base = ["--checkpoint", str(last), "--logger", "none", "--seeds", "4", "--calibration_seeds",
+            "1", "--steps", "2", "--sizes", "[3]"]  # fmt: skip
+    results = analyze.main(base)
+    assert results.labels.shape == (3,)
+    fixed = analyze.main([*base, "--label", "7", "--network_steps", "[2]"])
+    assert fixed.labels.tolist() == [7, 7, 7]
+    network = load_denoiser(last)
+    machine = make_machine("ideal", network.data.load().of_class(7))
+    torch.testing.assert_close(
+        fixed.machines["ideal"], ddim(machine, fixed.noise, steps=2), atol=1e-4, rtol=1e-4
+    )
+    line = refusal(analyze.main, [*base, "--label", "10"], capsys)
+    assert "label 10 is out of range; the network knows 0..9" in line
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--sizes", "[3,4]"], "patch size 4 is not a positive odd number"),
+        (["--sizes", "[41]"], "patch size 41 is too large"),
+        (["--calibration_seeds", "7"], "no seeds are left for agreement"),
+        (["--label", "1"], "the network is not class-conditional"),
+        (["--checkpoint", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
+        (["--device", "warp"], "device 'warp' is not available"),
+        (["--steps", "0"], "steps is 0"),
+        (["--network_steps", "[0]"], "network_steps is [0]"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    args: list[str],
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    base = ["--checkpoint", checkpoint, *QUICK, "--out", tmp_path / "out"]
+    assert message in refusal(analyze.main, [*base, *args], capsys)
+    assert not (tmp_path / "out" / "analysis" / "agreement.json").exists()
+
+
+def test_the_process_ends_with_code_2_and_no_traceback() -> None:
+    done = run("analyze.py", "--checkpoint", "nowhere.ckpt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: there is no checkpoint 'nowhere.ckpt'\n"
+
+
+def test_other_images_than_those_trained_on_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["els"]["data"]["seed"] = 5
+    torch.save(content, tmp_path / "moved.ckpt")
+    base = ["--checkpoint", str(tmp_path / "moved.ckpt"), *QUICK, "--logger", "none"]
+    assert "not the ones the network was trained on" in refusal(analyze.main, base, capsys)
+    assert analyze.main([*base, "--verify_data", "false"]).seeds
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_the_old_results(
+    analysed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(analysed, out / "analysis")
+    before = {p.name: p.read_bytes() for p in (out / "analysis").glob("*.json")}
+
+    def small_files() -> None:
+        # A limit on file sizes fails writes the way a full disk does; EFBIG stands for ENOSPC.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    done = subprocess.run(
+        [sys.executable, "analyze.py", "--checkpoint", checkpoint, *QUICK, "--out", out,
+         "--logger", "none", "--force", "true"],
+        cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=small_files,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "error: " in done.stderr
+    assert "disk" in done.stderr
+    for name in before:
+        json.loads((out / "analysis" / name).read_text())
+    assert not list(out.rglob("*.partial*"))
+
+
+def test_help_config_and_print_config() -> None:
+    assert "calibration_seeds" in run("analyze.py", "--help").stdout
+    for path in ROOT.glob("configs/analysis/*.yaml"):
+        done = run("analyze.py", "--config", path, "--checkpoint", "x", "--print_config")
+        assert done.returncode == 0, done.stderr
+        expected = yaml.safe_load(path.read_text())
+        printed = yaml.safe_load(done.stdout)
+        assert {name: printed[name] for name in expected} == expected
+
+
+def test_results_come_back_from_disk_unchanged(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = random_images().image_shape
+    images = [torch.randn(3, *shape, generator=generator) for _ in range(4)]
+    results = Results(
+        seeds=(4, 5, 6), labels=torch.tensor([1, 0, 1]), noise=images[0], network={20: images[1]},
+        machines={"boundary": images[2], "ideal": images[3]},
+        by_t={"boundary": torch.rand(2, 3), "ideal": torch.rand(2, 3)}, t=(1.0, 0.5), scales={},
+        context={"run": "x"},
+    )  # fmt: skip
+    results.save(tmp_path)
+    loaded = Results.load(tmp_path)
+    assert loaded.summary() == results.summary()
+    assert loaded.subject == "boundary"
+    assert torch.equal(loaded.labels, results.labels)
