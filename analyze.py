@@ -37,6 +37,7 @@ from els.errors import InputError
 from els.files import write_tensors
 from els.images import to_uint8
 from els.machines import Machine, make_machine
+from els.machines.engines import EngineName
 from els.machines.places import check_size
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
@@ -71,6 +72,7 @@ class Settings:
         data_root: where the training images are now, if not where they were.
         verify_data: refuse to go on when they are not the images that were trained on.
         batch: seeds at a time.
+        engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one.
         chunk: training images at a time; chosen by memory unless told. Never changes a result.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
@@ -91,6 +93,7 @@ class Settings:
     data_root: str | None = None
     verify_data: bool = True
     batch: int = 16
+    engine: EngineName = "auto"
     chunk: int | None = None
     device: str = "auto"
     logger: LoggerName = "wandb"
@@ -212,7 +215,7 @@ class Analysis:
     def _machine(self, kind: str, scales: Scales | None) -> Machine:
         return make_machine(
             kind, self.images, size=scales, schedule=self.network.schedule,
-            chunk=self.settings.chunk,
+            engine=self.settings.engine, chunk=self.settings.chunk,
         )  # fmt: skip
 
     def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -91,11 +92,29 @@ class Embedding(nn.Module):
         return embedding + self.classes(label)
 
 
+class CircularConv2d(nn.Conv2d):
+    """A convolution on the torus.
+
+    PyTorch's own circular padding gives up the channels-last layout, and with it two thirds of the
+    speed of training in bf16 on a CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (b outputs h w) from features (b inputs h w)."""
+        (top, left) = self.padding
+        if left:
+            x = torch.cat([x[..., -left:], x, x[..., :left]], dim=3)
+        if top:
+            x = torch.cat([x[..., -top:, :], x, x[..., :top, :]], dim=2)
+        return F.conv2d(x, self.weight, self.bias, self.stride, dilation=self.dilation)
+
+
 def conv(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
     """A convolution that keeps the size of the image."""
     if kernel < 1 or kernel % 2 == 0:
         raise InputError(f"kernel size {kernel} is not a positive odd number")
-    return nn.Conv2d(inputs, outputs, kernel, padding="same", padding_mode=padding)
+    kind = CircularConv2d if padding == "circular" else nn.Conv2d
+    return kind(inputs, outputs, kernel, padding=kernel // 2)
 
 
 def conv_norm_relu(

@@ -11,7 +11,8 @@ from torch import Tensor
 from els.denoiser import coefficients
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.engine_torch import image_posterior, patch_posterior
+from els.machines.engine_torch import image_posterior
+from els.machines.engines import ENGINES, EngineName, patch_posteriors
 from els.machines.places import PATCH_MACHINES, check_size
 from els.schedule import CosineSchedule
 
@@ -36,6 +37,7 @@ class Machine:
         images: the dictionary's images.
         size: the patch size, one for all times or one for each; None for `ideal`.
         schedule: the noise schedule that x_t comes from.
+        engine: see `els.machines.engines.patch_posteriors`.
         chunk: training images at a time; None chooses by memory.
     """
 
@@ -46,12 +48,14 @@ class Machine:
         *,
         size: int | SizeByTime | None,
         schedule: CosineSchedule,
+        engine: EngineName,
         chunk: int | None,
     ) -> None:
         self.kind = kind
         self.images = images
         self.size = size
         self.schedule = schedule
+        self.engine = engine
         self.chunk = chunk
         self._by_label: dict[int, ImageSet] = {}
 
@@ -127,12 +131,11 @@ class Machine:
         if self.kind == "ideal":
             mean = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk).mean
             return [mean] * len(sizes)
-        return [
-            patch_posterior(
-                x, pixels, alpha, sigma, kind=self.kind, size=size, chunk=self.chunk
-            ).mean
-            for size in sizes
-        ]
+        posteriors = patch_posteriors(
+            x, pixels, alpha, sigma, kind=self.kind, sizes=sizes, engine=self.engine,
+            chunk=self.chunk,
+        )  # fmt: skip
+        return [posterior.mean for posterior in posteriors]
 
 
 def make_machine(
@@ -141,6 +144,7 @@ def make_machine(
     *,
     size: int | SizeByTime | None = None,
     schedule: CosineSchedule | None = None,
+    engine: EngineName = "auto",
     chunk: int | None = None,
 ) -> Machine:
     """Make a closed-form denoiser.
@@ -158,6 +162,7 @@ def make_machine(
         size: patch size k (odd), or fitted scales with `.at(t)`; may be left out where every call
             gives its own, and for `ideal`.
         schedule: the noise schedule; the paper's by default.
+        engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one.
         chunk: training images held at a time, chosen to bound memory when None; never changes the
             answer.
 
@@ -168,8 +173,17 @@ def make_machine(
         raise InputError(f"unknown machine '{kind}'; known are {', '.join(MACHINES)}")
     if not len(images):
         raise InputError(f"the {kind} machine was given no training images")
+    if engine not in ENGINES:
+        raise InputError(f"unknown engine '{engine}'; known are {', '.join(ENGINES)}")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk}; it must be at least 1 image")
     if isinstance(size, int) and kind != "ideal":
         check_size(kind, size, images.image_shape)
-    return Machine(kind, images, size=size, schedule=schedule or CosineSchedule(), chunk=chunk)
+    return Machine(
+        kind,
+        images,
+        size=size,
+        schedule=schedule or CosineSchedule(),
+        engine=engine,
+        chunk=chunk,
+    )

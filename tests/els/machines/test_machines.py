@@ -15,10 +15,19 @@ from els.denoiser import score_from_x0
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import MACHINES, make_machine
+from els.machines.engine_native import available
 from els.schedule import CosineSchedule
 
 SCHEDULE = CosineSchedule()
 PAPER_NAMES = {"is": "ideal", "ls": "local", "els": "equivariant", "bbels": "boundary"}
+
+
+ENGINES = [
+    pytest.param("torch"),
+    pytest.param(
+        "native", marks=pytest.mark.skipif(available() is not None, reason=f"{available()}")
+    ),
+]
 
 
 def noisy(images: ImageSet, b: int, t: float, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -34,11 +43,12 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", MACHINES)
 @pytest.mark.parametrize(("shape", "size"), [((1, 6, 6), 3), ((2, 5, 7), 3), ((3, 6, 5), 5)])
 @pytest.mark.parametrize("t", [0.05, 0.4, 1.0])
 def test_equals_a_naive_loop_in_float64(
-    kind: str, shape: tuple[int, int, int], size: int, t: float
+    engine: str, kind: str, shape: tuple[int, int, int], size: int, t: float
 ) -> None:
     images = random_images(4, *shape)
     x, times = noisy(images, 1, t)
@@ -47,7 +57,7 @@ def test_equals_a_naive_loop_in_float64(
         x[0].double().numpy(), to_float(images.pixels).double().numpy(),
         float(SCHEDULE.alpha(at)), float(SCHEDULE.sigma(at)), kind, size,
     )  # fmt: skip
-    answer = make_machine(kind, images, size=size)(x, times)[0].double()
+    answer = make_machine(kind, images, size=size, engine=engine)(x, times)[0].double()
     score, true_score = (
         score_from_x0(x.double(), x0_hat[None], times, SCHEDULE)
         for x0_hat in (answer, torch.from_numpy(truth))
@@ -55,8 +65,9 @@ def test_equals_a_naive_loop_in_float64(
     assert relative(score, true_score) < 1e-5
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("data", ["mnist", "cifar10"])
-def test_equals_the_papers_own_code(data: str) -> None:
+def test_equals_the_papers_own_code(data: str, engine: str) -> None:
     golden = np.load(shared("golden", f"machines_{data}.npz"))
     images = ImageSet(torch.from_numpy(golden["images"]), torch.from_numpy(golden["labels"]).long())
     label = images.labels[3:4]
@@ -67,29 +78,31 @@ def test_equals_the_papers_own_code(data: str) -> None:
         i = int(step.removeprefix("t"))
         size = next((int(part[1:]) for part in rest if part.startswith("k")), None)
         x, t = torch.from_numpy(golden["x"][i : i + 1]), torch.tensor([golden["t"][i]])
-        machine = make_machine(PAPER_NAMES[kind], images)
+        machine = make_machine(PAPER_NAMES[kind], images, engine=engine)
         x0_hat = machine(x, t, label if "labelled" in rest else None, size=size)
         score = score_from_x0(x, x0_hat, t, SCHEDULE)[0]
         bound = 2e-3 if golden["t"][i] == 0.1 else 1e-3
         assert relative(score, torch.from_numpy(golden[key])) < bound, key
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", MACHINES)
 @pytest.mark.parametrize("t", [0.05, 0.6])
-def test_chunks_batches_and_order_do_not_matter(kind: str, t: float) -> None:
+def test_chunks_batches_and_order_do_not_matter(engine: str, kind: str, t: float) -> None:
     images = random_images(9, 2, 8, 8)
     x, times = noisy(images, 3, t)
-    expected = make_machine(kind, images, size=3)(x, times)
+    ask = {"size": 3, "engine": engine}
+    expected = make_machine(kind, images, **ask)(x, times)
     for chunk in (1, 7, len(images)):
         torch.testing.assert_close(
-            make_machine(kind, images, size=3, chunk=chunk)(x, times), expected
+            make_machine(kind, images, chunk=chunk, **ask)(x, times), expected
         )
-    machine = make_machine(kind, images, size=3)
+    machine = make_machine(kind, images, **ask)
     for b in (1, 2):
         parts = [machine(*part) for part in zip(x.split(b), times.split(b), strict=True)]
         torch.testing.assert_close(torch.cat(parts), expected)
     shuffled = images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(make_machine(kind, shuffled, size=3)(x, times), expected)
+    torch.testing.assert_close(make_machine(kind, shuffled, **ask)(x, times), expected)
 
 
 @pytest.mark.parametrize("kind", MACHINES)
@@ -155,7 +168,8 @@ def test_the_posterior_mean_lies_within_the_training_pixels(
     assert (x0_hat <= high[:, None, None] + 1e-4).all()
 
 
-def test_near_duplicates_at_low_noise_are_told_apart_as_in_float64() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_near_duplicates_at_low_noise_are_told_apart_as_in_float64(engine: str) -> None:
     # alpha / sigma^2 is above 160 here, so the softmax is a hard choice between close patches.
     base = load_images("digits", size=16, limit=40)
     generator = torch.Generator().manual_seed(0)
@@ -164,10 +178,11 @@ def test_near_duplicates_at_low_noise_are_told_apart_as_in_float64() -> None:
     images = ImageSet(torch.cat([base.pixels, twins]))
     x, times = noisy(images, 2, 0.05)
     for kind, size in itertools.product(("local", "equivariant", "boundary"), (3, 7, 15)):
-        machine = make_machine(kind, images, size=size)
+        machine = make_machine(kind, images, size=size, engine=engine)
+        exact = make_machine(kind, images, size=size, engine="torch")
         score, true_score = (
-            score_from_x0(x.double(), machine(query, times).double(), times, SCHEDULE)
-            for query in (x, x.double())
+            score_from_x0(x.double(), x0_hat.double(), times, SCHEDULE)
+            for x0_hat in (machine(x, times), exact(x.double(), times))
         )
         assert relative(score, true_score) < 1e-3, (kind, size)
 
@@ -180,6 +195,7 @@ def test_near_duplicates_at_low_noise_are_told_apart_as_in_float64() -> None:
         ({"kind": "local", "size": 17}, "patch size 17 is too large"),
         ({"kind": "equivariant", "size": 9}, "the largest is 7"),
         ({"kind": "boundary", "chunk": 0}, "chunk is 0"),
+        ({"kind": "boundary", "engine": "steam"}, "unknown engine 'steam'"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str) -> None:

@@ -1,0 +1,529 @@
+// Posteriors over training patches on the CPU, for every patch size in one pass.
+//
+// For a displacement s let e_s(u) = |x(u) - alpha y(u + s)|^2 / (2 sigma^2 ln 2), summed over the
+// channels. Minus the binary logarithm of the weight of the k x k patch around u + s at place u is
+// a k x k box sum of e_s, so one map of e_s serves every size: rows are stacked from a small window
+// to the next larger one, and each stack is summed along the columns. No sum ever subtracts, so that
+// a distant patch passed on the way leaves no rounding error behind. The lanes of a vector are
+// different training images.
+
+#include <algorithm>
+#include <atomic>
+#include <cfloat>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+// The whole interface: laid out as `_Job` in engine_native.py.
+struct Job {
+  const float* x;               // queries (b c h w)
+  const std::uint8_t* pixels;   // training images (n c h w)
+  const double* alpha;          // (b,), positive
+  const double* sigma;          // (b,), positive
+  const std::int32_t* radii;    // (m,): k // 2 of every size, ascending
+  double* peak;                 // (b m h w), merged into
+  double* mass;                 // (b m h w), merged into
+  double* moment;               // (b m c h w), merged into
+  std::int64_t queries, images;
+  std::int32_t channels, height, width, sizes, kind, threads;
+};
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float vec __attribute__((vector_size(4 * kLanes)));
+typedef std::uint32_t bits __attribute__((vector_size(4 * kLanes)));
+
+constexpr int kBlock = 8;            // column displacements at a time
+constexpr int kBand = 8;             // query rows at a time
+constexpr int kApart = 2;            // up to so many sizes are stacked apart, in bands of rows
+constexpr int kDirect = 2;           // largest radius at which columns are summed term by term
+constexpr int kGroups = 64;          // lane-fulls of images summed in float32 before double
+constexpr float kAbsent = 1e9f;      // scaled pixels of what fills up the last lanes: no weight
+constexpr double kLn2 = 0.6931471805599453;
+
+enum Kind { kLocal, kEquivariant, kBoundary };
+
+inline vec splat(float value) { return vec{} + value; }
+inline vec least_of(vec a, vec b) { return a < b ? a : b; }
+inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
+
+// 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.
+inline vec exp2_of(vec x) {
+  const vec shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  x = largest_of(x, splat(-125.0f));
+  const vec rounded = x + shifter;
+  const vec f = x - (rounded - shifter);
+  vec p = splat(1.327645461e-3f);
+  p = p * f + splat(9.675540368e-3f);
+  p = p * f + splat(5.55071331e-2f);
+  p = p * f + splat(2.402211974e-1f);
+  p = p * f + splat(6.931469671e-1f);
+  p = p * f + splat(1.0f);
+  return (vec)((bits)p + ((bits)rounded << 23));
+}
+
+// Vectors that start as zero.
+class Buffer {
+ public:
+  explicit Buffer(std::size_t size)
+      : data_(static_cast<vec*>(::operator new(size * sizeof(vec), kAlign))) {
+    std::memset(static_cast<void*>(data_), 0, size * sizeof(vec));
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { ::operator delete(data_, kAlign); }
+  vec* at(std::size_t index) { return data_ + index; }
+
+ private:
+  static constexpr std::align_val_t kAlign{alignof(vec)};
+  vec* data_;
+};
+
+struct Range {
+  int begin, end;
+  bool has(int i) const { return begin <= i && i < end; }
+  int size() const { return std::max(0, end - begin); }
+  Range within(Range o) const { return {std::max(begin, o.begin), std::min(end, o.end)}; }
+};
+
+// The one rule in which the machines differ, along one axis: query place u meets training place
+// u + s. Where the query wraps round, u runs over negative places too and stands for `place(u)`.
+class Axis {
+ public:
+  Axis(Kind kind, int length)
+      : length_(length), wraps_(kind == kEquivariant), fixed_(kind == kLocal) {}
+
+  // The displacements that some place can use with a window of radius r.
+  Range displacements(int r) const {
+    if (wraps_) return {0, length_};
+    const int farthest = fixed_ ? 0 : std::max(0, length_ - 1 - 2 * r);
+    return {-farthest, farthest + 1};
+  }
+
+  // The displacements that place u can use: windows that cross a border keep to their place.
+  Range partners(int u, int r) const {
+    const Range inside{r, length_ - r};
+    if (!wraps_ && !inside.has(u)) return {0, 1};
+    return {inside.begin - u, inside.end - u};
+  }
+
+  // The places that can use one of the displacements s.
+  Range queries(Range s, int r) const {
+    if (!wraps_ && s.has(0)) return {0, length_};
+    const Range inside{r, length_ - r};
+    const Range reached{inside.begin - (s.end - 1), inside.end - s.begin};
+    return wraps_ ? reached : inside.within(reached);
+  }
+
+  // The places u for which u + s lies in the image for one of the displacements s.
+  Range cells(Range s) const {
+    const Range reached{1 - s.end, length_ - s.begin};
+    return wraps_ ? reached : Range{0, length_}.within(reached);
+  }
+
+  int place(int u) const { return u < 0 ? u + length_ : u; }
+  int length() const { return length_; }
+
+ private:
+  int length_;
+  bool wraps_, fixed_;
+};
+
+// What has been seen of the patches of one query place, a lane for every image of a group.
+template <int C>
+struct Sums {
+  vec least;      // smallest -log2 weight
+  vec mass;       // sum of weights relative to it
+  vec moment[C];  // the same times the centre pixels
+
+  // Take in `count` patches with -log2 weights `box` and centre pixels y (count C).
+  inline __attribute__((always_inline)) void absorb(const vec* box, const vec* y, int count) {
+    vec nearest = box[0];
+    for (int i = 1; i < count; ++i) nearest = least_of(box[i], nearest);
+    const vec lowest = least_of(nearest, least);
+    const vec shrink = exp2_of(lowest - least);
+    vec total = mass * shrink, sums[C];
+    for (int c = 0; c < C; ++c) sums[c] = moment[c] * shrink;
+    for (int i = 0; i < count; ++i) {
+      const vec weight = exp2_of(lowest - box[i]);
+      total += weight;
+      for (int c = 0; c < C; ++c) sums[c] += weight * y[i * C + c];
+    }
+    least = lowest;
+    mass = total;
+    for (int c = 0; c < C; ++c) moment[c] = sums[c];
+  }
+};
+
+// A share of the work: some images, some row displacements, one query.
+struct Item {
+  std::int64_t query, first_group, last_group;
+  int first_row, row_step;
+};
+
+// How the work is cut into items: enough of them for all threads, few enough to merge cheaply.
+class Plan {
+ public:
+  Plan(const Job& job, int row_displacements) : queries_(job.queries) {
+    groups_ = (job.images + kLanes - 1) / kLanes;
+    const std::int64_t wanted = job.threads > 1 ? 8 * job.threads : 1;
+    const std::int64_t cuts = std::max((groups_ + kGroups - 1) / kGroups, ceil(wanted, queries_));
+    cuts_ = std::min(cuts, groups_);
+    rows_ = static_cast<int>(
+        std::min<std::int64_t>(ceil(wanted, queries_ * cuts_), row_displacements));
+  }
+
+  std::int64_t size() const { return queries_ * cuts_ * rows_; }
+
+  Item item(std::int64_t index) const {
+    const std::int64_t part = index / rows_, cut = part % cuts_;
+    return {part / cuts_, groups_ * cut / cuts_, groups_ * (cut + 1) / cuts_,
+            static_cast<int>(index % rows_), rows_};
+  }
+
+ private:
+  static std::int64_t ceil(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+  std::int64_t queries_, groups_, cuts_;
+  int rows_;
+};
+
+// One thread's memory and loops, for C channels and W column displacements at a time.
+template <int C, int W>
+class Worker {
+ public:
+  explicit Worker(const Job& job)
+      : job_(job),
+        rows_(static_cast<Kind>(job.kind), job.height),
+        columns_(static_cast<Kind>(job.kind), job.width),
+        places_(job.height * job.width),
+        margin_(job.radii[job.sizes - 1]),
+        nested_(job.sizes > kApart),
+        band_(nested_ ? 1 : kBand),
+        depth_(std::min(job.height, 2 * margin_ + kBand)),
+        row_cells_(stride((job.width + W) * W)),
+        stack_cells_(stride((job.width + W + 2 * margin_) * W)),
+        query_(static_cast<std::size_t>(places_) * C),
+        images_(static_cast<std::size_t>(places_) * C),
+        ring_(static_cast<std::size_t>(depth_) * row_cells_),
+        nothing_(row_cells_),
+        stack_(static_cast<std::size_t>(kBand) * stack_cells_),
+        tails_(static_cast<std::size_t>(2 * margin_ + 1) * W),
+        sums_(static_cast<std::size_t>(job.sizes) * places_) {
+    terms_.reserve(2 * margin_ + kBand);
+  }
+
+  void run(const Item& item, std::mutex& merging) {
+    load_query(item.query);
+    for (auto& sums : sums_) sums = {splat(FLT_MAX), vec{}, {}};
+    const Range down = rows_.displacements(job_.radii[0]);
+    const Range across = columns_.displacements(job_.radii[0]);
+    for (std::int64_t group = item.first_group; group < item.last_group; ++group) {
+      load_images(group * kLanes);
+      for (int s = down.begin + item.first_row; s < down.end; s += item.row_step)
+        for (int begin = across.begin; begin < across.end; begin += W)
+          sweep(s, {begin, std::min(begin + W, across.end)});
+    }
+    const std::lock_guard<std::mutex> lock(merging);
+    for (int size = 0; size < job_.sizes; ++size)
+      for (int p = 0; p < places_; ++p) merge(item.query * job_.sizes + size, p);
+  }
+
+ private:
+  // A row of cells and what keeps the next rows out of the same cache sets.
+  static int stride(int cells) { return (cells + 63) / 64 * 64 + 3; }
+
+  // The query and the levels of the images' pixels, scaled so that box sums are -log2 weights.
+  void load_query(std::int64_t query) {
+    const double unit = 1 / (job_.sigma[query] * std::sqrt(2 * kLn2));
+    const float* x = job_.x + query * C * places_;
+    for (int c = 0; c < C; ++c)
+      for (int p = 0; p < places_; ++p)
+        query_[p * C + c] = static_cast<float>(x[c * places_ + p] * unit);
+    scale_ = job_.alpha[query] * unit;
+    for (int level = 0; level < 256; ++level)
+      levels_[level] = static_cast<float>((level / 127.5 - 1) * scale_);
+  }
+
+  void load_images(std::int64_t first) {
+    const std::uint8_t* source[kLanes];
+    const int present = static_cast<int>(std::min<std::int64_t>(kLanes, job_.images - first));
+    for (int lane = 0; lane < kLanes; ++lane)
+      source[lane] = job_.pixels + (first + std::min(lane, present - 1)) * C * places_;
+    for (int c = 0; c < C; ++c)
+      for (int p = 0; p < places_; ++p) {
+        float values[kLanes];
+        for (int lane = 0; lane < kLanes; ++lane)
+          values[lane] = lane < present ? levels_[source[lane][c * places_ + p]] : kAbsent;
+        std::memcpy(images_.at(p * C + c), values, sizeof(values));
+      }
+  }
+
+  // All patches at row displacement s and column displacements `across`.
+  void sweep(int s, Range across) {
+    int sizes = 0;
+    while (sizes < job_.sizes && rows_.queries({s, s + 1}, job_.radii[sizes]).size() &&
+           columns_.queries(across, job_.radii[sizes]).size())
+      ++sizes;
+    if (!sizes) return;
+    down_ = rows_.cells({s, s + 1});
+    span_ = columns_.cells(across);
+    const Range places = rows_.queries({s, s + 1}, job_.radii[0]);
+    const int bands = (places.size() + band_ - 1) / band_, reach = job_.radii[sizes - 1];
+    int next = down_.begin;
+    for (int band = 0; band < bands; ++band) {
+      const Range rows{places.begin + places.size() * band / bands,
+                       places.begin + places.size() * (band + 1) / bands};
+      for (; next < std::min(rows.end + reach, down_.end); ++next) squares(next, s, across);
+      for (int size = 0; size < sizes; ++size)
+        absorb_rows(size, rows.within(rows_.queries({s, s + 1}, job_.radii[size])), s, across);
+    }
+  }
+
+  // The query rows `rows`, at most band_ of them, at one size.
+  void absorb_rows(int size, Range rows, int s, Range across) {
+    const int r = job_.radii[size], step = std::min(band_, 2 * r + 1);
+    for (int begin = rows.begin; begin < rows.end; begin += step) {
+      const int count = std::min(step, rows.end - begin);
+      if (nested_ && size)
+        for (int d = job_.radii[size - 1] + 1; d <= r; ++d) widen(begin, s, d);
+      else
+        stack(begin, count, s, r);
+      for (int i = 0; i < count; ++i) absorb_row(size, begin + i, s, across, i);
+    }
+  }
+
+  vec* ring_row(int v) { return ring_.at(static_cast<std::size_t>(v % depth_) * row_cells_); }
+
+  const vec* squares_row(int u, int s) {
+    return down_.has(u) ? ring_row(u + s) : nothing_.at(0);
+  }
+
+  // e_s along query row u, as (u W).
+  void squares(int u, int s, Range across) {
+    const float* x = query_.data() + rows_.place(u) * columns_.length() * C;
+    const vec* y = images_.at((u + s) * columns_.length() * C);
+    vec* out = ring_row(u + s);
+    for (int i = span_.begin; i < span_.end; ++i, out += W) {
+      const Range valid = across.within({-i, columns_.length() - i});
+      vec centre[C];
+      for (int c = 0; c < C; ++c) centre[c] = splat(x[columns_.place(i) * C + c]);
+      for (int j = valid.begin; j < valid.end; ++j) {
+        const vec first = centre[0] - y[(i + j) * C];
+        vec sum = first * first;
+        for (int c = 1; c < C; ++c) {
+          const vec difference = centre[c] - y[(i + j) * C + c];
+          sum += difference * difference;
+        }
+        out[j - across.begin] = sum;
+      }
+    }
+  }
+
+  // The sums of 2 r + 1 rows around each of `count` query rows from u on.
+  void stack(int u, int count, int s, int r) {
+    terms_.clear();
+    for (int row = u - r; row < u + count + r; ++row) terms_.push_back(squares_row(row, s));
+    switch (count) {
+      case 1: return stack_band<1>(2 * r + 1);
+      case 2: return stack_band<2>(2 * r + 1);
+      case 3: return stack_band<3>(2 * r + 1);
+      case 4: return stack_band<4>(2 * r + 1);
+      case 5: return stack_band<5>(2 * r + 1);
+      case 6: return stack_band<6>(2 * r + 1);
+      case 7: return stack_band<7>(2 * r + 1);
+      default: return stack_band<8>(2 * r + 1);
+    }
+  }
+
+  // M <= k neighbouring windows of k rows: each is a tail of the first and a head of what follows.
+  template <int M>
+  void stack_band(int k) {
+    const vec* const* terms = terms_.data();
+    vec* out = stack_.at(margin_ * W);
+    const int cells = span_.size() * W;
+    for (int i = 0; i < cells; ++i) {
+      vec tail[M];
+      tail[M - 1] = terms[M - 1][i];
+      for (int t = M; t < k; ++t) tail[M - 1] += terms[t][i];
+      for (int j = M - 1; j > 0; --j) tail[j - 1] = tail[j] + terms[j - 1][i];
+      out[i] = tail[0];
+      vec head = {};
+      for (int j = 1; j < M; ++j) {
+        head += terms[k + j - 1][i];
+        out[i + j * stack_cells_] = tail[j] + head;
+      }
+    }
+  }
+
+  // Add the two rows at a distance d from query row u to the sum of those that are nearer.
+  void widen(int u, int s, int d) {
+    const vec *above = squares_row(u - d, s), *below = squares_row(u + d, s);
+    vec* out = stack_.at(margin_ * W);
+    const int cells = span_.size() * W;
+    for (int i = 0; i < cells; ++i) out[i] += above[i] + below[i];
+  }
+
+  // Box sums along query row u at one size, each absorbed at once.
+  void absorb_row(int size, int u, int s, Range across, int band_row) {
+    const int r = job_.radii[size], width = columns_.length();
+    stack_row_ = stack_.at(band_row * stack_cells_ + margin_ * W);
+    sums_row_ = sums_.data() + static_cast<std::size_t>(size) * places_ + rows_.place(u) * width;
+    centres_ = images_.at((u + s) * width * C);
+    const Range places = columns_.queries(across, r);
+    if (r == 0) return absorb_directly<0>(places, across);
+    if (r == 1) return absorb_directly<1>(places, across);
+    if (r == kDirect) return absorb_directly<kDirect>(places, across);
+    for (int i = places.begin; i < places.end; i += 2 * r + 1)
+      absorb_run({i, std::min(i + 2 * r + 1, places.end)}, r, across);
+  }
+
+  const vec* stacked(int u) { return stack_row_ + (u - span_.begin) * W; }
+
+  template <int R>
+  void absorb_directly(Range places, Range across) {
+    for (int u = places.begin; u < places.end; ++u) {
+      const vec* column = stacked(u);
+      vec box[W];
+      for (int j = 0; j < W; ++j) {
+        vec sum = column[j - R * W];
+        for (int d = 1 - R; d <= R; ++d) sum += column[j + d * W];
+        box[j] = sum;
+      }
+      absorb(u, R, across, box);
+    }
+  }
+
+  // At most 2 r + 1 neighbouring windows: each is a tail of the first and a head of what follows.
+  void absorb_run(Range places, int r, Range across) {
+    const int count = places.size();
+    vec sum[W] = {};
+    for (int i = 2 * r; i >= 0; --i) {
+      const vec* column = stacked(places.begin - r + i);
+      for (int j = 0; j < W; ++j) sum[j] += column[j];
+      if (i < count)
+        for (int j = 0; j < W; ++j) *tails_.at(i * W + j) = sum[j];
+    }
+    vec head[W] = {};
+    for (int i = 0; i < count; ++i) {
+      vec box[W];
+      for (int j = 0; j < W; ++j) box[j] = head[j] + *tails_.at(i * W + j);
+      absorb(places.begin + i, r, across, box);
+      const vec* column = stacked(places.begin + i + r + 1);
+      if (i + 1 < count)
+        for (int j = 0; j < W; ++j) head[j] += column[j];
+    }
+  }
+
+  inline __attribute__((always_inline)) void absorb(int u, int r, Range across, const vec* box) {
+    const Range valid = across.within(columns_.partners(u, r));
+    Sums<C>& sums = sums_row_[columns_.place(u)];
+    const vec* y = centres_ + (u + valid.begin) * C;
+    if (W == 1 || valid.size() == W) return sums.absorb(box, y, W);  // a loop to be unrolled
+    sums.absorb(box + (valid.begin - across.begin), y, valid.size());
+  }
+
+  // Add one place's lanes to the totals of slot = (query, size), in double.
+  void merge(std::int64_t slot, int place) {
+    const Sums<C>& sums = sums_[(slot % job_.sizes) * places_ + place];
+    float least = FLT_MAX;
+    for (int lane = 0; lane < kLanes; ++lane) least = std::min(least, sums.least[lane]);
+    if (least == FLT_MAX) return;
+    const vec weight = exp2_of(splat(least) - sums.least);
+    double& peak = job_.peak[slot * places_ + place];
+    const double mine = -least * kLn2, both = std::max(peak, mine);
+    const double old_share = std::exp(peak - both), share = std::exp(mine - both);
+    const auto add = [&](double& total, vec part, double unit) {
+      double sum = 0;
+      for (int lane = 0; lane < kLanes; ++lane) sum += double(weight[lane]) * part[lane];
+      total = total * old_share + sum * share / unit;
+    };
+    peak = both;
+    add(job_.mass[slot * places_ + place], sums.mass, 1);
+    for (int c = 0; c < C; ++c)
+      add(job_.moment[(slot * C + c) * places_ + place], sums.moment[c], scale_);
+  }
+
+  const Job& job_;
+  const Axis rows_, columns_;
+  const int places_, margin_;
+  const bool nested_;               // whether sums of rows grow from each size to the next
+  const int band_;                  // query rows at a time
+  const int depth_, row_cells_, stack_cells_;
+  double scale_ = 0;                // of the images' pixels
+  float levels_[256];               // what a pixel's byte stands for, scaled
+  std::vector<float> query_;        // (h w c), scaled
+  Buffer images_;                   // (h w c), scaled
+  Buffer ring_;                     // the latest rows of e_s, (row u W)
+  Buffer nothing_;                  // a row outside the image
+  Buffer stack_;                    // sums of rows, (kBand, margin + u + margin, W)
+  Buffer tails_;                    // (k W)
+  std::vector<Sums<C>> sums_;       // (m h w)
+  std::vector<const vec*> terms_;   // rows to add up
+  Range down_{}, span_{};           // rows and columns with e_s at the displacements at hand
+  const vec* stack_row_ = nullptr;  // of the query row at hand
+  Sums<C>* sums_row_ = nullptr;     // of the size and query row at hand
+  const vec* centres_ = nullptr;    // of the training row at hand
+};
+
+// Work through all items on all threads; false when memory ran out.
+template <int C, int W>
+bool run(const Job& job) {
+  const Axis rows(static_cast<Kind>(job.kind), job.height);
+  const Plan plan(job, rows.displacements(job.radii[0]).size());
+  std::atomic<std::int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::mutex merging;
+  const auto work = [&] {
+    try {
+      Worker<C, W> worker(job);
+      for (std::int64_t i; !failed && (i = next++) < plan.size();)
+        worker.run(plan.item(i), merging);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  };
+  std::vector<std::thread> others;
+  try {
+    const std::int64_t wanted = std::min<std::int64_t>(job.threads, plan.size());
+    for (std::int64_t i = 1; i < wanted; ++i) others.emplace_back(work);
+  } catch (const std::system_error&) {
+    // No more threads to be had: those there are do all the work.
+  }
+  work();
+  for (auto& thread : others) thread.join();
+  return !failed;
+}
+
+template <int C>
+bool run_channels(const Job& job) {
+  const Axis columns(static_cast<Kind>(job.kind), job.width);
+  return columns.displacements(job.radii[0]).size() > 1 ? run<C, kBlock>(job) : run<C, 1>(job);
+}
+
+}  // namespace
+
+// 0: done; 1: out of memory; 2: a number of channels that is not compiled in.
+extern "C" int els_patch_posteriors(const Job* job) {
+  switch (job->channels) {
+    case 1: return !run_channels<1>(*job);
+    case 2: return !run_channels<2>(*job);
+    case 3: return !run_channels<3>(*job);
+    case 4: return !run_channels<4>(*job);
+    default: return 2;
+  }
+}
