@@ -31,7 +31,7 @@ from torch import Tensor
 
 from els.agreement import METRICS, agreement
 from els.calibration import Criterion, Scales, fit_scales
-from els.cli import exit_cleanly
+from els.cli import OneLineErrors, exit_cleanly
 from els.denoiser import Denoiser
 from els.errors import InputError
 from els.files import write_tensors
@@ -119,6 +119,10 @@ class Settings:
             return Path(self.out)
         parent = Path(self.checkpoint).parent
         return parent.parent if parent.name == "checkpoints" else parent
+
+
+class Parser(OneLineErrors, ArgumentParser):
+    """jsonargparse's parser with errors of one line."""
 
 
 class Analysis:
@@ -412,7 +416,7 @@ def report(results: Results, settings: Settings) -> list[Path]:
 
 def main(args: Sequence[str] | None = None) -> Results:
     """Run the command line; `args` stands in for sys.argv in tests."""
-    parser = ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
     parser.add_class_arguments(Settings, None)
     options = parser.parse_args(args).as_dict()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -18,6 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from els.cli import OneLineErrors, exit_cleanly
 from els.errors import InputError
 from models.callbacks import EMA, ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
 from models.datamodule import Images
@@ -64,6 +67,10 @@ class SaveConfig(SaveConfigCallback):
         self.parser.save(self.config, path, overwrite=True, multifile=False)
         if isinstance(trainer.logger, Logger):
             trainer.logger.log_hyperparams(self.config.as_dict())
+
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser with errors of one line."""
 
 
 class TrainCLI(LightningCLI):
@@ -118,6 +125,7 @@ class TrainCLI(LightningCLI):
         callbacks = [
             *callbacks,
             ImagesPerSecond(),
+            *([LearningRateMonitor("step")] if config["logger"] else []),
             RichProgressBar() if console.is_terminal else PlainProgress(),
             ModelCheckpoint(
                 dirpath=folder, filename="best", monitor="val/loss", enable_version_counter=False
@@ -164,8 +172,21 @@ class TrainCLI(LightningCLI):
             say_where(self.trainer.logger.experiment, console.print)
 
 
+# What Lightning warns of and this project means to do.
+_EXPECTED = (
+    ".*does not have many workers.*",  # batches are cut from memory
+    ".*is smaller than the logging interval.*",
+    ".*recommended to use `self.log\\(.*sync_dist=True.*",  # LossByNoise sums over processes itself
+    ".*treespec, LeafSpec.*",
+    "Checkpoint directory .* exists and is not empty.*",
+)
+
+
 def main(args: ArgsType = None) -> TrainCLI:
     """Run the command line; `args` stands in for sys.argv in tests."""
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     return TrainCLI(
         Diffusion,
         Images,
@@ -178,12 +199,11 @@ def main(args: ArgsType = None) -> TrainCLI:
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={"description": __doc__},
-        trainer_defaults={"log_every_n_steps": 25},
+        parser_class=Parser,
+        trainer_defaults={"log_every_n_steps": 25, "enable_model_summary": False},
     )
 
 
 if __name__ == "__main__":
-    from els.cli import exit_cleanly
-
     with exit_cleanly():
         main()

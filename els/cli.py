@@ -6,8 +6,17 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from els.errors import InputError
+
+
+class OneLineErrors:
+    """Mixed into a jsonargparse parser: what it cannot parse is an `InputError`, without usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Called by the parser."""
+        raise InputError(" ".join(f"{message} (--help lists the options)".split())) from ex
 
 
 @contextmanager
@@ -17,6 +26,9 @@ def exit_cleanly() -> Iterator[None]:
         yield
     except InputError as error:
         _quit(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -56,6 +56,6 @@ def say_where(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -
     if run.settings.mode == "online":
         print_line(f"W&B run: {run.url}")
     elif run.settings.mode == "offline":
-        folder = os.path.relpath(Path(run.settings.sync_dir))
+        folder = min(run.settings.sync_dir, os.path.relpath(run.settings.sync_dir), key=len)
         print_line(f"W&B run (offline): look at it with  wandb leet {folder}")
         print_line(f"                   upload it with   wandb sync {folder}")
