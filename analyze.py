@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import math
+import os
+import resource
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -18,6 +22,7 @@ from typing import Literal
 import torch
 import wandb
 from jsonargparse import ArgumentParser
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,11 +35,10 @@ from rich.progress import (
 from torch import Tensor
 
 from els.agreement import METRICS, agreement
-from els.calibration import Criterion, Scales, fit_scales
+from els.calibration import Criterion, Scales, choose_scales, criterion_table
 from els.cli import OneLineErrors, exit_cleanly
 from els.denoiser import Denoiser
 from els.errors import InputError
-from els.files import write_tensors
 from els.images import to_uint8
 from els.machines import Machine, make_machine
 from els.machines.engines import EngineName
@@ -44,6 +48,7 @@ from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results
 from els.report.tables import agreement_table, seed_rows, time_rows, write_csv
 from els.sampling import Paths, ddim_paths, seeded_labels, seeded_noise
+from els.work import Tensors, Work
 from models.checkpoints import load_denoiser
 from models.tracking import LoggerName, say_where, wandb_settings
 
@@ -73,8 +78,13 @@ class Settings:
         verify_data: refuse to go on when they are not the images that were trained on.
         batch: seeds at a time.
         engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one.
+        tolerance: standard error of x0_hat (in pixel units, images in [-1, 1]) that is good enough
+            when machines are sampled; 0 compares with every training image.
         chunk: training images at a time; chosen by memory unless told. Never changes a result.
         device: "auto", "cpu", "cuda", "cuda:1", ...
+        devices: processes on each node, which share the seeds; each takes a GPU or its part of
+            the cores.
+        num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
         force: compute again what is there already.
@@ -94,14 +104,17 @@ class Settings:
     verify_data: bool = True
     batch: int = 16
     engine: EngineName = "auto"
+    tolerance: float = 0.0
     chunk: int | None = None
     device: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
     logger: LoggerName = "wandb"
     project: str = "els"
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "calibration_seeds", "steps", "batch"):
+        for name in ("seeds", "calibration_seeds", "steps", "batch", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.network_steps or min(self.network_steps) < 1:
@@ -150,24 +163,50 @@ class Analysis:
         self.data_hash = self.images.fingerprint()
         if settings.verify_data:
             self.network.data.verify(self.images)
+        self.fabric = Fabric(accelerator="cpu", devices=1)
+        self.work = Work(self.folder / ".work")
         self.kinds = tuple(settings.machines or self._default_kinds())
         self.sizes = self._sizes()
 
+    def share_out(self) -> None:
+        """Start the other processes, or join them under torchrun or SLURM."""
+        settings = self.settings
+        many = settings.devices * settings.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ
+        self.fabric = Fabric(
+            accelerator="cuda" if self.device.type == "cuda" else "cpu",
+            devices=settings.devices, num_nodes=settings.num_nodes,
+            strategy="ddp" if many else "auto",
+        )  # fmt: skip
+        self.fabric.launch()
+        if not many:
+            return
+        console.quiet = not self.fabric.is_global_zero
+        self.device = self.fabric.device
+        self.network.net.to(self.device)
+        if self.device.type == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.devices))
+        self.work = Work(
+            self.folder / ".work", rank=self.fabric.global_rank, world=self.fabric.world_size,
+            barrier=self.fabric.barrier,
+        )  # fmt: skip
+
     def run(self) -> Results:
         """Calibrate, sample and compare; whatever was finished before is not done again."""
-        settings, work = self.settings, self.folder / ".work"
+        settings = self.settings
+        if settings.force:
+            self.work.clear()
         seeds = range(settings.seeds)
         fitted = seeds[: settings.calibration_seeds]
         judged = seeds[settings.calibration_seeds :]
         noise, labels = self._starts(judged)
         scales = {kind: self._calibrate(kind, fitted) for kind in self.kinds if kind != IDEAL}
         network = {
-            steps: self._paths("network", self.network, judged, steps, work)
+            steps: self._paths("network", self.network, judged, steps)
             for steps in dict.fromkeys([*settings.network_steps, settings.steps])
         }
         machines = {
             kind: self._paths(kind, self._machine(kind, scales.get(kind)), judged,
-                              settings.steps, work)
+                              settings.steps)
             for kind in self.kinds
         }  # fmt: skip
         results = Results(
@@ -184,8 +223,9 @@ class Analysis:
             scales=scales,
             context=self._context(),
         )
-        results.save(self.folder)
-        shutil.rmtree(work, ignore_errors=True)
+        if self.fabric.is_global_zero:
+            results.save(self.folder)
+        self.work.clear()
         return results
 
     def reusable(self) -> Results | None:
@@ -220,57 +260,85 @@ class Analysis:
         return make_machine(
             kind, self.images, size=scales, schedule=self.network.schedule,
             engine=self.settings.engine, chunk=self.settings.chunk,
+            tolerance=self.settings.tolerance,
         )  # fmt: skip
 
     def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:
         settings = self.settings
         path = self.folder / ("scales.json" if kind == self.kinds[0] else f"scales_{kind}.json")
-        source = self._key("calibration", kind, settings.criterion, self.sizes, settings.steps,
-                           settings.label, list(seeds))  # fmt: skip
+        what = ("calibration", kind, settings.criterion, self.sizes, settings.steps)
+        source = self._key(*what, settings.label, list(seeds))
         if path.exists() and not settings.force:
             scales = Scales.load(path)
             if scales.source == source:
                 return scales
-        noise, labels = self._starts(seeds)
-        with progress(f"calibrating {kind}", len(seeds) * settings.steps) as advance:
-            scales = fit_scales(
-                self.network, self._machine(kind, None), noise.to(self.device), seeds=seeds,
-                candidates=self.sizes, steps=settings.steps, label=_to(labels, self.device),
-                criterion=settings.criterion, schedule=self.network.schedule,
-                batch=settings.batch, on_step=advance, source=source,
-            )  # fmt: skip
-        scales.save(path)
+        machine = self._machine(kind, None)
+
+        def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
+            noise, labels = self._starts(some)
+            return {
+                "table": criterion_table(
+                    self.network, machine, noise.to(self.device), candidates=self.sizes,
+                    steps=settings.steps, label=_to(labels, self.device),
+                    criterion=settings.criterion, schedule=self.network.schedule, on_step=advance,
+                )
+            }  # fmt: skip
+
+        parts = self._by_batch(f"calibrating {kind}", what, seeds, settings.steps, compute)
+        scales = choose_scales(
+            torch.cat([part["table"] for part in parts], dim=-1), machine=kind,
+            criterion=settings.criterion, seeds=seeds, candidates=self.sizes, source=source,
+            t=self.network.schedule.timesteps(settings.steps)[:-1].tolist(),
+        )  # fmt: skip
+        if self.fabric.is_global_zero:
+            scales.save(path)
         return scales
 
-    def _paths(
-        self, name: str, denoiser: Denoiser, seeds: Sequence[int], steps: int, work: Path
-    ) -> Paths:
-        """Sample from every seed, keeping each batch on disk until the analysis is finished."""
-        scales = getattr(denoiser, "size", None)
-        sizes = None if scales is None else scales.sizes
-        parts = []
-        with progress(f"sampling {name}, {steps} steps", len(seeds) * steps) as advance:
-            for start in range(0, len(seeds), self.settings.batch):
-                some = seeds[start : start + self.settings.batch]
-                key = self._key("paths", name, sizes, steps, self.settings.label, list(some))
-                path = work / f"{name}_{steps}_{key}.pt"
-                if path.exists() and not self.settings.force:
-                    saved = torch.load(path, weights_only=True)
-                    advance(len(some) * steps)
-                else:
-                    noise, labels = self._starts(some)
-                    found = ddim_paths(
-                        denoiser, noise.to(self.device), steps=steps, batch=len(some),
-                        label=_to(labels, self.device), schedule=self.network.schedule,
-                        on_step=advance,
-                    )  # fmt: skip
-                    saved = {"samples": found.samples.cpu(), "x0_hats": found.x0_hats.cpu()}
-                    write_tensors(path, saved)
-                parts.append(saved)
+    def _paths(self, name: str, denoiser: Denoiser, seeds: Sequence[int], steps: int) -> Paths:
+        """Sample from every seed."""
+        sizes = denoiser.size.sizes if isinstance(denoiser, Machine) and denoiser.size else None
+        what = ("paths", name, steps, sizes, 0 if sizes is None else self.settings.tolerance)
+
+        def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
+            noise, labels = self._starts(some)
+            recording = Recording(denoiser)
+            found = ddim_paths(
+                recording, noise.to(self.device), steps=steps, batch=len(some),
+                label=_to(labels, self.device), schedule=self.network.schedule, on_step=advance,
+            )  # fmt: skip
+            return {
+                "samples": found.samples.cpu(),
+                "x0_hats": found.x0_hats.cpu(),
+                "seen": torch.stack(recording.seen),
+            }
+
+        parts = self._by_batch(f"sampling {name}, {steps} steps", what, seeds, steps, compute)
+        if sizes is not None and self.settings.tolerance:
+            _print_seen(name, torch.cat([part["seen"] for part in parts], dim=1))
         return Paths(
             samples=torch.cat([part["samples"] for part in parts]),
             x0_hats=torch.cat([part["x0_hats"] for part in parts], dim=1),
         )
+
+    def _by_batch(
+        self,
+        description: str,
+        what: tuple[object, ...],
+        seeds: Sequence[int],
+        steps: int,
+        compute: Callable[[Sequence[int], Callable[[int], None]], Tensors],
+    ) -> list[Tensors]:
+        """Results of `compute` for each batch of seeds, shared out over the processes."""
+        size = min(self.settings.batch, math.ceil(len(seeds) / self.work.world))
+        batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        mine = sum(len(batches[i]) for i in self.work.share(len(batches)))
+        with progress(description, mine * steps) as advance:
+            return self.work.all({
+                f"{what[1]}-{self._key(*what, self.settings.label, list(some))}": partial(
+                    compute, some, advance
+                )
+                for some in batches
+            })  # fmt: skip
 
     def _key(self, *parts: object) -> str:
         """A name for what is computed from this checkpoint, these images and `parts`."""
@@ -289,10 +357,36 @@ class Analysis:
                 "machines": list(self.kinds), "sizes": self.sizes,
                 "criterion": settings.criterion, "seeds": settings.seeds,
                 "calibration_seeds": settings.calibration_seeds, "steps": settings.steps,
+                "tolerance": settings.tolerance,
                 "network_steps": settings.network_steps, "label": settings.label,
             },
             "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "numpy")},
         }  # fmt: skip
+
+
+class Recording:
+    """A denoiser that keeps the share of the images that each answer took."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.seen: list[Tensor] = []
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `els.denoiser.Denoiser`."""
+        machine = self.denoiser
+        if isinstance(machine, Machine) and machine.tolerance and machine.kind != IDEAL:
+            estimate = machine.estimate(x, t, label)
+            self.seen.append(estimate.seen)
+            return estimate.mean
+        self.seen.append(torch.ones(len(x)))
+        return machine(x, t, label)
+
+
+def _print_seen(name: str, seen: Tensor) -> None:
+    """How much of the images each step took (steps n), t = 1 first."""
+    steps = len(seen)
+    shares = (f"{1 - i / steps:.2f}: {float(row.mean()):.0%}" for i, row in enumerate(seen))
+    console.print(f"{name} compared with, at t  " + "  ".join(shares))
 
 
 @contextmanager
@@ -337,6 +431,12 @@ def _check_label(label: int | None, num_classes: int | None) -> None:
 
 def _to(labels: Tensor | None, device: torch.device) -> Tensor | None:
     return None if labels is None else labels.to(device)
+
+
+def _peak_gigabytes() -> float:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def _sha256(path: Path) -> str:
@@ -429,13 +529,17 @@ def main(args: Sequence[str] | None = None) -> Results:
     if results is not None:
         console.print("This analysis was finished before; --force true computes it again.")
     else:
+        analysis.share_out()
         results = analysis.run()
+        if not analysis.fabric.is_global_zero:
+            return results
     files = report(results, settings)
     summary = results.summary()
     for block in (summary, *summary["other_steps"]):
         console.print(agreement_table({"seeds": summary["seeds"], **block}))
     for file in files:
         console.print(str(file))
+    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if settings.logger == "wandb":
         log_to_wandb(results, settings, files)
     return results

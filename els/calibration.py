@@ -97,7 +97,6 @@ def fit_scales(
     schedule: CosineSchedule | None = None,
     batch: int = 8,
     on_step: Callable[[int], None] = lambda images: None,
-    source: str = "",
 ) -> Scales:
     """Choose a patch size for each timestep on the network's own DDIM path (the paper, section 5).
 
@@ -117,7 +116,6 @@ def fit_scales(
         schedule: the schedule that both denoisers were made for.
         batch: seeds at a time; the answer does not depend on it.
         on_step: called with the number of images after each step, for a progress bar.
-        source: kept in the result, to know it again.
 
     Raises:
         InputError: when there is no seed or no candidate.
@@ -129,24 +127,63 @@ def fit_scales(
         )
     schedule = schedule or CosineSchedule()
     labels = [None] * len(noise.split(batch)) if label is None else label.split(batch)
-    parts = []
-    for x, some_labels in zip(noise.split(batch), labels, strict=True):
-        rows = []
-        for step in ddim_steps(network, x, steps=steps, label=some_labels, schedule=schedule):
-            t = x.new_full((len(x),), step.t, dtype=torch.float64)
-            answers = machine.at_sizes(step.x, t, candidates, some_labels)
-            rows.append(_compare(step.x, t, step.x0_hat, answers, criterion, schedule))
-            on_step(len(x))
-        parts.append(torch.stack(rows))
-    table = torch.cat(parts, dim=-1)  # (t k seed)
+    tables = [
+        criterion_table(
+            network, machine, x, candidates=candidates, steps=steps, label=some_labels,
+            criterion=criterion, schedule=schedule, on_step=on_step,
+        )
+        for x, some_labels in zip(noise.split(batch), labels, strict=True)
+    ]  # fmt: skip
+    return choose_scales(
+        torch.cat(tables, dim=-1), machine=machine.kind, criterion=criterion, seeds=seeds,
+        candidates=candidates, t=schedule.timesteps(steps)[:-1].tolist(),
+    )  # fmt: skip
+
+
+def criterion_table(
+    network: Denoiser,
+    machine: Machine,
+    noise: Tensor,
+    *,
+    candidates: Sequence[int],
+    steps: int,
+    label: Tensor | None,
+    criterion: Criterion,
+    schedule: CosineSchedule,
+    on_step: Callable[[int], None] = lambda images: None,
+) -> Tensor:
+    """The criterion for each t, candidate and seed (t k n), on the network's path.
+
+    Arguments are those of `fit_scales`; tables of parts of the seeds may be joined.
+    """
+    rows = []
+    for step in ddim_steps(network, noise, steps=steps, label=label, schedule=schedule):
+        t = noise.new_full((len(noise),), step.t, dtype=torch.float64)
+        answers = machine.at_sizes(step.x, t, candidates, label)
+        rows.append(_compare(step.x, t, step.x0_hat, answers, criterion, schedule))
+        on_step(len(noise))
+    return torch.stack(rows)
+
+
+def choose_scales(
+    table: Tensor,
+    *,
+    machine: str,
+    criterion: Criterion,
+    seeds: Sequence[int],
+    candidates: Sequence[int],
+    t: Sequence[float],
+    source: str = "",
+) -> Scales:
+    """Each seed's best patch size at each t, and their median, from a table (t k n)."""
     best = table.argmax(dim=1) if criterion == "cosine" else table.argmin(dim=1)
     by_seed = [[candidates[i] for i in row] for row in best.tolist()]
     return Scales(
-        machine=machine.kind,
+        machine=machine,
         criterion=criterion,
         seeds=tuple(seeds),
         candidates=tuple(candidates),
-        t=tuple(schedule.timesteps(steps)[:-1].tolist()),
+        t=tuple(t),
         sizes=tuple(median_low(row) for row in by_seed),
         by_seed=_as_tuples(by_seed),
         table=_as_tuples(table.tolist()),

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from els.errors import InputError
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "all")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 _HELD_OUT = 0.1  # share of val, and of test, in a set that comes without such a split
 
@@ -168,12 +168,13 @@ def load_images(
     Every image is cropped to its central square and resized. A set that comes with a test split
     gives its whole train split as `train`, and its test split, divided in two, as `val` and
     `test`. A set that does not (`digits`, `folder`, `zip`) is divided 80 : 10 : 10. Both divisions,
-    and the choice of `limit` images, depend on `seed` alone.
+    and the choice of `limit` images, depend on `seed` alone. `all` is the train split of the former
+    and every image of the latter.
 
     Args:
         name: one of `DATASETS`.
         root: the data root; for "folder" and "zip" the folder or the zip file itself.
-        split: "train", "val" or "test".
+        split: "train", "val", "test" or "all".
         size: height and width in pixels; 16 for digits and 32 for the rest unless told.
         channels: 1 (grey) or 3 (colour); as the data set has it unless told.
         limit: keep this many images of the split, chosen at random.
@@ -223,6 +224,8 @@ def _divide(n: int, split: str, seed: int, shares: dict[str, float], what: str) 
     Raises:
         InputError: when that part would be empty.
     """
+    if split == "all":
+        return torch.arange(n)
     order = _permutation(n, seed)
     start = 0
     for part, share in shares.items():
@@ -278,14 +281,14 @@ def _torchvision(class_name: str, where: str) -> Callable[..., tuple[_Source, Te
 
         with _explain_missing(class_name, root / where, download):
             data = getattr(datasets, class_name)(
-                str(root), train=split == "train", download=download
+                str(root), train=split in ("train", "all"), download=download
             )
         pixels = torch.as_tensor(data.data)
         pattern = "n h w -> n 1 h w" if pixels.ndim == 3 else "n h w c -> n c h w"
         source = _array_source(
             rearrange(pixels, pattern), torch.as_tensor(data.targets), data.classes
         )
-        if split == "train":
+        if split in ("train", "all"):
             return source, torch.arange(source.count)
         halves = {"val": 0.5, "test": 0.5}
         return source, _divide(source.count, split, seed, halves, f"the test split of {class_name}")
@@ -438,7 +441,7 @@ def _zip_labels(meta: dict, names: Sequence[str], root: Path) -> Tensor | None:
 def _celeba(root: Path, split: str, download: bool, seed: int) -> tuple[_Source, Tensor]:
     from torchvision.datasets import CelebA
 
-    official = {"train": "train", "val": "valid", "test": "test"}[split]
+    official = {"val": "valid", "test": "test"}.get(split, "train")
     with _explain_missing("CelebA", root / "celeba", download):
         data = CelebA(str(root), split=official, download=download)
     folder = root / "celeba" / "img_align_celeba"

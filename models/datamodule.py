@@ -20,7 +20,7 @@ from els.images import DataSpec, ImageSet
 Batch = tuple[Tensor, Tensor | None, Tensor]
 
 
-class _Batches(Dataset):
+class Batches(Dataset):
     """A whole batch at a time: (uint8 pixels (b c h w), labels (b,) or None, indices (b,))."""
 
     def __init__(self, images: ImageSet, labelled: bool) -> None:
@@ -131,7 +131,7 @@ class Images(pl.LightningDataModule):
         self, images: ImageSet, sampler: DistributedSampler, batch_size: int, *, drop_last: bool
     ) -> DataLoader:
         return DataLoader(
-            _Batches(images, self.conditional),
+            Batches(images, self.conditional),
             batch_size=batch_size,
             sampler=sampler,
             drop_last=drop_last,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from els.denoiser import coefficients
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.engine_torch import image_posterior
+from els.machines.engine_torch import image_posterior, pixel_posterior
 from els.machines.engines import ENGINES, EngineName, patch_posteriors
 from els.machines.places import PATCH_MACHINES, check_size
+from els.machines.posterior import Posterior
+from els.machines.sampled import Estimate, sampled_mean
 from els.schedule import CosineSchedule
 
 MACHINES = ("ideal", *PATCH_MACHINES)
@@ -39,6 +43,7 @@ class Machine:
         schedule: the noise schedule that x_t comes from.
         engine: see `els.machines.engines.patch_posteriors`.
         chunk: training images at a time; None chooses by memory.
+        tolerance: standard error of x0_hat in pixel units that is good enough; 0 is exact.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Machine:
         schedule: CosineSchedule,
         engine: EngineName,
         chunk: int | None,
+        tolerance: float,
     ) -> None:
         self.kind = kind
         self.images = images
@@ -57,6 +63,7 @@ class Machine:
         self.schedule = schedule
         self.engine = engine
         self.chunk = chunk
+        self.tolerance = tolerance
         self._by_label: dict[int, ImageSet] = {}
 
     def __call__(
@@ -72,8 +79,50 @@ class Machine:
             InputError: when x does not have the shape of the images, or a label or a size is out
                 of range.
         """
-        answers = self.at_sizes(x, t, None if size is None else [size], label)
-        return answers[0]
+        sizes = None if size is None else [size]
+        if self.tolerance and self.kind != "ideal":
+            return self.estimate(x, t, label, size).mean.to(x.dtype)
+        return self.at_sizes(x, t, sizes, label)[0]
+
+    def estimate(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: int | None = None
+    ) -> Estimate:
+        """x0_hat from as many images as `tolerance` asks for, with its standard error.
+
+        Arguments and errors are those of `__call__`.
+        """
+        self._check_shape(x)
+        if self.kind == "ideal":
+            raise InputError("the ideal machine is always exact; estimate another one")
+        mean, error = torch.zeros_like(x), torch.zeros_like(x)
+        seen = torch.zeros(len(x))
+        for ((k,), one_label), indices in self._alike(t, label, size and [size]).items():
+            pixels = (self.images if one_label is None else self._of_class(one_label)).pixels
+            part = self._estimate(x[indices], t[indices], pixels, k)
+            mean[indices], error[indices] = part.mean.to(x), part.standard_error.to(x)
+            seen[indices] = part.seen.float().cpu()
+        return Estimate(mean=mean, standard_error=error, seen=seen)
+
+    def _estimate(self, x: Tensor, t: Tensor, pixels: Tensor, size: int) -> Estimate:
+        alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
+
+        def scan(queries: Tensor, images: Tensor) -> Posterior:
+            return patch_posteriors(
+                x[queries], pixels[images], alpha[queries], sigma[queries], kind=self.kind,
+                sizes=[size], engine=self.engine, chunk=self.chunk,
+            )[0]  # fmt: skip
+
+        def pixel_scan(query: int, places: Tensor, images: Tensor) -> Posterior:
+            one = slice(query, query + 1)
+            return pixel_posterior(
+                x[one], pixels[images], alpha[one], sigma[one], kind=self.kind, size=size,
+                places=places,
+            )  # fmt: skip
+
+        return sampled_mean(
+            scan, pixel_scan, queries=len(x), images=len(pixels), shape=tuple(x.shape[1:]),
+            tolerance=self.tolerance, device=x.device,
+        )  # fmt: skip
 
     def at_sizes(
         self, x: Tensor, t: Tensor, sizes: Sequence[int] | None, label: Tensor | None = None
@@ -85,11 +134,7 @@ class Machine:
         Raises:
             InputError: as `__call__`.
         """
-        if tuple(x.shape[1:]) != self.images.image_shape:
-            raise InputError(
-                f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
-                f"{self.images.image_shape}; they must be the same"
-            )
+        self._check_shape(x)
         out = x.new_empty(1 if sizes is None else len(sizes), *x.shape)
         for (some_sizes, one_label), indices in self._alike(t, label, sizes).items():
             images = self.images if one_label is None else self._of_class(one_label)
@@ -97,6 +142,13 @@ class Machine:
             for answer, mean in zip(out, answers, strict=True):
                 answer[indices] = mean.to(x.dtype)
         return out
+
+    def _check_shape(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.images.image_shape:
+            raise InputError(
+                f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
+                f"{self.images.image_shape}; they must be the same"
+            )
 
     def _alike(
         self, t: Tensor, label: Tensor | None, sizes: Sequence[int] | None
@@ -146,6 +198,7 @@ def make_machine(
     schedule: CosineSchedule | None = None,
     engine: EngineName = "auto",
     chunk: int | None = None,
+    tolerance: float = 0.0,
 ) -> Machine:
     """Make a closed-form denoiser.
 
@@ -165,6 +218,8 @@ def make_machine(
         engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one.
         chunk: training images held at a time, chosen to bound memory when None; never changes the
             answer.
+        tolerance: a standard error of x0_hat in pixel units. Images are then visited in random
+            order, until each query's root mean squared standard error is below it; 0 is exact.
 
     Raises:
         InputError: unknown kind, no images, or a size that is even or too large.
@@ -177,6 +232,8 @@ def make_machine(
         raise InputError(f"unknown engine '{engine}'; known are {', '.join(ENGINES)}")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk}; it must be at least 1 image")
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance is {tolerance}; it must be a standard error of at least 0")
     if isinstance(size, int) and kind != "ideal":
         check_size(kind, size, images.image_shape)
     return Machine(
@@ -186,4 +243,5 @@ def make_machine(
         schedule=schedule or CosineSchedule(),
         engine=engine,
         chunk=chunk,
+        tolerance=tolerance,
     )

@@ -35,6 +35,7 @@ def test_digits_need_nothing_and_are_divided() -> None:
     whole = load_images("digits").pixels.flatten(1)
     assert len(torch.unique(together, dim=0)) > 1790  # a few digits are drawn twice
     assert len(whole) == 1437
+    assert len(load_images("digits", split="all")) == 1797
 
 
 def test_limit_is_a_seeded_subset_in_the_same_order() -> None:

@@ -1,0 +1,329 @@
+"""Speed, measured side by side in one run: `make bench`.
+
+Machines differ and are shared, so every claim is a ratio within one run. Prints tables, writes
+benchmarks/results/bench.json, and never fails for being slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from els.files import write_json
+from els.images import ImageSet, load_images, to_float
+from els.machines import engine_native, make_machine
+from els.machines.engines import patch_posteriors
+from els.machines.places import axis_groups
+from els.sampling import seeded_noise
+from els.schedule import CosineSchedule
+from models.resnet import ResNet
+
+SIZES = (3, 7, 11, 15)
+ALL_SIZES = tuple(range(3, 18, 2))
+SCHEDULE = CosineSchedule()
+SHARED_ZIP = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-jpeg-train.zip"
+console = Console(highlight=False)
+
+
+def main() -> None:
+    """Run every section and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=SHARED_ZIP, help="a zip of CIFAR-10 images")
+    parser.add_argument("--most", type=int, default=50_000, help="images in the largest run")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bench.json"))
+    options = parser.parse_args()
+    images = load(options.data)
+    reason = engine_native.available()
+    console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch "
+                  f"{torch.__version__}, {torch.get_num_threads()} threads; native engine: "
+                  f"{reason or 'yes'}")  # fmt: skip
+    results = {
+        "engines": engines(images, reason is None),
+        "growth": growth(images, options.most),
+        "ceiling": ceiling(reason is None),
+        "tolerance": tolerance(images),
+        "training": training(images),
+    }
+    if reason is None:
+        best = results["engines"]["native"]["pairs_per_second"]["geometric_mean"]
+        share = best / results["ceiling"]["pairs_per_second"]
+        results["ceiling"]["share"] = share
+        console.print(f"The native engine gets {share:.0%} of the ceiling.")
+    write_json(options.out, results)
+    console.print(f"written to {options.out}")
+
+
+def load(path: Path) -> ImageSet:
+    """CIFAR-10 where it is at hand, else random images of the same shape."""
+    if path.exists():
+        return load_images("zip", root=path, split="all")
+    console.print(f"'{path}' is not here: random images stand in, which are as fast")
+    generator = torch.Generator().manual_seed(0)
+    return ImageSet(torch.randint(0, 256, (50_000, 3, 32, 32), generator=generator).byte())
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """The least time of several runs, after one to warm up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def query(images: ImageSet, b: int = 1, t: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+    """b noisy images (b c h w) at t, alpha (b,) and sigma (b,)."""
+    at = torch.full((b,), t, dtype=torch.float64)
+    noise = seeded_noise(range(b), images.image_shape)
+    x = SCHEDULE.alpha(t) * to_float(images.pixels[:b]) + SCHEDULE.sigma(t) * noise
+    return x.float(), SCHEDULE.alpha(at), SCHEDULE.sigma(at)
+
+
+def pairs(size: int, h: int, w: int, kind: str = "boundary") -> int:
+    """(query place, training patch) pairs for each image and query."""
+
+    def of_axis(length: int) -> int:
+        return sum(g.query.numel() * g.training.shape[1] for g in axis_groups(kind, length, size))
+
+    return of_axis(h) * of_axis(w)
+
+
+def unfold_baseline(x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, size: int) -> Tensor:
+    """The straightforward way: unfold all patches, one matrix product, one softmax.
+
+    Interior pixels alone, which are nearly all of `boundary`'s pairs; images in chunks that fit in
+    memory, merged by their log-sum-exp.
+    """
+    queries = rearrange(F.unfold(x, size), "1 d q -> q d")
+    c = x.shape[1]
+    peaks, means = [], []
+    for part in pixels.split(16):
+        patches = rearrange(F.unfold(to_float(part), size), "n d p -> (n p) d") * alpha.float()
+        distances = (
+            queries.square().sum(1)[:, None] - 2 * queries @ patches.T + patches.square().sum(1)
+        )
+        logits = -distances / (2 * sigma.float() ** 2)
+        centres = rearrange(patches, "p (c k) -> p c k", c=c)[:, :, size**2 // 2] / alpha.float()
+        means.append(logits.softmax(dim=1) @ centres)
+        peaks.append(logits.logsumexp(dim=1))
+    weights = torch.stack(peaks).softmax(dim=0)
+    return (weights[..., None] * torch.stack(means)).sum(dim=0)
+
+
+def engines(images: ImageSet, native: bool) -> dict[str, object]:
+    """Seconds per 1,000 images and pairs per second of `boundary`, by engine and patch size."""
+    x, alpha, sigma = query(images)
+    h, w = x.shape[2:]
+
+    def engine(name: str) -> Callable[[Tensor, tuple[int, ...]], object]:
+        return lambda pixels, sizes: patch_posteriors(
+            x, pixels, alpha, sigma, kind="boundary", sizes=sizes, engine=name
+        )
+
+    def unfold(pixels: Tensor, sizes: tuple[int, ...]) -> None:
+        for size in sizes:
+            unfold_baseline(x, pixels, alpha, sigma, size)
+
+    candidates = {"torch": (engine("torch"), 96), "unfold": (unfold, 96)}
+    if native:
+        candidates = {"native": (engine("native"), 1000), **candidates}
+    table = Table(title="boundary, one query: s per 1,000 images (billion pairs per second)")
+    for column in ("engine", *(f"k = {k}" for k in SIZES), "geometric mean", "3..17 together",
+                   "... / k = 3"):  # fmt: skip
+        table.add_column(column, justify="right")
+    results: dict[str, object] = {}
+    for name, (run, count) in candidates.items():
+        pixels = images.pixels[:count]
+        time_of = {k: seconds(partial(run, pixels, (k,))) * 1000 / count for k in SIZES}
+        together = seconds(partial(run, pixels, ALL_SIZES), repeats=2) * 1000 / count
+        rates = {k: pairs(k, h, w) * 1000 / time_of[k] for k in SIZES}
+        mean = float(torch.tensor(list(rates.values())).log().mean().exp())
+        results[name] = {
+            "seconds_per_1000": {**time_of, "all": together},
+            "pairs_per_second": {**rates, "geometric_mean": mean},
+            "all_over_k3": together / time_of[3],
+        }
+        cells = (f"{time_of[k]:.3f} ({rates[k] / 1e9:.2f})" for k in SIZES)
+        table.add_row(name, *cells, f"({mean / 1e9:.2f})", f"{together:.3f}",
+                      f"{together / time_of[3]:.2f}")  # fmt: skip
+    console.print(table)
+    if native:
+        for other in ("torch", "unfold"):
+            slow, fast = (results[name]["seconds_per_1000"] for name in (other, "native"))
+            ratios = [slow[k] / fast[k]
+                      for k in SIZES]  # fmt: skip
+            results[f"native_over_{other}"] = ratios
+            console.print(f"native is {', '.join(f'{r:.1f}' for r in ratios)} x as fast as {other}")
+    return results
+
+
+def growth(images: ImageSet, most: int) -> dict[str, dict[int, float]]:
+    """Seconds for k = 7 by number of images, by side of the images, and by batch of queries."""
+
+    def run(some: ImageSet, b: int = 1) -> float:
+        x, alpha, sigma = query(some, b)
+        return seconds(lambda: patch_posteriors(
+            x, some.pixels, alpha, sigma, kind="boundary", sizes=[7]), repeats=1)  # fmt: skip
+
+    counts = [n for n in (1000, 5000, 20_000, 50_000) if n <= min(most, len(images))]
+    few = images.take(torch.arange(256))
+    results = {
+        "images": {n: run(images.take(torch.arange(n))) for n in counts},
+        "side": {side: run(ImageSet(F.interpolate(few.pixels.float(), side).byte()))
+                 for side in (16, 32, 48, 64)},
+        "batch": {b: run(images.take(torch.arange(1000)), b) for b in (1, 4, 16)},
+    }  # fmt: skip
+    for what, times in results.items():
+        console.print(f"s by {what}: " + "  ".join(f"{n}: {s:.3f}" for n, s in times.items()))
+    return results
+
+
+def ceiling(native: bool) -> dict[str, float]:
+    """What no implementation of this inner loop could pass, from two tuned microbenchmarks.
+
+    A pair cannot do without: two additions for the box sum (one along rows, one along columns),
+    one comparison for the maximum, the exponential (one subtraction, rounding as two additions,
+    five multiply-adds and two integer operations), one addition to the mass, and c multiply-adds
+    to the moment; and it must read its c centre pixels and its stacked squares from cache.
+    """
+    if not native:
+        return {}
+    c = 3
+    operations, reads = 2 + 1 + 1 + 2 + 5 + 2 + 1 + c, c + 1
+    with _library() as library:
+        threads = torch.get_num_threads()
+        rates = {}
+        for name, call in (
+            ("multiply_adds_per_second", lambda: library.els_multiply_adds(20_000_000, threads)),
+            ("cache_reads_per_second", lambda: library.els_reads(512 << 10, 4000, threads)),
+        ):
+            rates[name] = max(_rate(call) for _ in range(3))
+    by_compute = rates["multiply_adds_per_second"] / operations
+    by_cache = rates["cache_reads_per_second"] / reads
+    result = {**rates, "operations_per_pair": operations, "reads_per_pair": reads,
+              "pairs_per_second": min(by_compute, by_cache)}  # fmt: skip
+    console.print(
+        f"ceiling: {by_compute / 1e9:.2f} billion pairs/s by arithmetic ({operations} operations), "
+        f"{by_cache / 1e9:.2f} by cache ({reads} floats)"
+    )
+    return result
+
+
+def _rate(call: Callable[[], float]) -> float:
+    start = time.perf_counter()
+    count = call()
+    return count / (time.perf_counter() - start)
+
+
+@contextmanager
+def _library() -> Iterator[ctypes.CDLL]:
+    with tempfile.TemporaryDirectory() as folder:
+        library = engine_native.compile_library(
+            Path(__file__).with_name("ceiling.cpp"), Path(folder)
+        )
+        for name, arguments in (
+            ("els_multiply_adds", [ctypes.c_int64, ctypes.c_int]),
+            ("els_reads", [ctypes.c_int64, ctypes.c_int64, ctypes.c_int]),
+        ):
+            getattr(library, name).argtypes = arguments
+            getattr(library, name).restype = ctypes.c_double
+        yield library
+
+
+def tolerance(images: ImageSet) -> list[dict[str, float]]:
+    """Time, claimed and true error of an estimate against the exact answer, by noise level."""
+    some = images.take(torch.arange(min(10_000, len(images))))
+    rows = []
+    for t, size in ((0.2, 3), (0.5, 7), (0.8, 11)):
+        x, _, _ = query(some, 1, t)
+        at = torch.full((1,), t, dtype=torch.float64)
+        exact_machine = make_machine("boundary", some, size=size)
+        machine = make_machine("boundary", some, size=size, tolerance=0.01)
+        start = time.perf_counter()
+        exact = exact_machine(x, at)
+        middle = time.perf_counter()
+        estimate = machine.estimate(x, at)
+        end = time.perf_counter()
+        rows.append({
+            "t": t, "size": size, "seen": float(estimate.seen[0]),
+            "exact_seconds": middle - start, "seconds": end - middle,
+            "claimed": float(estimate.standard_error.square().mean().sqrt()),
+            "true": float((estimate.mean - exact).square().mean().sqrt()),
+        })  # fmt: skip
+        console.print("tolerance 0.01, " + "  ".join(f"{k} {v:.3g}" for k, v in rows[-1].items()))
+    return rows
+
+
+class _Items(Dataset):
+    """One image at a time, as most training loops read them."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return to_float(self.images.pixels[index])
+
+
+def training(images: ImageSet, batch: int = 64, steps: int = 6) -> dict[str, float]:
+    """Training images per second: this project's settings, and a plain float32 loop."""
+    from models.datamodule import Batches
+
+    def run(loader: DataLoader, fast: bool) -> float:
+        torch.manual_seed(0)
+        net = ResNet(channels=3, width=64)
+        layout = torch.channels_last if fast else torch.contiguous_format
+        net.to(memory_format=layout)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+        start, seen = 0.0, 0
+        for i, item in enumerate(loader):
+            x = (to_float(item[0]) if fast else item).contiguous(memory_format=layout)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+                loss = net(x, torch.rand(len(x))).float().square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if i == 1:
+                start = time.perf_counter()
+            elif i > 1:
+                seen += len(x)
+            if i == steps:
+                break
+        return seen / (time.perf_counter() - start)
+
+    some = images.take(torch.arange(min(len(images), 2048)))
+    ours = DataLoader(Batches(some, labelled=False), batch_size=batch, shuffle=True,
+                      collate_fn=lambda x: x)  # fmt: skip
+    plain = DataLoader(_Items(some), batch_size=batch, shuffle=True)
+    result = {
+        "bf16_channels_last": run(ours, fast=True),
+        "float32_dataloader": run(plain, fast=False),
+    }
+    ratio = result["bf16_channels_last"] / result["float32_dataloader"]
+    console.print("training, images/s: " + "  ".join(f"{k} {v:.0f}" for k, v in result.items())
+                  + f"  ({ratio:.1f} x)")  # fmt: skip
+    return result
+
+
+if __name__ == "__main__":
+    main()
