@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from els.denoiser import coefficients
@@ -14,6 +15,7 @@ from els.images import ImageSet
 from els.machines.engine_torch import image_posterior
 from els.machines.engines import ENGINES, EngineName, patch_posteriors
 from els.machines.places import PATCH_MACHINES, check_size
+from els.machines.posterior import Posterior
 from els.schedule import CosineSchedule
 
 MACHINES = ("ideal", *PATCH_MACHINES)
@@ -85,18 +87,42 @@ class Machine:
         Raises:
             InputError: as `__call__`.
         """
+        self._check_shape(x)
+        out = x.new_empty(1 if sizes is None else len(sizes), *x.shape)
+        for (some_sizes, one_label), indices in self._alike(t, label, sizes).items():
+            parts = self._posteriors(x[indices], t[indices], one_label, some_sizes)
+            for answer, part in zip(out, parts, strict=True):
+                answer[indices] = part.mean.to(x.dtype)
+        return out
+
+    def posterior(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: int | None = None
+    ) -> Posterior:
+        """All that the dictionary says about x (b c h w), with details; arguments as `__call__`.
+
+        `Posterior.best` holds indices into `self.images`, whatever the label.
+
+        Raises:
+            InputError: as `__call__`.
+        """
+        self._check_shape(x)
+        asked = None if size is None else [size]
+        parts, order = [Posterior.empty(x[:0], x.dtype, details=True)], []
+        for (sizes, one_label), indices in self._alike(t, label, asked).items():
+            (part,) = self._posteriors(x[indices], t[indices], one_label, sizes, details=True)
+            if one_label is not None:
+                of_class = (self.images.labels == one_label).nonzero().flatten().to(x.device)
+                part = part.with_images(of_class[part.best[:, :1]])
+            parts.append(part)
+            order += indices
+        return Posterior.cat(parts).take(torch.tensor(order, dtype=torch.int64).argsort())
+
+    def _check_shape(self, x: Tensor) -> None:
         if tuple(x.shape[1:]) != self.images.image_shape:
             raise InputError(
                 f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
                 f"{self.images.image_shape}; they must be the same"
             )
-        out = x.new_empty(1 if sizes is None else len(sizes), *x.shape)
-        for (some_sizes, one_label), indices in self._alike(t, label, sizes).items():
-            images = self.images if one_label is None else self._of_class(one_label)
-            answers = self._means(x[indices], t[indices], images.pixels, some_sizes)
-            for answer, mean in zip(out, answers, strict=True):
-                answer[indices] = mean.to(x.dtype)
-        return out
 
     def _alike(
         self, t: Tensor, label: Tensor | None, sizes: Sequence[int] | None
@@ -124,18 +150,25 @@ class Machine:
             self._by_label[label] = self.images.of_class(label)
         return self._by_label[label]
 
-    def _means(
-        self, x: Tensor, t: Tensor, pixels: Tensor, sizes: tuple[int | None, ...]
-    ) -> list[Tensor]:
+    def _posteriors(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: int | None,
+        sizes: tuple[int | None, ...],
+        *,
+        details: bool = False,
+    ) -> list[Posterior]:
+        """The posterior at every size, given the images with this label."""
+        pixels = (self.images if label is None else self._of_class(label)).pixels
         alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
         if self.kind == "ideal":
-            mean = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk).mean
-            return [mean] * len(sizes)
-        posteriors = patch_posteriors(
+            posterior = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk, details=details)
+            return [posterior] * len(sizes)
+        return patch_posteriors(
             x, pixels, alpha, sigma, kind=self.kind, sizes=sizes, engine=self.engine,
-            chunk=self.chunk,
+            chunk=self.chunk, details=details,
         )  # fmt: skip
-        return [posterior.mean for posterior in posteriors]
 
 
 def make_machine(
