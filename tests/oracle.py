@@ -13,15 +13,28 @@ def posterior_mean(
     out = np.zeros_like(x, dtype=np.float64)
     for uy in range(h):
         for ux in range(w):
-            logs, centres = [], []
-            for y in images:
-                for vy, vx in _places(kind, size, uy, ux, h, w):
-                    distance = _distance(x, alpha * y, (uy, ux), (vy, vx), kind, size)
-                    logs.append(-distance / (2 * sigma**2))
-                    centres.append(y[:, vy, vx])
-            weights = np.exp(np.array(logs) - max(logs))
-            out[:, uy, ux] = weights @ np.array(centres) / weights.sum()
+            logs = log_weights(x, images, alpha, sigma, kind, size, (uy, ux))
+            centres = np.array([images[i][:, vy, vx] for i, vy, vx in logs])
+            weights = np.exp(np.array(list(logs.values())) - max(logs.values()))
+            out[:, uy, ux] = weights @ centres / weights.sum()
     return out
+
+
+def log_weights(
+    x: np.ndarray,
+    images: np.ndarray,
+    alpha: float,
+    sigma: float,
+    kind: str,
+    size: int | None,
+    u: tuple[int, int],
+) -> dict[tuple[int, int, int], float]:
+    """log w_j of every patch that pixel u may use, by its image, row and column."""
+    return {
+        (i, *v): -_distance(x, alpha * y, u, v, kind, size) / (2 * sigma**2)
+        for i, y in enumerate(images)
+        for v in _places(kind, size, *u, *x.shape[1:])
+    }
 
 
 def _places(kind: str, size: int | None, uy: int, ux: int, h: int, w: int) -> list[tuple[int, int]]:

@@ -52,8 +52,8 @@ class _Job(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in
-          ("x", "pixels", "alpha", "sigma", "radii", "peak", "mass", "moment")),
-        *((name, ctypes.c_int64) for name in ("queries", "images")),
+          ("x", "pixels", "alpha", "sigma", "radii", "peak", "mass", "moment", "square", "best")),
+        *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
           ("channels", "height", "width", "sizes", "kind", "threads")),
     ]  # fmt: skip
@@ -77,6 +77,7 @@ def patch_posteriors(
     kind: str,
     sizes: Sequence[int],
     threads: int | None = None,
+    details: bool = False,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
@@ -90,6 +91,7 @@ def patch_posteriors(
         sizes: patch sizes, odd, such as `els.machines.places.check_size` allows.
         threads: threads to use; as many as PyTorch uses when None. Neither it nor the batch changes
             the answer beyond rounding.
+        details: also find `Posterior.square` and `Posterior.best`.
 
     Returns:
         A float32 posterior for each size, in the order given.
@@ -103,7 +105,7 @@ def patch_posteriors(
     _check(x, pixels)
     b, c, h, w = x.shape
     radii = sorted({size // 2 for size in sizes})
-    inputs = {
+    memory = {
         "x": x.detach().to("cpu", torch.float32).contiguous(),
         "alpha": alpha.detach().to("cpu", torch.float64).clamp(min=_LEAST_ALPHA).contiguous(),
         "sigma": sigma.detach().to("cpu", torch.float64).contiguous(),
@@ -112,15 +114,29 @@ def patch_posteriors(
         "mass": torch.zeros(b, len(radii), 1, h, w, dtype=torch.float64),
         "moment": torch.zeros(b, len(radii), c, h, w, dtype=torch.float64),
     }
+    if details:
+        memory["square"] = torch.zeros_like(memory["mass"])
+        memory["best"] = torch.zeros_like(memory["mass"], dtype=torch.int64)
     job = _Job(
         queries=b, channels=c, height=h, width=w, sizes=len(radii),
         kind=PATCH_MACHINES.index(kind), threads=threads or torch.get_num_threads(),
-        **{name: tensor.data_ptr() for name, tensor in inputs.items()},
+        **{name: tensor.data_ptr() for name, tensor in memory.items()},
     )  # fmt: skip
     if b:
         _visit(library, job, pixels, pairs=b * h * w * (1 if kind == "local" else h * w))
-    sums = [inputs[name].to(x.device, torch.float32) for name in ("peak", "mass", "moment")]
-    return [Posterior(*(part[:, radii.index(size // 2)] for part in sums)) for size in sizes]
+    return [_posterior(memory, radii.index(size // 2), x.device) for size in sizes]
+
+
+def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Posterior:
+    """What the compiled code has left in memory for one of the sizes."""
+    sums = {name: memory[name][:, size].to(device, torch.float32)
+            for name in ("peak", "mass", "moment", "square") if name in memory}  # fmt: skip
+    if "best" not in memory:
+        return Posterior(**sums)
+    patch = memory["best"][:, size].to(device)
+    h, w = patch.shape[-2:]
+    best = torch.cat([patch // (h * w), patch // w % h, patch % w], dim=1)
+    return Posterior(**sums, best=best)
 
 
 def _check(x: Tensor, pixels: Tensor) -> None:
@@ -144,7 +160,7 @@ def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> No
     step = _IMAGES_PER_STEP * max(job.threads, _PAIRS_PER_CALL // (pairs * _IMAGES_PER_STEP))
     for first in range(0, len(pixels), step):
         images = pixels[first : first + step].to("cpu").contiguous()
-        job.pixels, job.images = images.data_ptr(), len(images)
+        job.pixels, job.images, job.first_image = images.data_ptr(), len(images), first
         if library.els_patch_posteriors(ctypes.byref(job)):
             raise MemoryError("the compiled engine ran out of memory")
 

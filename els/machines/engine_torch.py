@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 
 import torch
@@ -34,6 +35,7 @@ def patch_posterior(
     kind: str,
     size: int,
     chunk: int | None = None,
+    details: bool = False,
 ) -> Posterior:
     """The posterior of the clean centre pixel over k x k training patches.
 
@@ -47,6 +49,7 @@ def patch_posterior(
         size: the patch size k, odd.
         chunk: training images at a time; chosen to bound memory when None. The answer does not
             depend on it.
+        details: also find `Posterior.square` and `Posterior.best`.
     """
     h, w = x.shape[2:]
     groups = list(product(axis_groups(kind, h, size), axis_groups(kind, w, size)))
@@ -58,30 +61,39 @@ def patch_posterior(
         chunk = max(1, _BUDGET // max(x[0].numel() * size**2, pairs * queries))
     parts = [
         _stream(x[i : i + queries], pixels, alpha[i : i + queries], sigma[i : i + queries],
-                kind=kind, size=size, groups=groups, chunk=chunk)
+                kind=kind, size=size, groups=groups, chunk=chunk, details=details)
         for i in range(0, len(x), queries)
     ]  # fmt: skip
-    return Posterior(*(torch.cat([getattr(part, name) for part in parts])
-                       for name in ("peak", "mass", "moment")))  # fmt: skip
+    return Posterior.cat(parts)
 
 
 def image_posterior(
-    x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, chunk: int | None = None
+    x: Tensor,
+    pixels: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    *,
+    chunk: int | None = None,
+    details: bool = False,
 ) -> Posterior:
-    """The posterior over whole training images, as `patch_posterior` with P = the image."""
+    """The posterior over whole training images, as `patch_posterior` with P = the image.
+
+    A pixel's `best` is the pixel at its own place in the best image.
+    """
     dtype = _working_dtype(x, alpha, sigma, x[0].numel())
     query = rearrange(_scaled(x, alpha, sigma, dtype), "b c h w -> 1 b (c h w)")
-    total = Posterior.empty(x, dtype)
-    for images in pixels.split(chunk or max(1, _BUDGET // x[0].numel())):
+    total = Posterior.empty(x, dtype, details=details)
+    chunk = chunk or max(1, _BUDGET // x[0].numel())
+    for i, images in enumerate(pixels.split(chunk)):
         y = to_float(images.to(x.device)).to(dtype)
         y = rearrange(y, "n c h w -> 1 n (c h w)")
-        peak, mass, moment = _accumulate(_with_norm(query, alpha, sigma), y, y)
-        part = Posterior(
-            peak=repeat(peak, "1 b -> b 1 h w", h=x.shape[2], w=x.shape[3]),
-            mass=repeat(mass, "1 b -> b 1 h w", h=x.shape[2], w=x.shape[3]),
-            moment=moment.reshape(x.shape),
-        )
-        total = total.merge(part)
+        sums = _accumulate(_with_norm(query, alpha, sigma), y, y, details=details)
+        moment = sums.pop("moment").reshape(x.shape)
+        alike = {name: repeat(value, "1 b 1 -> b 1 h w", h=x.shape[2], w=x.shape[3])
+                 for name, value in sums.items()}  # fmt: skip
+        if details:
+            alike["best"] = _at_own_place(alike["best"])
+        total = total.merge(Posterior(moment=moment, **alike).shifted(i * chunk))
     norm = (x.to(dtype) ** 2).sum(dim=(1, 2, 3), keepdim=True)
     return _less_query_norm(total, norm, sigma)
 
@@ -158,38 +170,66 @@ def _stream(
     size: int,
     groups: list[tuple[Group, Group]],
     chunk: int,
+    details: bool,
 ) -> Posterior:
     dtype = _working_dtype(x, alpha, sigma, x.shape[1] * size**2)
     wrap = kind == "equivariant"
     queries = _windows(_scaled(x, alpha, sigma, dtype), size, wrap=wrap)
-    total = Posterior.empty(x, dtype)
-    for images in pixels.split(chunk):
+    total = Posterior.empty(x, dtype, details=details)
+    for i, images in enumerate(pixels.split(chunk)):
         y = to_float(images.to(x.device)).to(dtype)
         windows = _windows(y, size, wrap=False)
-        part = Posterior.empty(x, dtype)
+        part = Posterior.empty(x, dtype, details=details)
         for gy, gx in groups:
             query = _gather(queries, gy.query, gx.query)
             patches = _gather(windows, gy.training, gx.training)
             centres = _gather(rearrange(y, "n c h w -> n c h w 1 1"), gy.training, gx.training)
-            sums = _accumulate(_with_norm(query, alpha, sigma), patches, centres)
+            query = _with_norm(query, alpha, sigma)
+            sums = _accumulate(query, patches, centres, details=details)
+            if details:
+                sums["best"] = _places(sums["best"], gy.training, gx.training)
             _scatter(part, sums, gy.query, gx.query)
-        total = total.merge(part)
+        total = total.merge(part.shifted(i * chunk))
     norm = _windows((x.to(dtype) ** 2).sum(dim=1, keepdim=True), size, wrap=wrap).sum(dim=(-2, -1))
     return _less_query_norm(total, norm, sigma)
 
 
-def _accumulate(query: Tensor, patches: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Peak (g m), mass (g m) and moment (g m e) of queries (g m d+1) over patches (g p d).
+def _accumulate(
+    query: Tensor, patches: Tensor, centres: Tensor, *, details: bool
+) -> dict[str, Tensor]:
+    """Sums (g m e) of queries (g m d+1) over patches (g p d), by their names in `Posterior`.
 
     The query's last entry weighs the squared norm of a patch: one product is the log-weight.
+    `best` is the index of a patch.
     """
     patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
     with _full_precision():
         logits = torch.bmm(query, patches.mT)
-        peak = logits.amax(dim=-1)
-        weights = logits.sub_(peak[..., None]).exp_()
+        best = logits.argmax(dim=-1, keepdim=True) if details else None
+        peak = logits.gather(-1, best) if details else logits.amax(dim=-1, keepdim=True)
+        weights = logits.sub_(peak).exp_()
         sums = torch.bmm(weights, torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1))
-    return peak, sums[..., -1], sums[..., :-1]
+    found = {"peak": peak, "mass": sums[..., -1:], "moment": sums[..., :-1]}
+    if details:
+        found |= {"square": weights.square_().sum(dim=-1, keepdim=True), "best": best}
+    return found
+
+
+def _places(index: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+    """Image, row and column ((gy gx) m 3) of patches by their index ((gy gx) m 1) in `_gather`."""
+    ys, xs = ys.to(index.device), xs.to(index.device)
+    p, q = ys.shape[1], xs.shape[1]
+    rows = repeat(ys, "gy p -> (gy gx) p 1", gx=len(xs))
+    columns = repeat(xs, "gx q -> (gy gx) q 1", gy=len(ys))
+    return torch.cat(
+        [index // (p * q), rows.gather(1, index // q % p), columns.gather(1, index % q)], dim=-1
+    )
+
+
+def _at_own_place(image: Tensor) -> Tensor:
+    """Image indices (b 1 h w) together with every pixel's own row and column (b 3 h w)."""
+    rows, columns = (torch.arange(n, device=image.device) for n in image.shape[2:])
+    return torch.cat([image, rows[:, None].expand_as(image), columns.expand_as(image)], dim=1)
 
 
 def _scaled(x: Tensor, alpha: Tensor, sigma: Tensor, dtype: torch.dtype) -> Tensor:
@@ -207,7 +247,7 @@ def _with_norm(query: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 def _less_query_norm(total: Posterior, norm: Tensor, sigma: Tensor) -> Posterior:
     """Add what the expanded square leaves out, -||P_u x||^2 / (2 sigma^2), to the log-weights."""
     scale = rearrange(sigma.to(norm.dtype), "b -> b 1 1 1")
-    return Posterior(total.peak - norm / (2 * scale**2), total.mass, total.moment)
+    return replace(total, peak=total.peak - norm / (2 * scale**2))
 
 
 def _windows(x: Tensor, size: int, *, wrap: bool) -> Tensor:
@@ -223,13 +263,12 @@ def _gather(windows: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
     return rearrange(picked, "n c gy p gx q i j -> (gy gx) (n p q) (c i j)")
 
 
-def _scatter(part: Posterior, sums: tuple[Tensor, Tensor, Tensor], ys: Tensor, xs: Tensor) -> None:
+def _scatter(part: Posterior, sums: dict[str, Tensor], ys: Tensor, xs: Tensor) -> None:
     """Write a group's sums to its places, in place."""
-    peak, mass, moment = sums
     axes = {"gy": ys.shape[0], "p": ys.shape[1], "q": xs.shape[1]}
-    ys, xs = ys.to(peak.device)[:, :, None, None], xs.to(peak.device)
-    for target, values in ((part.peak, peak[..., None]), (part.mass, mass[..., None]),
-                           (part.moment, moment)):  # fmt: skip
+    ys, xs = ys.to(part.peak.device)[:, :, None, None], xs.to(part.peak.device)
+    for name, values in sums.items():
+        target = getattr(part, name)
         target[:, :, ys, xs] = rearrange(values, "(gy gx) (b p q) c -> b c gy p gx q", **axes)
 
 

@@ -28,11 +28,13 @@ def patch_posteriors(
     sizes: Sequence[int],
     engine: EngineName = "auto",
     chunk: int | None = None,
+    details: bool = False,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
     log w_j = -||P_u x - alpha p_j||^2 / (2 sigma^2) over the patches that
-    `els.machines.places.axis_groups` allows. Posteriors of parts of the images can be merged.
+    `els.machines.places.axis_groups` allows. Posteriors of parts of the images can be merged; with
+    details, each part is first `shifted` by the index of its first image.
 
     Args:
         x: queries (b c h w).
@@ -43,14 +45,19 @@ def patch_posteriors(
         engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one
             that can do this.
         chunk: training images at a time in the torch engine; chosen to bound memory when None.
+        details: also find `Posterior.square` and `Posterior.best`, with indices into `pixels`.
 
     Raises:
         InputError: when the engine asked for cannot do this here.
     """
     if _use_native(x, engine):
-        return engine_native.patch_posteriors(x, pixels, alpha, sigma, kind=kind, sizes=sizes)
+        return engine_native.patch_posteriors(
+            x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
+        )
     return [
-        engine_torch.patch_posterior(x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk)
+        engine_torch.patch_posterior(
+            x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk, details=details
+        )
         for size in sizes
     ]
 

@@ -76,13 +76,12 @@ class Machine:
             size: a patch size for this call, in place of the machine's own.
 
         Raises:
-            InputError: when x does not have the shape of the images, or a label or a size is out
-                of range.
+            InputError: when x does not have the shape of the images or is not finite, or a label
+                or a size is out of range.
         """
-        sizes = None if size is None else [size]
         if self.tolerance and self.kind != "ideal":
-            return self.estimate(x, t, label, size).mean.to(x.dtype)
-        return self.at_sizes(x, t, sizes, label)[0]
+            return self.estimate(x, t, label, size).mean
+        return self.at_sizes(x, t, None if size is None else [size], label)[0]
 
     def estimate(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, size: int | None = None
@@ -91,7 +90,7 @@ class Machine:
 
         Arguments and errors are those of `__call__`.
         """
-        self._check_shape(x)
+        self._check_query(x)
         if self.kind == "ideal":
             raise InputError("the ideal machine is always exact; estimate another one")
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
@@ -102,6 +101,55 @@ class Machine:
             mean[indices], error[indices] = part.mean.to(x), part.standard_error.to(x)
             seen[indices] = part.seen.float().cpu()
         return Estimate(mean=mean, standard_error=error, seen=seen)
+
+    def at_sizes(
+        self, x: Tensor, t: Tensor, sizes: Sequence[int] | None, label: Tensor | None = None
+    ) -> Tensor:
+        """x0_hat (k b c h w) for every one of k patch sizes, or (1 b c h w) for the machine's own.
+
+        Calibration asks for many sizes at the same x; an engine can then share work between them.
+
+        Raises:
+            InputError: as `__call__`.
+        """
+        self._check_query(x)
+        out = x.new_empty(1 if sizes is None else len(sizes), *x.shape)
+        for (some_sizes, one_label), indices in self._alike(t, label, sizes).items():
+            parts = self._posteriors(x[indices], t[indices], one_label, some_sizes)
+            for answer, part in zip(out, parts, strict=True):
+                answer[indices] = part.mean.to(x.dtype)
+        return out
+
+    def posterior(
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: int | None = None
+    ) -> Posterior:
+        """All that the dictionary says about x (b c h w), with details; arguments as `__call__`.
+
+        `Posterior.best` holds indices into `self.images`, whatever the label.
+
+        Raises:
+            InputError: as `__call__`.
+        """
+        self._check_query(x)
+        asked = None if size is None else [size]
+        parts, order = [Posterior.empty(x[:0], x.dtype, details=True)], []
+        for (sizes, one_label), indices in self._alike(t, label, asked).items():
+            (part,) = self._posteriors(x[indices], t[indices], one_label, sizes, details=True)
+            if one_label is not None:
+                of_class = (self.images.labels == one_label).nonzero().flatten().to(x.device)
+                part = part.with_images(of_class[part.best[:, :1]])
+            parts.append(part)
+            order += indices
+        return Posterior.cat(parts).take(torch.tensor(order, dtype=torch.int64).argsort())
+
+    def _check_query(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.images.image_shape:
+            raise InputError(
+                f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
+                f"{self.images.image_shape}; they must be the same"
+            )
+        if not x.isfinite().all():
+            raise InputError("the images to denoise hold NaN or infinite pixels")
 
     def _estimate(self, x: Tensor, t: Tensor, pixels: Tensor, size: int) -> Estimate:
         alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
@@ -123,32 +171,6 @@ class Machine:
             scan, pixel_scan, queries=len(x), images=len(pixels), shape=tuple(x.shape[1:]),
             tolerance=self.tolerance, device=x.device,
         )  # fmt: skip
-
-    def at_sizes(
-        self, x: Tensor, t: Tensor, sizes: Sequence[int] | None, label: Tensor | None = None
-    ) -> Tensor:
-        """x0_hat (k b c h w) for every one of k patch sizes, or (1 b c h w) for the machine's own.
-
-        Calibration asks for many sizes at the same x; an engine can then share work between them.
-
-        Raises:
-            InputError: as `__call__`.
-        """
-        self._check_shape(x)
-        out = x.new_empty(1 if sizes is None else len(sizes), *x.shape)
-        for (some_sizes, one_label), indices in self._alike(t, label, sizes).items():
-            images = self.images if one_label is None else self._of_class(one_label)
-            answers = self._means(x[indices], t[indices], images.pixels, some_sizes)
-            for answer, mean in zip(out, answers, strict=True):
-                answer[indices] = mean.to(x.dtype)
-        return out
-
-    def _check_shape(self, x: Tensor) -> None:
-        if tuple(x.shape[1:]) != self.images.image_shape:
-            raise InputError(
-                f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
-                f"{self.images.image_shape}; they must be the same"
-            )
 
     def _alike(
         self, t: Tensor, label: Tensor | None, sizes: Sequence[int] | None
@@ -176,18 +198,25 @@ class Machine:
             self._by_label[label] = self.images.of_class(label)
         return self._by_label[label]
 
-    def _means(
-        self, x: Tensor, t: Tensor, pixels: Tensor, sizes: tuple[int | None, ...]
-    ) -> list[Tensor]:
+    def _posteriors(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: int | None,
+        sizes: tuple[int | None, ...],
+        *,
+        details: bool = False,
+    ) -> list[Posterior]:
+        """The posterior at every size, given the images with this label."""
+        pixels = (self.images if label is None else self._of_class(label)).pixels
         alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
         if self.kind == "ideal":
-            mean = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk).mean
-            return [mean] * len(sizes)
-        posteriors = patch_posteriors(
+            posterior = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk, details=details)
+            return [posterior] * len(sizes)
+        return patch_posteriors(
             x, pixels, alpha, sigma, kind=self.kind, sizes=sizes, engine=self.engine,
-            chunk=self.chunk,
+            chunk=self.chunk, details=details,
         )  # fmt: skip
-        return [posterior.mean for posterior in posteriors]
 
 
 def make_machine(

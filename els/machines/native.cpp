@@ -31,7 +31,10 @@ struct Job {
   double* peak;                 // (b m h w), merged into
   double* mass;                 // (b m h w), merged into
   double* moment;               // (b m c h w), merged into
+  double* square;               // (b m h w), merged into; null if no details are asked for
+  std::int64_t* best;           // (b m h w): (image * h + row) * w + column; null as square is
   std::int64_t queries, images;
+  std::int64_t first_image;     // the index by which `best` names the first of the images
   std::int32_t channels, height, width, sizes, kind, threads;
 };
 
@@ -143,29 +146,54 @@ class Axis {
   bool wraps_, fixed_;
 };
 
-// What has been seen of the patches of one query place, a lane for every image of a group.
-template <int C>
-struct Sums {
-  vec least;      // smallest -log2 weight
-  vec mass;       // sum of weights relative to it
-  vec moment[C];  // the same times the centre pixels
+// What is seen of a query place's patches when details are asked for; otherwise no time or space.
+template <bool Detailed>
+struct Details {
+  void shrink(vec) {}
+  void absorb(vec, bits, std::uint32_t) {}
+};
 
-  // Take in `count` patches with -log2 weights `box` and centre pixels y (count C).
-  inline __attribute__((always_inline)) void absorb(const vec* box, const vec* y, int count) {
+template <>
+struct Details<true> {
+  vec square = {};  // sum of squared weights
+  bits best = {};   // the patch with the largest weight
+
+  void shrink(vec factor) { square *= factor * factor; }
+  void absorb(vec weight, bits largest, std::uint32_t patch) {
+    square += weight * weight;
+    best = (largest & patch) | (~largest & best);
+  }
+};
+
+// What has been seen of the patches of one query place, a lane for every image of a group.
+template <int C, bool Detailed>
+struct Sums : Details<Detailed> {
+  vec least = splat(FLT_MAX);  // smallest -log2 weight
+  vec mass = {};               // sum of weights relative to it
+  vec moment[C] = {};          // the same times the centre pixels
+
+  // Take in `count` patches with -log2 weights `box` and centre pixels y (count C), the first of
+  // which goes by the number `patch`.
+  inline __attribute__((always_inline)) void absorb(const vec* box, const vec* y, int count,
+                                                    std::uint32_t patch) {
     vec nearest = box[0];
     for (int i = 1; i < count; ++i) nearest = least_of(box[i], nearest);
     const vec lowest = least_of(nearest, least);
     const vec shrink = exp2_of(lowest - least);
     vec total = mass * shrink, sums[C];
     for (int c = 0; c < C; ++c) sums[c] = moment[c] * shrink;
+    Details<Detailed> details = *this;
+    details.shrink(shrink);
     for (int i = 0; i < count; ++i) {
       const vec weight = exp2_of(lowest - box[i]);
       total += weight;
       for (int c = 0; c < C; ++c) sums[c] += weight * y[i * C + c];
+      details.absorb(weight, (bits)(box[i] <= lowest), patch + i);
     }
     least = lowest;
     mass = total;
     for (int c = 0; c < C; ++c) moment[c] = sums[c];
+    static_cast<Details<Detailed>&>(*this) = details;
   }
 };
 
@@ -203,7 +231,7 @@ class Plan {
 };
 
 // One thread's memory and loops, for C channels and W column displacements at a time.
-template <int C, int W>
+template <int C, int W, bool Detailed>
 class Worker {
  public:
   explicit Worker(const Job& job)
@@ -229,21 +257,24 @@ class Worker {
 
   void run(const Item& item, std::mutex& merging) {
     load_query(item.query);
-    for (auto& sums : sums_) sums = {splat(FLT_MAX), vec{}, {}};
+    std::fill(sums_.begin(), sums_.end(), Place());
     const Range down = rows_.displacements(job_.radii[0]);
     const Range across = columns_.displacements(job_.radii[0]);
     for (std::int64_t group = item.first_group; group < item.last_group; ++group) {
       load_images(group * kLanes);
+      first_patch_ = static_cast<std::uint32_t>(group - item.first_group) * places_;
       for (int s = down.begin + item.first_row; s < down.end; s += item.row_step)
         for (int begin = across.begin; begin < across.end; begin += W)
           sweep(s, {begin, std::min(begin + W, across.end)});
     }
     const std::lock_guard<std::mutex> lock(merging);
     for (int size = 0; size < job_.sizes; ++size)
-      for (int p = 0; p < places_; ++p) merge(item.query * job_.sizes + size, p);
+      for (int p = 0; p < places_; ++p) merge(item, item.query * job_.sizes + size, p);
   }
 
  private:
+  using Place = Sums<C, Detailed>;
+
   // A row of cells and what keeps the next rows out of the same cache sets.
   static int stride(int cells) { return (cells + 63) / 64 * 64 + 3; }
 
@@ -383,7 +414,7 @@ class Worker {
     const int r = job_.radii[size], width = columns_.length();
     stack_row_ = stack_.at(band_row * stack_cells_ + margin_ * W);
     sums_row_ = sums_.data() + static_cast<std::size_t>(size) * places_ + rows_.place(u) * width;
-    centres_ = images_.at((u + s) * width * C);
+    training_row_ = (u + s) * width;
     const Range places = columns_.queries(across, r);
     if (r == 0) return absorb_directly<0>(places, across);
     if (r == 1) return absorb_directly<1>(places, across);
@@ -431,31 +462,47 @@ class Worker {
 
   inline __attribute__((always_inline)) void absorb(int u, int r, Range across, const vec* box) {
     const Range valid = across.within(columns_.partners(u, r));
-    Sums<C>& sums = sums_row_[columns_.place(u)];
-    const vec* y = centres_ + (u + valid.begin) * C;
-    if (W == 1 || valid.size() == W) return sums.absorb(box, y, W);  // a loop to be unrolled
-    sums.absorb(box + (valid.begin - across.begin), y, valid.size());
+    Place& sums = sums_row_[columns_.place(u)];
+    const int v = training_row_ + u + valid.begin;
+    const vec* y = images_.at(v * C);
+    if (W == 1 || valid.size() == W)
+      return sums.absorb(box, y, W, first_patch_ + v);  // a loop to be unrolled
+    sums.absorb(box + (valid.begin - across.begin), y, valid.size(), first_patch_ + v);
   }
 
   // Add one place's lanes to the totals of slot = (query, size), in double.
-  void merge(std::int64_t slot, int place) {
-    const Sums<C>& sums = sums_[(slot % job_.sizes) * places_ + place];
-    float least = FLT_MAX;
-    for (int lane = 0; lane < kLanes; ++lane) least = std::min(least, sums.least[lane]);
+  void merge(const Item& item, std::int64_t slot, int place) {
+    const Place& sums = sums_[(slot % job_.sizes) * places_ + place];
+    int nearest = 0;
+    for (int lane = 1; lane < kLanes; ++lane)
+      if (sums.least[lane] < sums.least[nearest]) nearest = lane;
+    const float least = sums.least[nearest];
     if (least == FLT_MAX) return;
     const vec weight = exp2_of(splat(least) - sums.least);
-    double& peak = job_.peak[slot * places_ + place];
-    const double mine = -least * kLn2, both = std::max(peak, mine);
+    const std::int64_t at = slot * places_ + place;
+    const double peak = job_.peak[at], mine = -least * kLn2, both = std::max(peak, mine);
     const double old_share = std::exp(peak - both), share = std::exp(mine - both);
-    const auto add = [&](double& total, vec part, double unit) {
-      double sum = 0;
-      for (int lane = 0; lane < kLanes; ++lane) sum += double(weight[lane]) * part[lane];
-      total = total * old_share + sum * share / unit;
-    };
-    peak = both;
-    add(job_.mass[slot * places_ + place], sums.mass, 1);
+    add(job_.mass[at], old_share, share, sums.mass, weight);
     for (int c = 0; c < C; ++c)
-      add(job_.moment[(slot * C + c) * places_ + place], sums.moment[c], scale_);
+      add(job_.moment[(slot * C + c) * places_ + place], old_share, share / scale_,
+          sums.moment[c], weight);
+    if constexpr (Detailed) {
+      add(job_.square[at], old_share * old_share, share * share, sums.square, weight * weight);
+      if (mine > peak) job_.best[at] = patch(item, sums.best[nearest], nearest);
+    }
+    job_.peak[at] = both;
+  }
+
+  static void add(double& total, double old_share, double share, vec part, vec weight) {
+    double sum = 0;
+    for (int lane = 0; lane < kLanes; ++lane) sum += double(weight[lane]) * part[lane];
+    total = total * old_share + sum * share;
+  }
+
+  // The patch among those of all images that is number `patch` in one lane of the item.
+  std::int64_t patch(const Item& item, std::uint32_t patch, int lane) const {
+    const std::int64_t image = (item.first_group + patch / places_) * kLanes + lane;
+    return (job_.first_image + image) * places_ + patch % places_;
   }
 
   const Job& job_;
@@ -472,16 +519,17 @@ class Worker {
   Buffer nothing_;                  // a row outside the image
   Buffer stack_;                    // sums of rows, (kBand, margin + u + margin, W)
   Buffer tails_;                    // (k W)
-  std::vector<Sums<C>> sums_;       // (m h w)
+  std::vector<Place> sums_;         // (m h w)
   std::vector<const vec*> terms_;   // rows to add up
   Range down_{}, span_{};           // rows and columns with e_s at the displacements at hand
   const vec* stack_row_ = nullptr;  // of the query row at hand
-  Sums<C>* sums_row_ = nullptr;     // of the size and query row at hand
-  const vec* centres_ = nullptr;    // of the training row at hand
+  Place* sums_row_ = nullptr;       // of the size and query row at hand
+  int training_row_ = 0;            // place where the training row at hand begins
+  std::uint32_t first_patch_ = 0;   // number of the first patch of the images at hand
 };
 
 // Work through all items on all threads; false when memory ran out.
-template <int C, int W>
+template <int C, int W, bool Detailed>
 bool run(const Job& job) {
   const Axis rows(static_cast<Kind>(job.kind), job.height);
   const Plan plan(job, rows.displacements(job.radii[0]).size());
@@ -490,7 +538,7 @@ bool run(const Job& job) {
   std::mutex merging;
   const auto work = [&] {
     try {
-      Worker<C, W> worker(job);
+      Worker<C, W, Detailed> worker(job);
       for (std::int64_t i; !failed && (i = next++) < plan.size();)
         worker.run(plan.item(i), merging);
     } catch (const std::bad_alloc&) {
@@ -509,10 +557,16 @@ bool run(const Job& job) {
   return !failed;
 }
 
+template <int C, bool Detailed>
+bool run_columns(const Job& job) {
+  const Axis columns(static_cast<Kind>(job.kind), job.width);
+  return columns.displacements(job.radii[0]).size() > 1 ? run<C, kBlock, Detailed>(job)
+                                                        : run<C, 1, Detailed>(job);
+}
+
 template <int C>
 bool run_channels(const Job& job) {
-  const Axis columns(static_cast<Kind>(job.kind), job.width);
-  return columns.displacements(job.radii[0]).size() > 1 ? run<C, kBlock>(job) : run<C, 1>(job);
+  return job.best ? run_columns<C, true>(job) : run_columns<C, false>(job);
 }
 
 }  // namespace

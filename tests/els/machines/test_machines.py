@@ -210,6 +210,8 @@ def test_bad_queries_are_refused() -> None:
         machine(x, t)
     with pytest.raises(InputError, match="shape"):
         machine(x[..., :7], t, size=3)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        machine(x * torch.nan, t, size=3)
     with pytest.raises(InputError, match="no image has label 5"):
         machine(x, t, torch.tensor([5]), size=3)
     with pytest.raises(InputError, match="no training images"):
