@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from els.errors import InputError
+from els.machines.inputs import check_inputs
 from els.machines.places import PATCH_MACHINES
 from els.machines.posterior import Posterior
 
@@ -100,7 +100,7 @@ def patch_posteriors(
             queries that are not finite.
     """
     library = _library()
-    _check(x, pixels)
+    check_inputs(x, pixels, engine="native", most_channels=MOST_CHANNELS)
     b, c, h, w = x.shape
     radii = sorted({size // 2 for size in sizes})
     inputs = {
@@ -121,22 +121,6 @@ def patch_posteriors(
         _visit(library, job, pixels, pairs=b * h * w * (1 if kind == "local" else h * w))
     sums = [inputs[name].to(x.device, torch.float32) for name in ("peak", "mass", "moment")]
     return [Posterior(*(part[:, radii.index(size // 2)] for part in sums)) for size in sizes]
-
-
-def _check(x: Tensor, pixels: Tensor) -> None:
-    """Refuse what would be read past its end, or spread."""
-    if pixels.dtype != torch.uint8 or pixels.shape[1:] != x.shape[1:]:
-        raise InputError(
-            f"the training images are {pixels.dtype} of shape {tuple(pixels.shape[1:])}; "
-            f"expected uint8 of the queries' shape {tuple(x.shape[1:])}"
-        )
-    if not 1 <= x.shape[1] <= MOST_CHANNELS:
-        raise InputError(
-            f"the images have {x.shape[1]} channels; the compiled engine takes 1 to "
-            f"{MOST_CHANNELS}, the torch engine any number"
-        )
-    if not x.isfinite().all():
-        raise InputError("the images to denoise hold NaN or infinite pixels; expected finite ones")
 
 
 def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:
