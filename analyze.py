@@ -77,7 +77,8 @@ class Settings:
         data_root: where the training images are now, if not where they were.
         verify_data: refuse to go on when they are not the images that were trained on.
         batch: seeds at a time.
-        engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one.
+        engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
+            or "auto", the fastest that works here.
         tolerance: standard error of x0_hat (in pixel units, images in [-1, 1]) that is good enough
             when machines are sampled; 0 compares with every training image.
         chunk: training images at a time; chosen by memory unless told. Never changes a result.

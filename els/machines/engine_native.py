@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from els.errors import InputError
+from els.machines.inputs import check_inputs
 from els.machines.places import PATCH_MACHINES
 from els.machines.posterior import Posterior
 
@@ -102,7 +102,7 @@ def patch_posteriors(
             queries that are not finite.
     """
     library = _library()
-    _check(x, pixels)
+    check_inputs(x, pixels, engine="native", most_channels=MOST_CHANNELS)
     b, c, h, w = x.shape
     radii = sorted({size // 2 for size in sizes})
     memory = {
@@ -137,22 +137,6 @@ def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Po
     h, w = patch.shape[-2:]
     best = torch.cat([patch // (h * w), patch // w % h, patch % w], dim=1)
     return Posterior(**sums, best=best)
-
-
-def _check(x: Tensor, pixels: Tensor) -> None:
-    """Refuse what would be read past its end, or spread."""
-    if pixels.dtype != torch.uint8 or pixels.shape[1:] != x.shape[1:]:
-        raise InputError(
-            f"the training images are {pixels.dtype} of shape {tuple(pixels.shape[1:])}; "
-            f"expected uint8 of the queries' shape {tuple(x.shape[1:])}"
-        )
-    if not 1 <= x.shape[1] <= MOST_CHANNELS:
-        raise InputError(
-            f"the images have {x.shape[1]} channels; the compiled engine takes 1 to "
-            f"{MOST_CHANNELS}, the torch engine any number"
-        )
-    if not x.isfinite().all():
-        raise InputError("the images to denoise hold NaN or infinite pixels; expected finite ones")
 
 
 def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:

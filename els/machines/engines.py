@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from els.errors import InputError
-from els.machines import engine_native, engine_torch
+from els.machines import engine_native, engine_torch, engine_triton
 from els.machines.posterior import Posterior
 
-EngineName = Literal["auto", "native", "torch"]
+EngineName = Literal["auto", "native", "triton", "torch"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
+
+# The torch engine takes all queries anywhere; each of these, float32 on one kind of device.
+_COMPILED = {"native": engine_native, "triton": engine_triton}
+_BY_DEVICE = {"cpu": "native", "cuda": "triton"}
 
 
 def patch_posteriors(
@@ -42,16 +46,17 @@ def patch_posteriors(
         alpha, sigma: the schedule at each query's time (b,), float64.
         kind: one of `els.machines.places.PATCH_MACHINES`.
         sizes: the patch sizes k, odd.
-        engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one
-            that can do this.
+        engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any
+            device), or "auto", the fastest that can do this.
         chunk: training images at a time in the torch engine; chosen to bound memory when None.
         details: also find `Posterior.square` and `Posterior.best`, with indices into `pixels`.
 
     Raises:
         InputError: when the engine asked for cannot do this here.
     """
-    if _use_native(x, engine):
-        return engine_native.patch_posteriors(
+    name = _choose(x, engine)
+    if name in _COMPILED:
+        return _COMPILED[name].patch_posteriors(
             x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
         )
     return [
@@ -62,29 +67,44 @@ def patch_posteriors(
     ]
 
 
-def _use_native(x: Tensor, engine: EngineName) -> bool:
-    if engine == "torch":
-        return False
-    reason = _native_refuses(x)
-    if engine == "native" and reason:
-        raise InputError(f"the native engine cannot be used: {reason}; ask for engine='auto'")
-    return reason is None
+def _choose(x: Tensor, engine: EngineName) -> str:
+    """The name of the engine for queries x."""
+    if engine == "auto":
+        name = _BY_DEVICE.get(x.device.type, "torch")
+        if reason := _refusal(x, name):
+            if reason == _missing(name):
+                _warn_once(reason)
+            return "torch"
+        return name
+    if reason := _refusal(x, engine):
+        able = [name for name in (*_COMPILED, "torch") if not _refusal(x, name)]
+        raise InputError(
+            f"the {engine} engine cannot be used: {reason}; for these images ask for "
+            f"engine='auto' or one of those available here: {', '.join(able)}"
+        )
+    return engine
 
 
-def _native_refuses(x: Tensor) -> str | None:
-    """Why the compiled engine cannot take these queries; None when it can."""
-    if x.device.type != "cpu":
+def _refusal(x: Tensor, name: str) -> str | None:
+    """Why the engine of that name cannot take queries x; None when it can."""
+    if name == "torch":
+        return None
+    anywhere = name == "triton" and engine_triton.interpreted()
+    if _BY_DEVICE.get(x.device.type) != name and not anywhere:
         return f"the queries are on {x.device}"
     if x.dtype != torch.float32:
         return f"the queries are {x.dtype}, and it computes in float32"
-    if x.shape[1] > engine_native.MOST_CHANNELS:
+    if x.shape[1] > _COMPILED[name].MOST_CHANNELS:
         return f"the images have {x.shape[1]} channels"
-    return _native_missing()
+    return _missing(name)
 
 
 @functools.cache
-def _native_missing() -> str | None:
-    reason = engine_native.available()
-    if reason is not None:
-        warnings.warn(f"{reason}; the slower torch engine takes over", stacklevel=2)
-    return reason
+def _missing(name: str) -> str | None:
+    """Why there is no engine of that name here, whatever the queries."""
+    return _COMPILED[name].available()
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"{reason}; the slower torch engine takes over", stacklevel=2)

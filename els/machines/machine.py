@@ -244,7 +244,8 @@ def make_machine(
         size: patch size k (odd), or fitted scales with `.at(t)`; may be left out where every call
             gives its own, and for `ideal`.
         schedule: the noise schedule; the paper's by default.
-        engine: "native" (compiled, on the CPU), "torch" (any device), or "auto", the faster one.
+        engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
+            or "auto", the fastest that works here.
         chunk: training images held at a time, chosen to bound memory when None; never changes the
             answer.
         tolerance: a standard error of x0_hat in pixel units. Images are then visited in random

@@ -1,19 +1,32 @@
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import random_images
 
 from els.errors import InputError
-from els.machines import engine_native, engines, make_machine
+from els.machines import engine_native, engine_triton, engines, make_machine
+
+
+@pytest.fixture(autouse=True)
+def _found_anew() -> None:
+    """What is available is looked up in every test, and again after it."""
+    for cached in (engines._missing, engines._warn_once):
+        cached.cache_clear()
+    yield
+    for cached in (engines._missing, engines._warn_once):
+        cached.cache_clear()
 
 
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_native, "available", lambda: "no C++ compiler")
-    engines._native_missing.cache_clear()
-    yield
-    engines._native_missing.cache_clear()
+
+
+def queries(device: str, dtype: torch.dtype = torch.float32, channels: int = 3) -> SimpleNamespace:
+    """What the choice asks about queries, on a device that need not be here."""
+    return SimpleNamespace(device=torch.device(device), dtype=dtype, shape=(2, channels, 8, 8))
 
 
 def test_without_a_compiler_the_torch_engine_takes_over_with_one_warning(no_compiler: None) -> None:
@@ -37,3 +50,46 @@ def test_what_the_native_engine_cannot_do_goes_to_torch() -> None:
         assert make_machine("local", images, size=3)(x, t).dtype == dtype
         with pytest.raises(InputError, match="native engine cannot be used: the"):
             make_machine("local", images, size=3, engine="native")(x, t)
+
+
+def test_queries_on_a_gpu_go_to_triton_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_triton, "available", lambda: None)
+    assert engines._choose(queries("cuda"), "auto") == "triton"
+    assert engines._choose(queries("cuda", torch.float64), "auto") == "torch"
+    assert engines._choose(queries("cuda", channels=5), "auto") == "torch"
+    assert engines._choose(queries("mps"), "auto") == "torch"
+    with pytest.raises(InputError, match=r"native engine.*on cuda; .*here: triton, torch$"):
+        engines._choose(queries("cuda"), "native")
+
+
+def test_without_triton_the_torch_engine_takes_over_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_triton, "available", lambda: "Triton is not installed")
+    with pytest.warns(UserWarning, match="Triton is not installed; the slower torch engine"):
+        assert engines._choose(queries("cuda"), "auto") == "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert engines._choose(queries("cuda"), "auto") == "torch"
+        with pytest.raises(InputError, match=r"triton engine.*not installed; .*here: torch$"):
+            engines._choose(queries("cuda"), "triton")
+
+
+def test_an_engine_that_is_not_available_names_those_that_are(no_compiler: None) -> None:
+    with pytest.raises(InputError, match=r"no C\+\+ compiler; .*available here: torch$"):
+        engines._choose(queries("cpu"), "native")
+    with pytest.raises(InputError, match="triton engine cannot be used: the queries are on cpu"):
+        engines._choose(queries("cpu"), "triton")
+
+
+def test_triton_takes_queries_on_the_cpu_only_when_it_is_asked_to_interpret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_native, "available", lambda: None)
+    monkeypatch.setattr(engine_triton, "available", lambda: None)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert engines._choose(queries("cpu"), "triton") == "triton"
+    assert engines._choose(queries("cpu"), "auto") == "native"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(InputError, match=r"on cpu; .*available here: native, torch$"):
+        engines._choose(queries("cpu"), "triton")
