@@ -17,7 +17,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,7 +37,8 @@ _PROGRAMS = 1024
 _TERMS = 4096
 # Images of a part, where there are enough of them: they are to stay in the first-level cache.
 _IMAGES = 16
-# Numbers in the parts of a launch, about: 64 MiB. Queries are split so as to leave 64 parts each.
+# Numbers in the parts of a launch, 64 MiB, or up to four times as many. Queries are split so that
+# each can have this many parts.
 _BUDGET = 1 << 24
 _LEAST_PARTS = 64
 _IMAGE_BYTES = 1 << 26
@@ -83,6 +84,7 @@ def patch_posteriors(
     *,
     kind: str,
     sizes: Sequence[int],
+    details: bool = False,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
@@ -95,6 +97,7 @@ def patch_posteriors(
         alpha, sigma: the schedule at each query's time (b,), sigma > 0.
         kind: one of `els.machines.places.PATCH_MACHINES`.
         sizes: patch sizes, odd, such as `els.machines.places.check_size` allows.
+        details: also find `Posterior.square` and `Posterior.best`.
 
     Returns:
         A float32 posterior for each size, in the order given, on x's device. Its partition into
@@ -108,15 +111,17 @@ def patch_posteriors(
     grids = {size: _Grid.of(kind, size, x.shape[2], x.shape[3]) for size in sizes}
     alpha, sigma = (value.to(x.device, torch.float64) for value in (alpha, sigma))
     most = max(1, _BUDGET // (_LEAST_PARTS * _numbers(x)))
-    answers = [
-        _stream(x[i : i + most], pixels, alpha[i : i + most], sigma[i : i + most], grids)
+    parts = [
+        _stream(x[i : i + most], pixels, alpha[i : i + most], sigma[i : i + most], grids, details)
         for i in range(0, max(1, len(x)), most)
     ]
-    return [
-        Posterior(*(torch.cat([getattr(answer[size], name) for answer in answers]).float()
-                    for name in ("peak", "mass", "moment")))
-        for size in sizes
-    ]  # fmt: skip
+    return [_in_float32(Posterior.cat([part[size] for part in parts])) for size in sizes]
+
+
+def _in_float32(total: Posterior) -> Posterior:
+    sums = {name: value.float() for name in ("peak", "mass", "moment", "square")
+            if (value := getattr(total, name)) is not None}  # fmt: skip
+    return Posterior(**sums, best=total.best)
 
 
 @dataclass(frozen=True)
@@ -169,63 +174,92 @@ class _Grid:
     def shifts(self) -> int:
         return self.y.shifts * self.x.shifts
 
-    def shares(self, images: int, others: int) -> tuple[int, int]:
-        """Displacements and images of a part, when there are `others` programs for each part."""
-        terms = min(max(1, self.shifts * images * others // _PROGRAMS), _TERMS)
-        shifts = min(self.shifts, max(1, terms // _IMAGES))
+    def shares(self, images: int, *, others: int, most_parts: int) -> tuple[int, int]:
+        """Displacements and images of a part, when there are `others` programs for each part.
+
+        There are at most `most_parts` parts, or four times as many where nothing divides evenly.
+        """
+        pairs = self.shifts * images
+        terms = max(min(pairs * others // _PROGRAMS, _TERMS), math.ceil(pairs / most_parts))
+        shifts = min(self.shifts, max(1, terms // min(images, _IMAGES)))
         return shifts, min(images, max(1, terms // shifts))
 
 
 def _numbers(x: Tensor) -> int:
-    """Numbers in one part of the sums of queries x (b c h w), or of one query if there is none."""
-    b, c, h, w = x.shape
+    """Numbers in what one part says about one of the queries x (b c h w)."""
+    _, c, h, w = x.shape
     return (c + 2) * h * w
 
 
 def _stream(
-    x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, grids: dict[int, _Grid]
+    x: Tensor,
+    pixels: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    grids: dict[int, _Grid],
+    details: bool,
 ) -> dict[int, Posterior]:
     """The posterior at every size, in float64."""
-    totals = {size: Posterior.empty(x, torch.float64) for size in grids}
+    totals = {size: Posterior.empty(x, torch.float64, details=details) for size in grids}
     if not len(x) or not len(pixels):
         return totals
     unit = 1 / (sigma * math.sqrt(2 * _LN2))
-    queries = (x.double() * unit.view(-1, 1, 1, 1)).float().contiguous()
+    queries = (x.detach().double() * unit.view(-1, 1, 1, 1)).float().contiguous()
     steps = (alpha * unit / 127.5).float()
-    parts = _BUDGET // (len(x) * _numbers(x))
+    most_parts = max(1, _BUDGET // (len(x) * _numbers(x)))
     shifts = max(grid.shifts for grid in grids.values())
-    chunk = max(1, min(_IMAGE_BYTES // x[0].numel(), parts * _TERMS // shifts))
-    for images in pixels.split(chunk):
+    chunk = max(1, min(_IMAGE_BYTES // x[0].numel(), most_parts * _TERMS // shifts))
+    for i, images in enumerate(pixels.split(chunk)):
         images = images.to(x.device).contiguous()
         for size, grid in grids.items():
-            totals[size] = totals[size].merge(_launch(queries, images, steps, grid))
+            part = _launch(queries, images, steps, grid, most_parts, details)
+            totals[size] = totals[size].merge(part.shifted(i * chunk))
     return totals
 
 
-def _launch(queries: Tensor, images: Tensor, steps: Tensor, grid: _Grid) -> Posterior:
+def _launch(
+    queries: Tensor, images: Tensor, steps: Tensor, grid: _Grid, most_parts: int, details: bool
+) -> Posterior:
     """The posterior over a chunk of images at one size, in float64."""
     from els.machines.kernel_triton import patch_sums  # there may be no Triton to import
 
     b, c, h, w = queries.shape
     tiles = math.ceil(h / grid.y.tile) * math.ceil(w / grid.x.tile)
-    shifts_per_part, images_per_part = grid.shares(len(images), others=b * tiles)
+    shifts_per_part, images_per_part = grid.shares(
+        len(images), others=b * tiles, most_parts=most_parts
+    )
     parts = math.ceil(grid.shifts / shifts_per_part) * math.ceil(len(images) / images_per_part)
-    partials = queries.new_empty(parts, b, c + 2, h, w)
+    partials = queries.new_empty(parts, b, c + 2 + details, h, w)
+    best = partials.new_empty((parts, b, 1, h, w) if details else 1, dtype=torch.int32)
     with torch.cuda.device_of(queries):
         patch_sums[parts * tiles, b](
-            queries, images, steps, partials,
+            queries, images, steps, partials, best,
             len(images), images_per_part, shifts_per_part,
             grid.y.shifts, grid.x.shifts, grid.y.first, grid.x.first, grid.size // 2,
             CHANNELS=c, HEIGHT=h, WIDTH=w, WRAPS=grid.wraps,
             ROWS=grid.y.tile, COLUMNS=grid.x.tile, NEAR_Y=grid.y.near, NEAR_X=grid.x.near,
-            SUMS=1 << c.bit_length(), num_warps=grid.y.tile * grid.x.tile // _PLACES_PER_WARP,
+            DETAILS=details, SUMS=1 << c.bit_length(),
+            num_warps=grid.y.tile * grid.x.tile // _PLACES_PER_WARP,
         )  # fmt: skip
-    return _merged(partials)
+    return _merged(partials, best if details else None, channels=c)
 
 
-def _merged(partials: Tensor) -> Posterior:
-    """What the parts of a launch (p b c + 2 h w) say together."""
-    sums, least = partials[:, :, :-1], partials[:, :, -1:]
-    nearest = least.amin(dim=0)
-    sums = (sums * torch.exp2(nearest - least)).sum(dim=0, dtype=torch.float64)
-    return Posterior(peak=-_LN2 * nearest.double(), mass=sums[:, -1:], moment=sums[:, :-1] / 127.5)
+def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterior:
+    """What the parts of a launch say together: see `partials` and `best` in the kernel."""
+    moment, mass, least, square = partials.split([channels, 1, 1, int(best is not None)], dim=2)
+    nearest, part = least.min(dim=0, keepdim=True)
+    share = torch.exp2(nearest - least)
+    total = Posterior(
+        peak=-_LN2 * nearest[0].double(),
+        mass=(mass * share).sum(dim=0, dtype=torch.float64),
+        moment=(moment * share).sum(dim=0, dtype=torch.float64) / 127.5,
+    )
+    if best is None:
+        return total
+    h, w = best.shape[-2:]
+    place = best.gather(0, part)[0].long()
+    return replace(
+        total,
+        square=(square * share**2).sum(dim=0, dtype=torch.float64),
+        best=torch.cat([place // (h * w), place // w % h, place % w], dim=1),
+    )

@@ -54,9 +54,9 @@ def patch_posteriors(
     Raises:
         InputError: when the engine asked for cannot do this here.
     """
-    name = _choose(x, engine, details)
-    if name == "native":
-        return engine_native.patch_posteriors(
+    name = _choose(x, engine)
+    if name in _COMPILED:
+        return _COMPILED[name].patch_posteriors(
             x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
         )
     if name == "triton":
@@ -69,17 +69,17 @@ def patch_posteriors(
     ]
 
 
-def _choose(x: Tensor, engine: EngineName, details: bool = False) -> str:
+def _choose(x: Tensor, engine: EngineName) -> str:
     """The name of the engine for queries x."""
     if engine == "auto":
         name = _BY_DEVICE.get(x.device.type, "torch")
-        if reason := _refusal(x, name, details):
+        if reason := _refusal(x, name):
             if reason == _missing(name):
                 _warn_once(reason)
             return "torch"
         return name
-    if reason := _refusal(x, engine, details):
-        able = [name for name in (*_COMPILED, "torch") if not _refusal(x, name, details)]
+    if reason := _refusal(x, engine):
+        able = [name for name in (*_COMPILED, "torch") if not _refusal(x, name)]
         raise InputError(
             f"the {engine} engine cannot be used: {reason}; for these images ask for "
             f"engine='auto' or one of those available here: {', '.join(able)}"
@@ -87,7 +87,7 @@ def _choose(x: Tensor, engine: EngineName, details: bool = False) -> str:
     return engine
 
 
-def _refusal(x: Tensor, name: str, details: bool) -> str | None:
+def _refusal(x: Tensor, name: str) -> str | None:
     """Why the engine of that name cannot take queries x; None when it can."""
     if name == "torch":
         return None
@@ -96,8 +96,6 @@ def _refusal(x: Tensor, name: str, details: bool) -> str | None:
         return f"the queries are on {x.device}"
     if x.dtype != torch.float32:
         return f"the queries are {x.dtype}, and it computes in float32"
-    if details and name == "triton":
-        return "it gives no effective sample size and no best match"
     if x.shape[1] > _COMPILED[name].MOST_CHANNELS:
         return f"the images have {x.shape[1]} channels"
     return _missing(name)

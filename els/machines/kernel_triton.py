@@ -39,12 +39,19 @@ def _band(u, cell, radius, LENGTH: tl.constexpr, WRAPS: tl.constexpr):
     return ((apart <= radius) & (cell < LENGTH)).to(tl.float32)
 
 
-@triton.jit
+# One compilation for all sizes and sets: these are not worth one for each kind of number.
+_PLAIN = ("images", "images_per_part", "shifts_per_part", "shifts_y", "shifts_x", "first_shift_y",
+          "first_shift_x", "radius")  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_PLAIN)
 def patch_sums(
     queries,  # float32 (b c h w), scaled so that box sums are -log2 weights
     pixels,  # uint8 (n c h w)
     steps,  # float32 (b,): what one grey level is on that scale
-    partials,  # float32 (parts b c + 2 h w), written: moments in levels, mass, least -log2 weight
+    partials,  # float32 (parts b numbers h w), written: moments in levels, mass, least -log2
+    # weight and, with details, the sum of squared weights
+    best,  # int32 (parts b h w), written with details: image and place of the least, as one number
     images,  # n
     images_per_part,
     shifts_per_part,
@@ -61,6 +68,7 @@ def patch_sums(
     COLUMNS: tl.constexpr,
     NEAR_Y: tl.constexpr,  # tiles that windows of a tile may reach into, along y
     NEAR_X: tl.constexpr,
+    DETAILS: tl.constexpr,
     SUMS: tl.constexpr,  # a power of two above CHANNELS
 ):
     """One part of the images and displacements, seen by one tile of one query."""
@@ -79,6 +87,9 @@ def patch_sums(
     step = tl.load(steps + query)
     least = tl.full((ROWS, COLUMNS), NOTHING, tl.float32)
     sums = tl.zeros((SUMS, ROWS, COLUMNS), tl.float32)
+    if DETAILS:
+        square = tl.zeros((ROWS, COLUMNS), tl.float32)
+        nearest = tl.zeros((ROWS, COLUMNS), tl.int32)
 
     # Displacements change fastest from part to part: those that run together share images.
     blocks = tl.cdiv(shifts_y * shifts_x, shifts_per_part)
@@ -91,7 +102,7 @@ def patch_sums(
             & _allowed(ux, sx, radius, WIDTH, WRAPS)[None, :]
         )
         centre_y, centre_x = (uy + sy + HEIGHT) % HEIGHT, (ux + sx + WIDTH) % WIDTH
-        centres = (centre_y[:, None] * WIDTH + centre_x[None, :])[None] + channel * PLANE
+        centre = centre_y[:, None] * WIDTH + centre_x[None, :]
 
         for image in range(first_image, min(first_image + images_per_part, images)):
             y = pixels + image * CHANNELS * PLANE
@@ -118,17 +129,24 @@ def patch_sums(
                 box = tl.dot(band_y, along_x, box, input_precision="ieee")
 
             # The constant 1 stands as one channel more: its moment is the mass.
-            level = tl.load(y + centres, mask=channel < CHANNELS, other=0).to(tl.float32) - MIDDLE
-            values = tl.where(channel < CHANNELS, level, 1.0)
+            bytes = tl.load(y + channel * PLANE + centre[None], mask=channel < CHANNELS, other=0)
+            values = tl.where(channel < CHANNELS, bytes.to(tl.float32) - MIDDLE, 1.0)
             rise = least - tl.where(allowed, box, float("inf"))
             weight = tl.exp2(-tl.abs(rise))
             nearer = rise > 0
             old_share, new_share = tl.where(nearer, weight, 1.0), tl.where(nearer, 1.0, weight)
             sums = sums * old_share[None] + new_share[None] * values
             least = tl.where(nearer, box, least)
+            if DETAILS:
+                square = square * old_share * old_share + new_share * new_share
+                nearest = tl.where(nearer, image * PLANE + centre, nearest)
 
-    out = partials + (part * tl.num_programs(1) + query) * (CHANNELS + 2) * PLANE
+    slot = part * tl.num_programs(1) + query
+    out = partials + slot * (CHANNELS + 2 + DETAILS) * PLANE
     place = uy[:, None] * WIDTH + ux[None, :]
     inside = (uy < HEIGHT)[:, None] & (ux < WIDTH)[None, :]
     tl.store(out + channel * PLANE + place[None], sums, mask=inside[None] & (channel <= CHANNELS))
     tl.store(out + (CHANNELS + 1) * PLANE + place, least, mask=inside)
+    if DETAILS:
+        tl.store(out + (CHANNELS + 2) * PLANE + place, square, mask=inside)
+        tl.store(best + slot * PLANE + place, nearest, mask=inside)

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from els.machines import engine_triton
 from els.machines.engine_torch import patch_posterior
+from els.machines.places import PATCH_MACHINES, axis_groups
 
 CASES = Path(__file__).with_name("triton_cases.py")
 
@@ -40,8 +41,6 @@ def test_the_cases_hold(interpret):
 
 # Prints the PTX. The interpreter takes more than the compiler does, which needs no GPU to compile.
 COMPILE = """
-import sys
-
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -49,24 +48,47 @@ from triton.compiler import ASTSource
 from els.machines.kernel_triton import patch_sums
 
 fixed = {"CHANNELS": 3, "HEIGHT": 40, "WIDTH": 32, "ROWS": 32, "COLUMNS": 32, "NEAR_Y": 2,
-         "NEAR_X": 1, "SUMS": 4, "WRAPS": sys.argv[1] == "wraps"}
-pointers = {"queries": "*fp32", "pixels": "*u8", "steps": "*fp32", "partials": "*fp32"}
+         "NEAR_X": 1, "SUMS": 4}
+pointers = {"queries": "*fp32", "pixels": "*u8", "steps": "*fp32", "partials": "*fp32",
+            "best": "*i32"}
 names = patch_sums.arg_names
-source = ASTSource(
-    patch_sums,
-    signature={name: "constexpr" if name in fixed else pointers.get(name, "i32") for name in names},
-    constexprs={(names.index(name),): value for name, value in fixed.items()},
-)
-print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
+for fixed["WRAPS"] in (True, False):
+    fixed["DETAILS"] = fixed["WRAPS"]
+    source = ASTSource(
+        patch_sums,
+        signature={name: "constexpr" if name in fixed else pointers.get(name, "i32")
+                   for name in names},
+        constexprs={(names.index(name),): value for name, value in fixed.items()},
+    )
+    print(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
 """
 
 
-@pytest.mark.parametrize("borders", ["wraps", "clips"])
-def test_the_kernel_compiles_for_an_h100_without_tf32(borders):
-    result = run("-c", COMPILE, borders, interpret=False)
+def test_the_kernel_compiles_for_an_h100_without_tf32():
+    result = run("-c", COMPILE, interpret=False)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count(".visible .entry patch_sums") == 2
     assert "fma.rn.f32" in result.stdout
     assert "tf32" not in result.stdout
+
+
+@pytest.mark.parametrize("kind", PATCH_MACHINES)
+@pytest.mark.parametrize("length", [1, 7, 16, 31, 32, 33, 64, 65, 97])
+def test_displacements_and_tiles_reach_all_that_is_needed_once(kind, length):
+    for size in range(1, length + 1 if kind == "equivariant" else 2 * length, 2):
+        axis = engine_triton._Axis.of(kind, size, length)
+        shifts = {s % length for s in range(axis.first, axis.first + axis.shifts)}
+        assert len(shifts) == axis.shifts
+        for group in axis_groups(kind, length, size):
+            away = group.training[:, None] - group.query[:, :, None]
+            assert set(away.remainder(length).unique().tolist()) <= shifts
+
+        cells = torch.arange(length)[:, None] + torch.arange(size) - size // 2
+        inside = (cells >= 0) & (cells < length) | (kind == "equivariant")
+        tiles = -(-length // axis.tile)
+        steps = cells % length // axis.tile - torch.arange(length)[:, None] // axis.tile
+        assert axis.near <= tiles
+        assert ((steps + axis.near // 2) % tiles)[inside].max() < axis.near
 
 
 def test_without_triton_or_a_gpu_there_is_a_reason(monkeypatch):

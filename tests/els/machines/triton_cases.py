@@ -57,12 +57,14 @@ def sizes_for(kind: str, h: int, w: int) -> list[int]:
     return list(range(1, largest + 1, 2))
 
 
-def check(x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, kind: str, sizes: list[int]):
-    """Hold the means, scores and normalisers at every size to the torch engine in float64."""
-    got_all = patch_posteriors(x.to(DEVICE), pixels, alpha, sigma, kind=kind, sizes=sizes)
+def check(x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, kind: str, sizes: list[int],
+          details: bool = False):  # fmt: skip
+    """Hold the answers at every size to the torch engine in float64."""
+    ask = {"kind": kind, "details": details}
+    got_all = patch_posteriors(x.to(DEVICE), pixels, alpha, sigma, sizes=sizes, **ask)
     to_score = (alpha / sigma**2).view(-1, 1, 1, 1)
     for size, got in zip(sizes, got_all, strict=True):
-        want = patch_posterior(x.double(), pixels, alpha, sigma, kind=kind, size=size)
+        want = patch_posterior(x.double(), pixels, alpha, sigma, size=size, **ask)
         assert got.mean.dtype == torch.float32
         assert got.mean.device.type == DEVICE
         score = to_score * want.mean - x.double() / sigma.view(-1, 1, 1, 1) ** 2
@@ -71,6 +73,11 @@ def check(x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, kind: str,
         assert relative.max() < 5e-5, f"k = {size}"
         torch.testing.assert_close(got.log_normaliser.cpu().double(), want.log_normaliser,
                                    rtol=1e-6, atol=2e-4)  # fmt: skip
+        assert (got.square is None, got.best is None) == (not details, not details)
+        if details:
+            torch.testing.assert_close(got.effective_size.cpu().double(), want.effective_size,
+                                       rtol=1e-3, atol=0)  # fmt: skip
+            assert torch.equal(got.best.cpu(), want.best)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -90,6 +97,19 @@ def test_images_larger_than_a_tile(kind, shape, monkeypatch):
         shape = (2, 1, 9 * shape[2], 9 * shape[3])
     sizes = [size for size in sizes_for(kind, *shape[2:]) if size in (3, 7, 17)]
     check(*random_case(shape, [0.3]), kind=kind, sizes=sizes)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("local", [3, 35]), ("boundary", [39])])
+def test_tiles_of_their_real_size(kind, sizes):
+    """With few displacements, so that the interpreter can do it."""
+    check(*random_case((3, 3, 40, 20), [0.3]), kind=kind, sizes=sizes)
+
+
+@pytest.mark.parametrize("kind", PATCH_MACHINES)
+def test_details_equal_the_torch_engine_in_float64(kind, monkeypatch):
+    """Also over several parts and chunks of images, whose indices start anew."""
+    monkeypatch.setattr(engine_triton, "_IMAGE_BYTES", 2 * 2 * 4 * 3)
+    check(*random_case((5, 2, 4, 3), [0.3]), kind=kind, sizes=[3], details=True)
 
 
 @pytest.mark.parametrize("kind", PATCH_MACHINES)
@@ -117,7 +137,7 @@ def test_weights_that_all_underflow_are_not_lost():
 def test_chunks_parts_and_batches_agree(monkeypatch):
     x, pixels, alpha, sigma = random_case((5, 1, 3, 4), [0.1, 0.4, 0.9])
     want = patch_posteriors(x.to(DEVICE), pixels, alpha, sigma, kind="boundary", sizes=[3])[0]
-    for name, value in (("_TERMS", 3), ("_IMAGE_BYTES", 3 * 12), ("_BUDGET", 1)):
+    for name, value in (("_TERMS", 3), ("_IMAGE_BYTES", 3 * 12), ("_BUDGET", 1)):  # cumulatively
         monkeypatch.setattr(engine_triton, name, value)
         (got,) = patch_posteriors(x.to(DEVICE), pixels, alpha, sigma, kind="boundary", sizes=[3])
         torch.testing.assert_close(got.mean, want.mean, rtol=1e-5, atol=1e-6)
