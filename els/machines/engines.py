@@ -59,8 +59,6 @@ def patch_posteriors(
         return _COMPILED[name].patch_posteriors(
             x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
         )
-    if name == "triton":
-        return engine_triton.patch_posteriors(x, pixels, alpha, sigma, kind=kind, sizes=sizes)
     return [
         engine_torch.patch_posterior(
             x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk, details=details
