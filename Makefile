@@ -1,15 +1,19 @@
 # make demo   install, train on the embedded digits, analyse, print the agreement table
+# make bench  measure the machines, side by side in one run
 # make test   install, lint, run every test
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo bench test lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python train.py fit --config configs/digits_resnet.yaml --run.overwrite true
 	$(BIN)/python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
+
+bench: $(INSTALLED)
+	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
 
 test: lint
 	$(BIN)/python -m pytest

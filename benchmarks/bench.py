@@ -236,9 +236,9 @@ def _rate(call: Callable[[], float]) -> float:
 @contextmanager
 def _library() -> Iterator[ctypes.CDLL]:
     with tempfile.TemporaryDirectory() as folder:
-        library = engine_native.compile_library(
-            Path(__file__).with_name("ceiling.cpp"), Path(folder)
-        )
+        built = Path(folder) / "ceiling.so"
+        engine_native.compile_library(Path(__file__).with_name("ceiling.cpp"), built)
+        library = ctypes.CDLL(str(built))
         for name, arguments in (
             ("els_multiply_adds", [ctypes.c_int64, ctypes.c_int]),
             ("els_reads", [ctypes.c_int64, ctypes.c_int64, ctypes.c_int]),

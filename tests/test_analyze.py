@@ -144,6 +144,30 @@ def test_a_finished_analysis_is_reused_and_force_repeats_it(
         assert values["pearson_r"]["median"] == pytest.approx(expected, abs=1e-3)
 
 
+def test_two_processes_give_the_numbers_of_one(
+    analysed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "shared"
+    done = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--out", out, "--logger", "none",
+               "--devices", "2")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Agreement over 5 seeds") == 2  # once for each count of steps
+    one, two = Results.load(analysed), Results.load(out / "analysis")
+    assert one.scales["boundary"].sizes == two.scales["boundary"].sizes
+    for kind, samples in one.machines.items():
+        torch.testing.assert_close(two.machines[kind], samples, atol=1e-3, rtol=0)
+
+
+def test_a_tolerance_is_reported_and_stays_close(
+    analysed: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = ["--checkpoint", str(checkpoint), *QUICK, "--logger", "none"]
+    results = analyze.main([*base, "--out", str(tmp_path), "--tolerance", "0.05"])
+    assert "boundary compared with, at t  1.00: " in capsys.readouterr().out
+    exact = Results.load(analysed)
+    assert (results.machines["boundary"] - exact.machines["boundary"]).abs().mean() < 0.1
+
+
 def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "killed"), "--logger", "none"]
     slow = [sys.executable, "analyze.py", "--checkpoint", checkpoint, *out, "--seeds", "60",

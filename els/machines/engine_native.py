@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -28,6 +29,7 @@ from els.machines.posterior import Posterior
 
 MOST_CHANNELS = 4
 
+_LOG = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("native.cpp")
 # Sums keep their order (no -ffast-math); without NaN and -0 a maximum is one instruction.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
@@ -216,7 +218,8 @@ def _build(compiler: list[str], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
             built = Path(folder) / path.name
-            _compile(compiler, built)
+            _LOG.warning("compiling the CPU engine, once for this machine (about 10 s) ...")
+            compile_library(_SOURCE, built, compiler)
             built.replace(path)
     except OSError as error:
         raise NativeUnavailableError(
@@ -225,12 +228,18 @@ def _build(compiler: list[str], path: Path) -> None:
         ) from error
 
 
-def _compile(compiler: list[str], built: Path) -> None:
+def compile_library(source: Path, built: Path, compiler: list[str] | None = None) -> None:
+    """Compile C++ for this machine, with the engine's flags, into the shared library `built`.
+
+    Raises:
+        NativeUnavailableError: when there is no compiler, or it fails.
+    """
+    compiler = compiler or _compiler()
     for target in _TARGETS:
         flags = [*_FLAGS, target] if target else _FLAGS
-        result = subprocess.run([*compiler, *flags, "-o", str(built), str(_SOURCE)],
+        result = subprocess.run([*compiler, *flags, "-o", str(built), str(source)],
                                 capture_output=True, text=True, check=False)  # fmt: skip
         if result.returncode == 0:
             return
     message = (result.stderr.strip() or "no message").splitlines()[0]
-    raise NativeUnavailableError(f"{' '.join(compiler)} does not compile the engine ({message})")
+    raise NativeUnavailableError(f"{' '.join(compiler)} does not compile {source.name} ({message})")
