@@ -53,6 +53,8 @@ from models.checkpoints import load_denoiser
 from models.tracking import LoggerName, say_where, wandb_settings
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120  # a table in a file or a log need not fit a window
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from els.agreement import METRICS
 from els.files import replacing
-from els.report.results import IDEAL, Results
+from els.report.results import Results
 
 
 def agreement_table(summary: dict[str, Any]) -> Table:
@@ -19,10 +20,12 @@ def agreement_table(summary: dict[str, Any]) -> Table:
     steps = summary["steps"]
     table = Table(
         title=f"Agreement over {summary['seeds']} seeds: median [95 % interval]; "
-        f"network {steps['network']} steps, machine {steps['machine']} steps"
+        f"network {steps['network']} steps, machine {steps['machine']} steps",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
     )
     for name in ("machine", *METRICS, "beats ideal"):
-        table.add_column(name, justify="left" if name == "machine" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "machine" else "right")
     for kind, values in summary["machines"].items():
         share = values.get("beats_ideal")
         cells = [interval_text(values[name]) for name in METRICS]
@@ -31,9 +34,9 @@ def agreement_table(summary: dict[str, Any]) -> Table:
 
 
 def interval_text(value: dict[str, Any]) -> str:
-    """A median and its interval, as "0.912 [0.900, 0.920]"."""
+    """A median and its interval, as "0.912 [0.90, 0.92]"."""
     low, high = value["ci95"]
-    return f"{value['median']:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value['median']:.3f} [{low:.2f}, {high:.2f}]"
 
 
 def seed_rows(results: Results) -> list[dict[str, Any]]:
@@ -72,8 +75,3 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def machines_but_ideal(kinds: Iterable[str]) -> list[str]:
-    """The machines that `ideal` is compared with."""
-    return [kind for kind in kinds if kind != IDEAL]
