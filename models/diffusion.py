@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.checkpoints import METADATA_KEY, describe
 from models.datamodule import Batch
 from models.denoiser import NetworkDenoiser
 from models.metrics import LossByNoise
+from models.schedules import WarmupCosine
 
 # Spreads held-out times evenly over (0, 1) however many images there are (Kronecker sequence).
 _GOLDEN = (5**0.5 - 1) / 2
@@ -34,6 +36,8 @@ class Diffusion(pl.LightningModule):
         net: the network; its channels and classes come from the data.
         optimizer: AdamW by default.
         scheduler: stepped after every optimizer step.
+        stratified_t: draw one t of a batch in each of b equal parts of (0, 1], which makes the mean
+            over the batch less noisy; otherwise all of them anywhere.
         channels_last: lay images out with the channels last, which convolutions are faster with.
         seed: seed of the training noise; the noise depends on it, on the step and on the process
             alone, so that a resumed run goes on as if it had never stopped.
@@ -44,6 +48,7 @@ class Diffusion(pl.LightningModule):
         net: Network,
         optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-4, weight_decay=0.0),
         scheduler: LRSchedulerCallable = lambda o: ExponentialLR(o, gamma=0.999965),
+        stratified_t: bool = True,
         channels_last: bool = True,
         seed: int = 0,
     ) -> None:
@@ -51,6 +56,7 @@ class Diffusion(pl.LightningModule):
         self.net = net
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.stratified_t = stratified_t
         self.seed = seed
         self.schedule = CosineSchedule()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -72,6 +78,8 @@ class Diffusion(pl.LightningModule):
         pixels, label, _ = batch
         generator = self._step_generator(batch_idx)
         t = 1 - torch.rand(len(pixels), generator=generator, device=self.device)
+        if self.stratified_t:
+            t = (torch.arange(len(t), device=self.device) + t) / len(t)
         eps = torch.randn(pixels.shape, generator=generator, device=self.device)
         loss = self._losses(pixels, eps, t, label).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(pixels))
@@ -115,7 +123,11 @@ class Diffusion(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer and its schedule, stepped by step."""
         optimizer = self.optimizer(self.net.parameters())
-        schedule = {"scheduler": self.scheduler(optimizer), "interval": "step"}
+        scheduler = self.scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
+            steps = self.trainer.estimated_stepping_batches
+            scheduler.total_steps = int(steps) if steps < math.inf else None
+        schedule = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

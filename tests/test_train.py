@@ -107,7 +107,7 @@ def test_a_second_run_of_the_same_name_is_refused(trained: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    csv = ("--run.logger", "csv")
+    csv = ("--run.logger", "csv", "--model.scheduler.init_args.total_steps", "12")
     fit(tmp_path, *csv, "--run.name", "whole", "--trainer.max_epochs", "4")
     fit(tmp_path, *csv, "--run.name", "parts", "--trainer.max_epochs", "2")
     fit(tmp_path, *csv, "--run.name", "parts", "--trainer.max_epochs", "4", "--ckpt_path", "last")
