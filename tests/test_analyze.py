@@ -168,6 +168,18 @@ def test_a_tolerance_is_reported_and_stays_close(
     assert (results.machines["boundary"] - exact.machines["boundary"]).abs().mean() < 0.1
 
 
+def test_ideal_alone_needs_no_scales(checkpoint: Path, tmp_path: Path) -> None:
+    base = ["--checkpoint", str(checkpoint), *QUICK, "--logger", "none"]
+    results = analyze.main([*base, "--out", str(tmp_path), "--machines", "[ideal]"])
+    assert (results.subject, dict(results.scales)) == ("ideal", {})
+    assert not list((tmp_path / "analysis").glob("scales*"))
+    both = analyze.main([*base, "--out", str(tmp_path), "--machines", "[local,ideal]"])
+    assert list(both.scales) == ["local"]
+    alone = analyze.main([*base, "--out", str(tmp_path), "--machines", "[ideal]"])
+    assert dict(alone.scales) == {}
+    assert dict(Results.load(tmp_path / "analysis").scales) == {}
+
+
 def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "killed"), "--logger", "none"]
     slow = [sys.executable, "analyze.py", "--checkpoint", checkpoint, *out, "--seeds", "60",

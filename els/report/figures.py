@@ -144,12 +144,15 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "by_t": by_t_figure,
     "criterion": criterion_figure,
 }
+_OF_SCALES = ("scales", "criterion")
 
 
 def write_figures(results: Results, folder: Path) -> list[Path]:
     """Draw every figure as PNG; returns the paths."""
     paths = []
     for name, draw in FIGURES.items():
+        if name in _OF_SCALES and not results.scales:
+            continue
         with matplotlib.rc_context(_STYLE):
             figure = draw(results)
             paths.append(folder / f"{name}.png")

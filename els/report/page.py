@@ -12,13 +12,29 @@ from els.files import replacing
 from els.report.results import Results
 from els.report.tables import interval_text
 
+# Of each figure: a heading, and what one sees.
 _TEXT = {
-    "samples": "Noise, network and machines from the same seeds, from the best seed to the worst; "
-    "above each column the subject machine's pearson_r.",
-    "scales": "The patch size at which the machine answers most like the network, at each time.",
-    "agreement": "How the seeds are spread, and whether the machine beats memorisation on each.",
-    "by_t": "Agreement of the estimated clean images along the denoising path.",
-    "criterion": "What the scales were chosen from; the dots are the chosen sizes.",
+    "samples": (
+        "What was drawn",
+        "Noise, network and machines from the same seeds, from the best seed to the worst; above "
+        "each column the first machine's pearson_r.",
+    ),
+    "scales": (
+        "Fitted scale",
+        "The patch size at which the machine answers most like the network, at each time.",
+    ),
+    "agreement": (
+        "Agreement by seed",
+        "How the seeds are spread, and whether the machine beats memorisation on each.",
+    ),
+    "by_t": (
+        "Agreement by time",
+        "Agreement of the estimated clean images along the denoising path.",
+    ),
+    "criterion": (
+        "Calibration",
+        "What the scales were chosen from; the dots are the chosen sizes.",
+    ),
 }
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -53,8 +69,8 @@ def write_page(results: Results, figures: list[Path], path: Path) -> None:
     parts += [_table(block) for block in (summary, *summary["other_steps"])]
     for figure in figures:
         data = base64.b64encode(figure.read_bytes()).decode()
-        text = html.escape(_TEXT[figure.stem])
-        parts.append(f"<h2>{figure.stem}</h2><p>{text}</p>"
+        heading, text = map(html.escape, _TEXT[figure.stem])
+        parts.append(f"<h2>{heading}</h2><p>{text}</p>"
                      f'<img alt="{text}" src="data:image/png;base64,{data}">')  # fmt: skip
     record = html.escape(json.dumps(dict(results.context), indent=1))
     parts.append(

@@ -78,7 +78,12 @@ class Results:
         return {"steps": {"network": network_steps, "machine": len(self.t)}, "machines": machines}
 
     def save(self, folder: Path) -> list[Path]:
-        """Write scales, samples and agreement to a folder; returns the paths."""
+        """Write scales, samples and agreement to a folder; returns the paths.
+
+        agreement.json is taken away first and written last, so that while it is there all the
+        files belong together.
+        """
+        (folder / "agreement.json").unlink(missing_ok=True)
         paths = []
         for i, (kind, scales) in enumerate(self.scales.items()):
             paths.append(folder / ("scales.json" if i == 0 else f"scales_{kind}.json"))
@@ -129,6 +134,6 @@ class Results:
             machines=group("machine"),
             by_t=group("by_t"),
             t=tuple(arrays["t"].tolist()),
-            scales={one.machine: one for one in scales},
+            scales={one.machine: one for one in scales if f"machine/{one.machine}" in arrays},
             context={name: value for name, value in summary.items() if name not in measured},
         )
