@@ -110,7 +110,7 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
         )  # fmt: skip
         self.seconds = seconds
-        self._saved_at = time.monotonic()
+        self._saved_at = -float("inf")  # the first epoch is kept at once
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save when it is time to, or when this was the last epoch."""
