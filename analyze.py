@@ -41,7 +41,7 @@ from els.denoiser import Denoiser
 from els.errors import InputError
 from els.images import to_uint8
 from els.machines import Machine, make_machine
-from els.machines.engines import EngineName
+from els.machines.engines import EngineName, choose_engine
 from els.machines.places import check_size
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
@@ -168,6 +168,9 @@ class Analysis:
             self.network.data.verify(self.images)
         self.fabric = Fabric(accelerator="cpu", devices=1)
         self.work = Work(self.folder / ".work")
+        self.engine = choose_engine(
+            torch.empty(0, *self.images.image_shape, device=self.device), settings.engine
+        )
         self.kinds = tuple(settings.machines or self._default_kinds())
         self.sizes = self._sizes()
 
@@ -528,6 +531,7 @@ def main(args: Sequence[str] | None = None) -> Results:
     analysis = Analysis(settings)
     console.print(f"network  {analysis.network.description}")
     console.print(f"images   {len(analysis.images)} of '{analysis.network.data.name}'")
+    console.print(f"engine   {analysis.engine} on {analysis.device}")
     results = analysis.reusable()
     if results is not None:
         console.print("This analysis was finished before; --force true computes it again.")

@@ -235,6 +235,7 @@ def test_a_conditional_network_is_analysed_with_labels(
         (["--label", "1"], "the network is not class-conditional"),
         (["--checkpoint", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
         (["--device", "warp"], "device 'warp' is not available"),
+        (["--engine", "triton"], "the triton engine cannot be used"),
         (["--machines", "[magic]"], "magic"),
         (["--colour", "1"], "colour"),
         (["--steps", "0"], "steps is 0"),

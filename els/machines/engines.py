@@ -54,7 +54,7 @@ def patch_posteriors(
     Raises:
         InputError: when the engine asked for cannot do this here.
     """
-    name = _choose(x, engine)
+    name = choose_engine(x, engine)
     if name in _COMPILED:
         return _COMPILED[name].patch_posteriors(
             x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
@@ -67,8 +67,12 @@ def patch_posteriors(
     ]
 
 
-def _choose(x: Tensor, engine: EngineName) -> str:
-    """The name of the engine for queries x."""
+def choose_engine(x: Tensor, engine: EngineName) -> str:
+    """The name of the engine that queries x go to.
+
+    Raises:
+        InputError: when the engine asked for cannot take them here.
+    """
     if engine == "auto":
         name = _BY_DEVICE.get(x.device.type, "torch")
         if reason := _refusal(x, name):

@@ -2,6 +2,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -148,6 +149,21 @@ def test_missing_and_damaged_data_say_what_to_do(tmp_path: Path) -> None:
     for options in ({"split": "dev"}, {"channels": 2}, {"limit": 0}, {"size": 2}):
         with pytest.raises(InputError):
             load_images("digits", **options)
+
+
+def test_a_download_that_fails_says_where_the_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision.datasets
+
+    def no_network(*args: object, **options: object) -> None:
+        raise URLError("Temporary failure in name resolution")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", no_network)
+    monkeypatch.setattr(torchvision.datasets, "CelebA", no_network)
+    for name, where in (("mnist", "MNIST/raw"), ("celeba", "celeba")):
+        with pytest.raises(InputError, match=f"failed; put its files under .*{where}.*resolution"):
+            load_images(name, root=tmp_path, download=True)
 
 
 def test_a_truncated_idx_file_is_explained(tmp_path: Path) -> None:

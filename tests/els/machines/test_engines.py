@@ -54,12 +54,12 @@ def test_what_the_native_engine_cannot_do_goes_to_torch() -> None:
 
 def test_queries_on_a_gpu_go_to_triton_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_triton, "available", lambda: None)
-    assert engines._choose(queries("cuda"), "auto") == "triton"
-    assert engines._choose(queries("cuda", torch.float64), "auto") == "torch"
-    assert engines._choose(queries("cuda", channels=5), "auto") == "torch"
-    assert engines._choose(queries("mps"), "auto") == "torch"
+    assert engines.choose_engine(queries("cuda"), "auto") == "triton"
+    assert engines.choose_engine(queries("cuda", torch.float64), "auto") == "torch"
+    assert engines.choose_engine(queries("cuda", channels=5), "auto") == "torch"
+    assert engines.choose_engine(queries("mps"), "auto") == "torch"
     with pytest.raises(InputError, match=r"native engine.*on cuda; .*here: triton, torch$"):
-        engines._choose(queries("cuda"), "native")
+        engines.choose_engine(queries("cuda"), "native")
 
 
 def test_without_triton_the_torch_engine_takes_over_with_one_warning(
@@ -67,19 +67,19 @@ def test_without_triton_the_torch_engine_takes_over_with_one_warning(
 ) -> None:
     monkeypatch.setattr(engine_triton, "available", lambda: "Triton is not installed")
     with pytest.warns(UserWarning, match="Triton is not installed; the slower torch engine"):
-        assert engines._choose(queries("cuda"), "auto") == "torch"
+        assert engines.choose_engine(queries("cuda"), "auto") == "torch"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert engines._choose(queries("cuda"), "auto") == "torch"
+        assert engines.choose_engine(queries("cuda"), "auto") == "torch"
         with pytest.raises(InputError, match=r"triton engine.*not installed; .*here: torch$"):
-            engines._choose(queries("cuda"), "triton")
+            engines.choose_engine(queries("cuda"), "triton")
 
 
 def test_an_engine_that_is_not_available_names_those_that_are(no_compiler: None) -> None:
     with pytest.raises(InputError, match=r"no C\+\+ compiler; .*available here: torch$"):
-        engines._choose(queries("cpu"), "native")
+        engines.choose_engine(queries("cpu"), "native")
     with pytest.raises(InputError, match="triton engine cannot be used: the queries are on cpu"):
-        engines._choose(queries("cpu"), "triton")
+        engines.choose_engine(queries("cpu"), "triton")
 
 
 def test_triton_takes_queries_on_the_cpu_only_when_it_is_asked_to_interpret(
@@ -88,8 +88,8 @@ def test_triton_takes_queries_on_the_cpu_only_when_it_is_asked_to_interpret(
     monkeypatch.setattr(engine_native, "available", lambda: None)
     monkeypatch.setattr(engine_triton, "available", lambda: None)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert engines._choose(queries("cpu"), "triton") == "triton"
-    assert engines._choose(queries("cpu"), "auto") == "native"
+    assert engines.choose_engine(queries("cpu"), "triton") == "triton"
+    assert engines.choose_engine(queries("cpu"), "auto") == "native"
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(InputError, match=r"on cpu; .*available here: native, torch$"):
-        engines._choose(queries("cpu"), "triton")
+        engines.choose_engine(queries("cpu"), "triton")
