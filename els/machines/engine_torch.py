@@ -98,68 +98,6 @@ def image_posterior(
     return _less_query_norm(total, norm, sigma)
 
 
-def pixel_posterior(
-    x: Tensor,
-    pixels: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    *,
-    kind: str,
-    size: int,
-    places: Tensor,
-) -> Posterior:
-    """The posterior of a few pixels of one query: as `patch_posterior`, without the rest.
-
-    Windows of the query are filters that the training images are convolved with.
-
-    Args:
-        x: one query (1 c h w).
-        pixels, alpha, sigma, kind, size: see `patch_posterior`.
-        places: rows and columns of m pixels (m, 2).
-
-    Returns:
-        peak and mass (1 1 m 1) and moment (1 c m 1).
-    """
-    _, c, h, w = x.shape
-    dtype = _working_dtype(x, alpha, sigma, c * size**2)
-    windows = _windows(x.to(dtype), size, wrap=kind == "equivariant")
-    filters = rearrange(windows[:, :, places[:, 0], places[:, 1]], "1 c m i j -> m c i j")
-    allowed = (
-        _allowed(kind, h, size, places[:, 0])[:, :, None]
-        & _allowed(kind, w, size, places[:, 1])[:, None]
-    )
-    ones = torch.ones(1, c, size, size, dtype=dtype, device=x.device)
-    total = Posterior.empty(x.new_zeros(1, c, len(places), 1), dtype)
-    for images in pixels.split(max(1, _BUDGET // (h * w * max(len(places), c)))):
-        y = to_float(images.to(x.device)).to(dtype)
-        with _full_precision():
-            products = F.conv2d(y, filters, padding=size // 2)
-            norms = F.conv2d(y**2, ones, padding=size // 2)
-        logits = (alpha / sigma**2).to(dtype) * (products - alpha.to(dtype) / 2 * norms)
-        logits = rearrange(logits.masked_fill(~allowed, -torch.inf), "n m h w -> m (n h w)")
-        peak = logits.amax(dim=1)
-        weights = (logits - peak[:, None]).exp()
-        moment = weights @ rearrange(y, "n c h w -> (n h w) c")
-        total = total.merge(
-            Posterior(
-                rearrange(peak, "m -> 1 1 m 1"),
-                rearrange(weights.sum(dim=1), "m -> 1 1 m 1"),
-                rearrange(moment, "m c -> 1 c m 1"),
-            )
-        )
-    norm = rearrange((filters**2).sum(dim=(1, 2, 3)), "m -> 1 1 m 1")
-    return _less_query_norm(total, norm, sigma)
-
-
-def _allowed(kind: str, length: int, size: int, places: Tensor) -> Tensor:
-    """Which training places of an axis (m, length) each of m query places may use."""
-    allowed = torch.zeros(length, length, dtype=torch.bool)
-    for group in axis_groups(kind, length, size):
-        for query, training in zip(group.query, group.training, strict=True):
-            allowed[query[:, None], training] = True
-    return allowed[places.cpu()].to(places.device)
-
-
 def _stream(
     x: Tensor,
     pixels: Tensor,

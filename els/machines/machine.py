@@ -13,7 +13,7 @@ from torch import Tensor
 from els.denoiser import coefficients
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.engine_torch import image_posterior, pixel_posterior
+from els.machines.engine_torch import image_posterior
 from els.machines.engines import ENGINES, EngineName, patch_posteriors
 from els.machines.places import PATCH_MACHINES, check_size
 from els.machines.posterior import Posterior
@@ -160,15 +160,8 @@ class Machine:
                 sizes=[size], engine=self.engine, chunk=self.chunk,
             )[0]  # fmt: skip
 
-        def pixel_scan(query: int, places: Tensor, images: Tensor) -> Posterior:
-            one = slice(query, query + 1)
-            return pixel_posterior(
-                x[one], pixels[images], alpha[one], sigma[one], kind=self.kind, size=size,
-                places=places,
-            )  # fmt: skip
-
         return sampled_mean(
-            scan, pixel_scan, queries=len(x), images=len(pixels), shape=tuple(x.shape[1:]),
+            scan, queries=len(x), images=len(pixels), shape=tuple(x.shape[1:]),
             tolerance=self.tolerance, device=x.device,
         )  # fmt: skip
 

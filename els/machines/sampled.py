@@ -2,7 +2,7 @@
 
 The mean is a ratio of sums over images, and images are what is sampled: in random order, in blocks,
 without replacement. The delta method gives the variance of the ratio from how the blocks differ.
-Where few blocks carry the weight it cannot be trusted; those pixels are scanned to the end.
+Where few blocks carry a pixel's weight it cannot be trusted; such a query is scanned to the end.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from torch import Tensor
 
 from els.machines.posterior import Posterior
 
-# Images in a block: few enough for many blocks, enough for the engine to be worth calling.
-BLOCK = 16
-# The delta method needs the weight spread over this many blocks, and as many times this to begin.
+# Blocks that the images are cut into: many for the statistics, few for the calls of the engine.
+_BLOCKS = 400
+_LEAST_BLOCK = 16
+# The delta method needs the weight spread over this many blocks.
 _LEAST_EFFECTIVE = 20.0
-# A query stops while at most this share of its pixels is left to be scanned to the end.
-_MOST_HARD = 0.03
 
 # (queries (m,), images (k,)) -> the posterior of those queries over those images.
 Scan = Callable[[Tensor, Tensor], Posterior]
-# (query, places (m, 2), images (k,)) -> the posterior of some pixels, as (1 . m 1).
-PixelScan = Callable[[int, Tensor, Tensor], Posterior]
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,6 @@ class _Sums:
 
 def sampled_mean(
     scan: Scan,
-    pixel_scan: PixelScan,
     *,
     queries: int,
     images: int,
@@ -110,7 +106,6 @@ def sampled_mean(
 
     Args:
         scan: the posterior of some queries over some images.
-        pixel_scan: the posterior of some pixels of one query over some images.
         queries: number of queries b.
         images: number of images n.
         shape: (c, h, w) of a query.
@@ -123,53 +118,24 @@ def sampled_mean(
     blocks = torch.zeros(queries, dtype=torch.float64, device=sums.d.device)
     seen = torch.zeros_like(blocks)
     active = torch.arange(queries, device=sums.d.device)
-    next_check = _LEAST_EFFECTIVE * 2
-    for i, block in enumerate(order.split(BLOCK), start=1):
+    next_check = _LEAST_EFFECTIVE
+    size = max(_LEAST_BLOCK, images // _BLOCKS)
+    for i, block in enumerate(order.split(size), start=1):
         sums.add(scan(active, block), active)
         blocks[active] += 1
         seen[active] += len(block) / images
-        if i >= next_check and i * BLOCK < images:
+        if i >= next_check and i * size < images:
             next_check = i * 1.15  # checks are not free, and a later one finds little new
             error, effective = sums.standard_error(blocks, seen), sums.effective_blocks()
             active = active[~_good_enough(error, effective, tolerance)[active]]
             if not len(active):
                 break
-    error = sums.standard_error(blocks, seen).clamp(min=0)
+    error = sums.standard_error(blocks, seen)
     error[seen > 1 - 1e-9] = 0
-    mean = sums.mean()
-    _finish_hard_pixels(mean, error, sums, pixel_scan, order, blocks, seen)
-    return Estimate(mean=mean, standard_error=error, seen=seen.clamp(max=1))
+    return Estimate(mean=sums.mean(), standard_error=error, seen=seen.clamp(max=1))
 
 
 def _good_enough(error: Tensor, effective: Tensor, tolerance: float) -> Tensor:
-    """Which queries (b,) may stop: most pixels can be judged, and are known well on average."""
-    judged = effective >= _LEAST_EFFECTIVE
-    known = (error.square() * judged).sum(dim=(1, 2, 3)) / (
-        judged.expand_as(error).sum(dim=(1, 2, 3)).clamp(min=1)
-    )
-    hard = (~judged).double().mean(dim=(1, 2, 3))
-    return (known.sqrt() <= tolerance) & (hard <= _MOST_HARD)
-
-
-def _finish_hard_pixels(
-    mean: Tensor,
-    error: Tensor,
-    sums: _Sums,
-    pixel_scan: PixelScan,
-    order: Tensor,
-    blocks: Tensor,
-    seen: Tensor,
-) -> None:
-    """Scan the pixels that cannot be judged to the end, in place."""
-    hard = (sums.effective_blocks() < _LEAST_EFFECTIVE) & (seen < 1 - 1e-9).view(-1, 1, 1, 1)
-    for query in hard.flatten(1).any(dim=1).nonzero().flatten().tolist():
-        places = hard[query, 0].nonzero()
-        y, x = places.unbind(dim=1)
-        rest = pixel_scan(query, places, order[int(blocks[query]) * BLOCK :])
-        before = Posterior(
-            peak=sums.peak[query, :, y, x][None, ..., None],
-            mass=sums.d[query, :, y, x][None, ..., None],
-            moment=sums.n[query, :, y, x][None, ..., None],
-        )
-        mean[query, :, y, x] = before.merge(rest).mean[0, ..., 0]
-        error[query, :, y, x] = 0
+    """Which queries (b,) may stop: every pixel can be judged, and on average is known well."""
+    judged = (effective >= _LEAST_EFFECTIVE).flatten(1).all(dim=1)
+    return judged & (error.square().mean(dim=(1, 2, 3)).sqrt() <= tolerance)

@@ -5,12 +5,10 @@ import math
 import pytest
 import torch
 from conftest import random_images
-from oracle import posterior_mean
 
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
-from els.machines.engine_torch import pixel_posterior
 from els.machines.places import PATCH_MACHINES
 from els.schedule import CosineSchedule
 
@@ -82,21 +80,6 @@ def test_a_hard_choice_is_scanned_to_the_end(digits: ImageSet) -> None:
     exact = make_machine("local", digits, size=9)(x, at)
     torch.testing.assert_close(estimate.mean, exact, atol=1e-4, rtol=0)
     assert not estimate.standard_error.any()
-
-
-@pytest.mark.parametrize("kind", PATCH_MACHINES)
-def test_single_pixels_equal_the_oracle(kind: str) -> None:
-    images = random_images(5, 2, 7, 8)
-    x, at = queries(images, 1, 0.4)
-    alpha, sigma = SCHEDULE.alpha(at), SCHEDULE.sigma(at)
-    truth = posterior_mean(
-        x[0].double().numpy(), to_float(images.pixels).double().numpy(), float(alpha[0]),
-        float(sigma[0]), kind, 5,
-    )  # fmt: skip
-    places = torch.tensor([[0, 0], [3, 3], [6, 2], [2, 7]])
-    got = pixel_posterior(x, images.pixels, alpha, sigma, kind=kind, size=5, places=places)
-    expected = torch.from_numpy(truth)[:, places[:, 0], places[:, 1]]
-    torch.testing.assert_close(got.mean[0, ..., 0].double(), expected, atol=1e-5, rtol=0)
 
 
 def test_batches_and_labels_do_not_change_an_estimate() -> None:
