@@ -141,17 +141,13 @@ class TrainCLI(LightningCLI):
 
     @rank_zero_only
     def _introduce(self) -> None:
-        net, data = self.model.net, self.datamodule
-        millions = sum(p.numel() for p in net.parameters()) / 1e6
+        data = self.datamodule
         c, h, w = data.images.image_shape
         console.print(
             f"data     {data.source.name}: {len(data.images)} images, {c} x {h} x {w}"
             + ("" if data.num_classes is None else f", {data.num_classes} classes")
         )
-        console.print(
-            f"network  {type(net).__name__}, {net.padding} padding, {millions:.2f} M "
-            f"parameters, receptive field {net.receptive_field}"
-        )
+        console.print(f"network  {self.model.net.description}")
         console.print(
             f"device   {self.trainer.strategy.root_device}, "
             f"{self.trainer.world_size} process(es), {self.trainer.precision}"

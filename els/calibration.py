@@ -18,7 +18,7 @@ from els.denoiser import Denoiser, eps_from_x0
 from els.errors import InputError
 from els.files import write_json
 from els.machines import Machine
-from els.sampling import ddim_steps
+from els.sampling import batches, ddim_steps
 from els.schedule import CosineSchedule
 
 Criterion = Literal["cosine", "l2"]
@@ -126,13 +126,12 @@ def fit_scales(
             f"{len(candidates)} sizes"
         )
     schedule = schedule or CosineSchedule()
-    labels = [None] * len(noise.split(batch)) if label is None else label.split(batch)
     tables = [
         criterion_table(
             network, machine, x, candidates=candidates, steps=steps, label=some_labels,
             criterion=criterion, schedule=schedule, on_step=on_step,
         )
-        for x, some_labels in zip(noise.split(batch), labels, strict=True)
+        for x, some_labels in batches(noise, label, batch)
     ]  # fmt: skip
     return choose_scales(
         torch.cat(tables, dim=-1), machine=machine.kind, criterion=criterion, seeds=seeds,

@@ -111,9 +111,8 @@ def ddim_paths(
         on_step: called with the number of images after each step, for a progress bar.
         steps, label, schedule: see `ddim_steps`.
     """
-    labels = [None] * len(noise.split(batch)) if label is None else label.split(batch)
     samples, x0_hats = [], []
-    for x, some_labels in zip(noise.split(batch), labels, strict=True):
+    for x, some_labels in batches(noise, label, batch):
         path = []
         for step in ddim_steps(denoiser, x, steps=steps, label=some_labels, schedule=schedule):
             path.append(step)
@@ -121,6 +120,15 @@ def ddim_paths(
         samples.append(path[-1].x_next)
         x0_hats.append(torch.stack([step.x0_hat for step in path]))
     return Paths(samples=torch.cat(samples), x0_hats=torch.cat(x0_hats, dim=1))
+
+
+def batches(
+    noise: Tensor, label: Tensor | None, size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Noise (n c h w) with its labels (n,) or None, at most `size` seeds at a time."""
+    for start in range(0, len(noise), size):
+        part = slice(start, start + size)
+        yield noise[part], None if label is None else label[part]
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -40,6 +40,16 @@ class Network(nn.Module):
         raise NotImplementedError
 
     @property
+    def description(self) -> str:
+        """One line for people: the network's kind, padding and size."""
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
+        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
+        return (
+            f"{type(self).__name__}, {self.padding} padding, {labels}, "
+            f"{millions:.2f} M parameters, receptive field {self.receptive_field}"
+        )
+
+    @property
     def receptive_field(self) -> int:
         """Width in pixels of the largest window that an output pixel can depend on."""
         raise NotImplementedError

@@ -48,12 +48,7 @@ class NetworkDenoiser:
     @property
     def description(self) -> str:
         """One line for people: the network's kind, padding and size."""
-        millions = sum(p.numel() for p in self.net.parameters()) / 1e6
-        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
-        return (
-            f"{type(self.net).__name__}, {self.padding} padding, {labels}, "
-            f"{millions:.2f} M parameters, receptive field {self.net.receptive_field}"
-        )
+        return self.net.description
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """x0_hat (b c h w); see `els.denoiser.Denoiser`.
