@@ -54,7 +54,8 @@ class _Job(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in
-          ("x", "pixels", "alpha", "sigma", "radii", "peak", "mass", "moment", "square", "best")),
+          ("x", "pixels", "alpha", "sigma", "radii", "wanted", "peak", "mass", "moment", "square",
+           "best")),
         *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
           ("channels", "height", "width", "sizes", "kind", "threads")),
@@ -80,6 +81,7 @@ def patch_posteriors(
     sizes: Sequence[int],
     threads: int | None = None,
     details: bool = False,
+    wanted: Tensor | None = None,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
@@ -94,6 +96,8 @@ def patch_posteriors(
         threads: threads to use; as many as PyTorch uses when None. Neither it nor the batch changes
             the answer beyond rounding.
         details: also find `Posterior.square` and `Posterior.best`.
+        wanted: the places of each query that are asked for, bool (b h w); all when None. The
+            others stay empty, and what they would have cost is saved.
 
     Returns:
         A float32 posterior for each size, in the order given.
@@ -116,6 +120,8 @@ def patch_posteriors(
         "mass": torch.zeros(b, len(radii), 1, h, w, dtype=torch.float64),
         "moment": torch.zeros(b, len(radii), c, h, w, dtype=torch.float64),
     }
+    if wanted is not None:
+        memory["wanted"] = wanted.to("cpu", torch.uint8).contiguous()
     if details:
         memory["square"] = torch.zeros_like(memory["mass"])
         memory["best"] = torch.zeros_like(memory["mass"], dtype=torch.int64)

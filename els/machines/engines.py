@@ -33,6 +33,7 @@ def patch_posteriors(
     engine: EngineName = "auto",
     chunk: int | None = None,
     details: bool = False,
+    wanted: Tensor | None = None,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
@@ -50,21 +51,29 @@ def patch_posteriors(
             device), or "auto", the fastest that can do this.
         chunk: training images at a time in the torch engine; chosen to bound memory when None.
         details: also find `Posterior.square` and `Posterior.best`, with indices into `pixels`.
+        wanted: the places of each query that are asked for, bool (b h w); all when None. The
+            others stay empty. The native engine saves what they would have cost.
 
     Raises:
         InputError: when the engine asked for cannot do this here.
     """
     name = choose_engine(x, engine)
-    if name in _COMPILED:
-        return _COMPILED[name].patch_posteriors(
+    if name == "native":
+        return engine_native.patch_posteriors(
+            x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details, wanted=wanted
+        )
+    if name == "triton":
+        posteriors = engine_triton.patch_posteriors(
             x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
         )
-    return [
-        engine_torch.patch_posterior(
-            x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk, details=details
-        )
-        for size in sizes
-    ]
+    else:
+        posteriors = [
+            engine_torch.patch_posterior(
+                x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk, details=details
+            )
+            for size in sizes
+        ]
+    return posteriors if wanted is None else [part.only(wanted) for part in posteriors]
 
 
 def choose_engine(x: Tensor, engine: EngineName) -> str:

@@ -154,15 +154,15 @@ class Machine:
     def _estimate(self, x: Tensor, t: Tensor, pixels: Tensor, size: int) -> Estimate:
         alpha, sigma = (c.flatten() for c in coefficients(t, x.double(), self.schedule))
 
-        def scan(queries: Tensor, images: Tensor) -> Posterior:
+        def scan(queries: Tensor, some: Tensor, wanted: Tensor) -> Posterior:
+            query, *at = (values.index_select(0, queries) for values in (x, alpha, sigma))
             return patch_posteriors(
-                x[queries], pixels[images], alpha[queries], sigma[queries], kind=self.kind,
-                sizes=[size], engine=self.engine, chunk=self.chunk,
+                query, some, *at, kind=self.kind, sizes=[size],
+                engine=self.engine, chunk=self.chunk, wanted=wanted,
             )[0]  # fmt: skip
 
         return sampled_mean(
-            scan, queries=len(x), images=len(pixels), shape=tuple(x.shape[1:]),
-            tolerance=self.tolerance, device=x.device,
+            scan, pixels=pixels, queries=len(x), tolerance=self.tolerance, device=x.device
         )  # fmt: skip
 
     def _alike(

@@ -81,6 +81,17 @@ class Posterior:
         """The same with other image indices (b 1 h w) in `best`."""
         return replace(self, best=torch.cat([images, self.best[:, 1:]], dim=1))
 
+    def only(self, places: Tensor) -> Posterior:
+        """The same with nothing seen outside `places`, bool (b h w)."""
+        outside = ~places[:, None]
+        return Posterior(
+            peak=self.peak.masked_fill(outside, -torch.inf),
+            mass=self.mass.masked_fill(outside, 0),
+            moment=self.moment.masked_fill(outside, 0),
+            square=None if self.square is None else self.square.masked_fill(outside, 0),
+            best=self.best,
+        )
+
     def take(self, indices: Tensor) -> Posterior:
         """The posteriors of the queries at `indices` (m,)."""
         return Posterior(*(None if value is None else value[indices] for value in self._values()))

@@ -155,6 +155,28 @@ def test_details_equal_the_torch_engine_in_float64(kind, shape, monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", PATCH_MACHINES)
+def test_places_not_asked_for_stay_empty_and_leave_the_others_alone(kind, shape, share):
+    x, pixels, alpha, sigma = random_case(shape, [0.1, 0.8])
+    wanted = torch.rand(2, *shape[2:], generator=torch.Generator().manual_seed(1)) < share
+    wanted[0, -1, -1] = True
+    sizes = sizes_for(kind, *shape[2:])
+    for asked in (sizes, sizes[:1], sizes[-1:], sizes[len(sizes) // 2 :][:2]):
+        some = patch_posteriors(
+            x, pixels, alpha, sigma, kind=kind, sizes=asked, details=True, wanted=wanted
+        )
+        whole = patch_posteriors(x, pixels, alpha, sigma, kind=kind, sizes=asked, details=True)
+        for got, full in zip(some, whole, strict=True):
+            want = full.only(wanted)
+            for name in ("peak", "mass", "moment", "square"):
+                torch.testing.assert_close(
+                    getattr(got, name), getattr(want, name), rtol=2e-4, atol=2e-4
+                )
+
+
+@needs_compiler
 def test_images_mapped_from_a_file_and_not_contiguous(tmp_path):
     x, pixels, alpha, sigma = random_case((20, 3, 8, 8), [0.5])
     np.save(tmp_path / "pixels.npy", pixels.numpy())

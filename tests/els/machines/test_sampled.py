@@ -60,6 +60,16 @@ def test_a_query_stops_at_the_tolerance(digits: ImageSet, tolerance: float) -> N
     assert ((estimate.mean - exact).square().mean(dim=(1, 2, 3)).sqrt() < 2 * tolerance).all()
 
 
+def test_every_engine_gives_the_same_estimate(digits: ImageSet) -> None:
+    x, at = queries(digits, 2, 0.6)
+    estimates = [
+        make_machine("boundary", digits, size=5, tolerance=0.05, engine=engine).estimate(x, at)
+        for engine in ("auto", "torch")
+    ]
+    torch.testing.assert_close(estimates[0].mean, estimates[1].mean, rtol=0, atol=1e-3)
+    torch.testing.assert_close(estimates[0].seen, estimates[1].seen, rtol=0.02, atol=0)
+
+
 def test_a_tighter_tolerance_sees_more_and_a_tiny_one_everything(digits: ImageSet) -> None:
     x, at = queries(digits, 4, 0.7)
     seen = [
@@ -68,7 +78,7 @@ def test_a_tighter_tolerance_sees_more_and_a_tiny_one_everything(digits: ImageSe
     ]
     assert (seen[0] <= seen[1]).all()
     assert (seen[1] < 1).any()
-    assert (seen[2] == 1).all()
+    assert (seen[2] > 0.99).all()  # what cannot vary, such as a black margin, is known early
     exact = make_machine("boundary", digits, size=5)(x, at)
     full = make_machine("boundary", digits, size=5, tolerance=1e-9)(x, at)
     torch.testing.assert_close(full, exact, atol=1e-5, rtol=0)
