@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib.util
 import os
 import platform
+import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +28,13 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from els.agreement import agreement
 from els.files import write_json
 from els.images import ImageSet, load_images, to_float
 from els.machines import engine_native, make_machine
 from els.machines.engines import patch_posteriors
 from els.machines.places import axis_groups
-from els.sampling import seeded_noise
+from els.sampling import ddim, seeded_noise
 from els.schedule import CosineSchedule
 from models.resnet import ResNet
 
@@ -38,7 +42,9 @@ SIZES = (3, 7, 11, 15)
 ALL_SIZES = tuple(range(3, 18, 2))
 SCHEDULE = CosineSchedule()
 SHARED_ZIP = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-jpeg-train.zip"
-console = Console(highlight=False)
+# The scales that the paper's authors released for their CIFAR-10 ResNet, at t = 1/20, 2/20, ..., 1.
+PAPER_SCALES = (3, 3, 3, 3, 5, 5, 5, 7, 7, 7, 7, 9, 9, 11, 11, 13, 15, 17, 17, 17)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> None:
@@ -47,20 +53,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED_ZIP, help="a zip of CIFAR-10 images")
     parser.add_argument("--most", type=int, default=50_000, help="images in the largest run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bench.json"))
+    parser.add_argument("--only", nargs="+", help="sections to run; all when left out")
     options = parser.parse_args()
-    images = load(options.data)
     reason = engine_native.available()
+    images = load(options.data)
+    sections: dict[str, Callable[[], object]] = {
+        "engines": lambda: engines(images, reason is None),
+        "growth": lambda: growth(images, options.most),
+        "ceiling": lambda: ceiling(reason is None),
+        "tolerance": lambda: tolerance(images),
+        "sample": lambda: sample(images.take(torch.arange(min(options.most, len(images))))),
+        "training": lambda: training(images),
+    }
+    if unknown := set(options.only or ()) - set(sections):
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(sections)}")
     console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch "
                   f"{torch.__version__}, {torch.get_num_threads()} threads; native engine: "
                   f"{reason or 'yes'}")  # fmt: skip
-    results = {
-        "engines": engines(images, reason is None),
-        "growth": growth(images, options.most),
-        "ceiling": ceiling(reason is None),
-        "tolerance": tolerance(images),
-        "training": training(images),
-    }
-    if reason is None:
+    results = {name: run() for name, run in sections.items() if name in (options.only or sections)}
+    if reason is None and {"engines", "ceiling"} <= set(results):
         best = results["engines"]["native"]["pairs_per_second"]["geometric_mean"]
         share = best / results["ceiling"]["pairs_per_second"]
         results["ceiling"]["share"] = share
@@ -143,6 +154,14 @@ def engines(images: ImageSet, native: bool) -> dict[str, object]:
             unfold_baseline(x, pixels, alpha, sigma, size)
 
     candidates = {"torch": (engine("torch"), 96), "unfold": (unfold, 96)}
+    if importlib.util.find_spec("numba"):
+        import numba_engine
+
+        def in_numba(pixels: Tensor, sizes: tuple[int, ...]) -> None:
+            for size in sizes:
+                numba_engine.patch_mean(x, pixels, alpha, sigma, size)
+
+        candidates["numba"] = (in_numba, 96)
     if native:
         candidates = {"native": (engine("native"), 1000), **candidates}
     table = Table(title="boundary, one query: s per 1,000 images (billion pairs per second)")
@@ -166,10 +185,9 @@ def engines(images: ImageSet, native: bool) -> dict[str, object]:
                       f"{together / time_of[3]:.2f}")  # fmt: skip
     console.print(table)
     if native:
-        for other in ("torch", "unfold"):
+        for other in [name for name in candidates if name != "native"]:
             slow, fast = (results[name]["seconds_per_1000"] for name in (other, "native"))
-            ratios = [slow[k] / fast[k]
-                      for k in SIZES]  # fmt: skip
+            ratios = [slow[k] / fast[k] for k in SIZES]
             results[f"native_over_{other}"] = ratios
             console.print(f"native is {', '.join(f'{r:.1f}' for r in ratios)} x as fast as {other}")
     return results
@@ -270,6 +288,33 @@ def tolerance(images: ImageSet) -> list[dict[str, float]]:
         })  # fmt: skip
         console.print("tolerance 0.01, " + "  ".join(f"{k} {v:.3g}" for k, v in rows[-1].items()))
     return rows
+
+
+class _PaperScales:
+    def at(self, t: float) -> int:
+        return PAPER_SCALES[round(20 * t) - 1]
+
+
+def sample(images: ImageSet) -> dict[str, float]:
+    """One 20-step `boundary` sample over all images, exact and with tolerances."""
+    noise = seeded_noise([0], images.image_shape)
+    results, exact = {}, None
+    for tolerance in (0.0, 0.01, 0.02):
+        machine = make_machine("boundary", images, size=_PaperScales(), tolerance=tolerance)
+        start = time.perf_counter()
+        image = ddim(machine, noise)
+        row = {"seconds": time.perf_counter() - start}
+        if exact is None:
+            exact = image
+        else:
+            row["share_of_exact"] = row["seconds"] / results["0.0"]["seconds"]
+            row["pearson_r"] = float(agreement(image, exact)["pearson_r"][0])
+        results[str(tolerance)] = row
+        console.print(f"20-step sample, {len(images)} images, tolerance {tolerance}: "
+                      + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))  # fmt: skip
+    results["peak_gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    console.print(f"peak memory of the whole run so far: {results['peak_gigabytes']:.2f} GB")
+    return results
 
 
 class _Items(Dataset):

@@ -32,10 +32,10 @@ TINY = [
 ]  # fmt: skip
 
 
-def run(script: str, *args: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """An entry point in a process of its own."""
+def run(*args: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, such as `run("train.py", "fit", ...)`."""
     return subprocess.run(
-        [sys.executable, script, *map(str, args)],
+        [sys.executable, *map(str, args)],
         cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 

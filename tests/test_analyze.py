@@ -144,12 +144,15 @@ def test_a_finished_analysis_is_reused_and_force_repeats_it(
         assert values["pearson_r"]["median"] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("launcher", [
+    [], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+], ids=["devices", "torchrun"])  # fmt: skip
 def test_two_processes_give_the_numbers_of_one(
-    analysed: Path, checkpoint: Path, tmp_path: Path
+    launcher: list[str], analysed: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "shared"
-    done = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--out", out, "--logger", "none",
-               "--devices", "2")  # fmt: skip
+    done = run(*launcher, "analyze.py", "--checkpoint", checkpoint, *QUICK, "--out", out,
+               "--logger", "none", "--devices", "2")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Agreement over 5 seeds") == 2  # once for each count of steps
     one, two = Results.load(analysed), Results.load(out / "analysis")

@@ -1,5 +1,6 @@
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,3 +192,14 @@ def test_help_and_print_config_are_useful() -> None:
     printed = yaml.safe_load(run("train.py", "fit", *TINY, "--print_config").stdout)
     assert printed["model"]["net"]["init_args"]["width"] == 16
     assert printed["data"]["batch_size"] == 32
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler on a CPU")
+def test_a_compiled_network_trains_alike_and_leaves_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    for name in ("false", "true"):
+        fit(tmp_path, "--model.compile_net", name, "--run.name", name, "--run.logger", "csv",
+            "--trainer.max_epochs", "1")  # fmt: skip
+    plain, compiled = (losses(tmp_path / name) for name in ("false", "true"))
+    assert plain == pytest.approx(compiled, rel=1e-4)
+    denoiser = load_denoiser(tmp_path / "true" / "checkpoints" / "last.ckpt")
+    assert denoiser.image_shape == (1, 16, 16)
