@@ -54,11 +54,11 @@ class _Job(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in
-          ("x", "pixels", "alpha", "sigma", "radii", "wanted", "peak", "mass", "moment", "square",
+          ("x", "pixels", "alpha", "sigma", "radii", "profiles", "wanted", "peak", "mass", "moment", "square",
            "best")),
         *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
-          ("channels", "height", "width", "sizes", "kind", "threads")),
+          ("channels", "height", "width", "sizes", "kind", "threads", "shift")),
     ]  # fmt: skip
 
 
@@ -82,6 +82,8 @@ def patch_posteriors(
     threads: int | None = None,
     details: bool = False,
     wanted: Tensor | None = None,
+    profiles: Sequence[Sequence[float]] | None = None,
+    shift: int | None = None,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
@@ -98,6 +100,7 @@ def patch_posteriors(
         details: also find `Posterior.square` and `Posterior.best`.
         wanted: the places of each query that are asked for, bool (b h w); all when None. The
             others stay empty, and what they would have cost is saved.
+        profiles, shift: see `els.machines.engines.patch_posteriors`.
 
     Returns:
         A float32 posterior for each size, in the order given.
@@ -110,7 +113,9 @@ def patch_posteriors(
     library = _library()
     check_inputs(x, pixels, engine="native", most_channels=MOST_CHANNELS)
     b, c, h, w = x.shape
-    radii = sorted({size // 2 for size in sizes})
+    radii = [size // 2 for size in sizes]
+    order = sorted(range(len(sizes)), key=lambda i: radii[i])
+    radii = [radii[i] for i in order]
     memory = {
         "x": x.detach().to("cpu", torch.float32).contiguous(),
         "alpha": alpha.detach().to("cpu", torch.float64).clamp(min=_LEAST_ALPHA).contiguous(),
@@ -120,6 +125,10 @@ def patch_posteriors(
         "mass": torch.zeros(b, len(radii), 1, h, w, dtype=torch.float64),
         "moment": torch.zeros(b, len(radii), c, h, w, dtype=torch.float64),
     }
+    if profiles is not None:
+        memory["profiles"] = torch.tensor([
+            [*profiles[i], *[0.0] * (radii[-1] + 1 - len(profiles[i]))] for i in order
+        ])  # fmt: skip
     if wanted is not None:
         memory["wanted"] = wanted.to("cpu", torch.uint8).contiguous()
     if details:
@@ -128,11 +137,12 @@ def patch_posteriors(
     job = _Job(
         queries=b, channels=c, height=h, width=w, sizes=len(radii),
         kind=PATCH_MACHINES.index(kind), threads=threads or torch.get_num_threads(),
+        shift=max(h, w) if shift is None else shift,
         **{name: tensor.data_ptr() for name, tensor in memory.items()},
     )  # fmt: skip
     if b:
         _visit(library, job, pixels, pairs=b * h * w * (1 if kind == "local" else h * w))
-    return [_posterior(memory, radii.index(size // 2), x.device) for size in sizes]
+    return [_posterior(memory, order.index(i), x.device) for i in range(len(sizes))]
 
 
 def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Posterior:

@@ -6,7 +6,7 @@ product gives the log-weights of every (query place, training patch) pair of a g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -36,6 +36,8 @@ def patch_posterior(
     size: int,
     chunk: int | None = None,
     details: bool = False,
+    profile: Sequence[float] | None = None,
+    shift: int | None = None,
 ) -> Posterior:
     """The posterior of the clean centre pixel over k x k training patches.
 
@@ -50,6 +52,7 @@ def patch_posterior(
         chunk: training images at a time; chosen to bound memory when None. The answer does not
             depend on it.
         details: also find `Posterior.square` and `Posterior.best`.
+        profile, shift: see `els.machines.engines.patch_posteriors`.
     """
     h, w = x.shape[2:]
     groups = list(product(axis_groups(kind, h, size), axis_groups(kind, w, size)))
@@ -61,7 +64,8 @@ def patch_posterior(
         chunk = max(1, _BUDGET // max(x[0].numel() * size**2, pairs * queries))
     parts = [
         _stream(x[i : i + queries], pixels, alpha[i : i + queries], sigma[i : i + queries],
-                kind=kind, size=size, groups=groups, chunk=chunk, details=details)
+                kind=kind, window=_window(size, profile), groups=groups, chunk=chunk,
+                details=details, shift=shift)
         for i in range(0, len(x), queries)
     ]  # fmt: skip
     return Posterior.cat(parts)
@@ -80,7 +84,7 @@ def image_posterior(
 
     A pixel's `best` is the pixel at its own place in the best image.
     """
-    dtype = _working_dtype(x, alpha, sigma, x[0].numel())
+    dtype = working_dtype(x, alpha, sigma, x[0].numel())
     query = rearrange(_scaled(x, alpha, sigma, dtype), "b c h w -> 1 b (c h w)")
     total = Posterior.empty(x, dtype, details=details)
     chunk = chunk or max(1, _BUDGET // x[0].numel())
@@ -105,35 +109,60 @@ def _stream(
     sigma: Tensor,
     *,
     kind: str,
-    size: int,
+    window: Tensor,
     groups: list[tuple[Group, Group]],
     chunk: int,
     details: bool,
+    shift: int | None,
 ) -> Posterior:
-    dtype = _working_dtype(x, alpha, sigma, x.shape[1] * size**2)
-    wrap = kind == "equivariant"
-    queries = _windows(_scaled(x, alpha, sigma, dtype), size, wrap=wrap)
+    dtype = working_dtype(x, alpha, sigma, x.shape[1] * window.numel())
+    wrap, size = kind == "equivariant", len(window)
+    root = window.sqrt().to(x.device, dtype)  # goes half to the query and half to the patches
+    queries = _windows(_scaled(x, alpha, sigma, dtype), size, wrap=wrap) * root
     total = Posterior.empty(x, dtype, details=details)
     for i, images in enumerate(pixels.split(chunk)):
         y = to_float(images.to(x.device)).to(dtype)
-        windows = _windows(y, size, wrap=False)
+        windows = _windows(y, size, wrap=False) * root
         part = Posterior.empty(x, dtype, details=details)
         for gy, gx in groups:
             query = _gather(queries, gy.query, gx.query)
             patches = _gather(windows, gy.training, gx.training)
             centres = _gather(rearrange(y, "n c h w -> n c h w 1 1"), gy.training, gx.training)
             query = _with_norm(query, alpha, sigma)
-            sums = _accumulate(query, patches, centres, details=details)
+            near = None if shift is None else _near(gy, gx, shift, len(x), len(y)).to(x.device)
+            sums = _accumulate(query, patches, centres, details=details, allowed=near)
             if details:
                 sums["best"] = _places(sums["best"], gy.training, gx.training)
             _scatter(part, sums, gy.query, gx.query)
         total = total.merge(part.shifted(i * chunk))
-    norm = _windows((x.to(dtype) ** 2).sum(dim=1, keepdim=True), size, wrap=wrap).sum(dim=(-2, -1))
-    return _less_query_norm(total, norm, sigma)
+    norm = _windows((x.to(dtype) ** 2).sum(dim=1, keepdim=True), size, wrap=wrap) * root**2
+    return _less_query_norm(total, norm.sum(dim=(-2, -1)), sigma)
+
+
+def _window(size: int, profile: Sequence[float] | None) -> Tensor:
+    """The weight of every cell of a window (k k), float64."""
+    if profile is None:
+        return torch.ones(size, size, dtype=torch.float64)
+    line = torch.tensor([*profile[:0:-1], *profile], dtype=torch.float64)
+    return torch.outer(line, line)
+
+
+def _near(gy: Group, gx: Group, shift: int, queries: int, images: int) -> Tensor:
+    """Whether a query may use a patch (g m p), as `_gather` orders them: none beyond the shift."""
+    rows, columns = (
+        (g.query[:, :, None] - g.training[:, None]).abs() <= shift for g in (gy, gx)
+    )
+    both = torch.einsum("amp,bnq->abmnpq", rows.float(), columns.float()).bool()
+    return repeat(both, "gy gx m n p q -> (gy gx) (b m n) (i p q)", b=queries, i=images)
 
 
 def _accumulate(
-    query: Tensor, patches: Tensor, centres: Tensor, *, details: bool
+    query: Tensor,
+    patches: Tensor,
+    centres: Tensor,
+    *,
+    details: bool,
+    allowed: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Sums (g m e) of queries (g m d+1) over patches (g p d), by their names in `Posterior`.
 
@@ -143,6 +172,8 @@ def _accumulate(
     patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
     with _full_precision():
         logits = torch.bmm(query, patches.mT)
+        if allowed is not None:
+            logits.masked_fill_(~allowed, -torch.inf)
         best = logits.argmax(dim=-1, keepdim=True) if details else None
         peak = logits.gather(-1, best) if details else logits.amax(dim=-1, keepdim=True)
         weights = logits.sub_(peak).exp_()
@@ -210,7 +241,7 @@ def _scatter(part: Posterior, sums: dict[str, Tensor], ys: Tensor, xs: Tensor) -
         target[:, :, ys, xs] = rearrange(values, "(gy gx) (b p q) c -> b c gy p gx q", **axes)
 
 
-def _working_dtype(x: Tensor, alpha: Tensor, sigma: Tensor, terms: int) -> torch.dtype:
+def working_dtype(x: Tensor, alpha: Tensor, sigma: Tensor, terms: int) -> torch.dtype:
     """float32, or float64 where float32 would round the log-weights by more than `_TOLERANCE`.
 
     A log-weight is a sum of `terms` products of size about alpha / sigma^2, and what float32 loses

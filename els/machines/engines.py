@@ -34,6 +34,8 @@ def patch_posteriors(
     chunk: int | None = None,
     details: bool = False,
     wanted: Tensor | None = None,
+    profiles: Sequence[Sequence[float]] | None = None,
+    shift: int | None = None,
 ) -> list[Posterior]:
     """The posterior of the clean centre pixel over k x k training patches, for every size k.
 
@@ -53,15 +55,20 @@ def patch_posteriors(
         details: also find `Posterior.square` and `Posterior.best`, with indices into `pixels`.
         wanted: the places of each query that are asked for, bool (b h w); all when None. The
             others stay empty. The native engine saves what they would have cost.
+        profiles: for every size, the weight of a window's rows and of its columns by their distance
+            0 .. k // 2 from the centre; a cell weighs their product in the squared distance. None
+            for the flat window, where every cell weighs 1.
+        shift: the largest displacement of a patch along either axis (`boundary` alone); any if None.
 
     Raises:
         InputError: when the engine asked for cannot do this here.
     """
-    name = choose_engine(x, engine)
+    name = choose_engine(x, engine, plain=profiles is None and shift is None)
     if name == "native":
         return engine_native.patch_posteriors(
-            x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details, wanted=wanted
-        )
+            x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details, wanted=wanted,
+            profiles=profiles, shift=shift,
+        )  # fmt: skip
     if name == "triton":
         posteriors = engine_triton.patch_posteriors(
             x, pixels, alpha, sigma, kind=kind, sizes=sizes, details=details
@@ -69,28 +76,32 @@ def patch_posteriors(
     else:
         posteriors = [
             engine_torch.patch_posterior(
-                x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk, details=details
+                x, pixels, alpha, sigma, kind=kind, size=size, chunk=chunk, details=details,
+                profile=profile, shift=shift,
             )
-            for size in sizes
-        ]
+            for size, profile in zip(sizes, profiles or [None] * len(sizes), strict=True)
+        ]  # fmt: skip
     return posteriors if wanted is None else [part.only(wanted) for part in posteriors]
 
 
-def choose_engine(x: Tensor, engine: EngineName) -> str:
+def choose_engine(x: Tensor, engine: EngineName, *, plain: bool = True) -> str:
     """The name of the engine that queries x go to.
+
+    Args:
+        plain: flat windows and any displacement, which all engines have.
 
     Raises:
         InputError: when the engine asked for cannot take them here.
     """
     if engine == "auto":
         name = _BY_DEVICE.get(x.device.type, "torch")
-        if reason := _refusal(x, name):
+        if reason := _refusal(x, name, plain):
             if reason == _missing(name):
                 _warn_once(reason)
             return "torch"
         return name
-    if reason := _refusal(x, engine):
-        able = [name for name in (*_COMPILED, "torch") if not _refusal(x, name)]
+    if reason := _refusal(x, engine, plain):
+        able = [name for name in (*_COMPILED, "torch") if not _refusal(x, name, plain)]
         raise InputError(
             f"the {engine} engine cannot be used: {reason}; for these images ask for "
             f"engine='auto' or one of those available here: {', '.join(able)}"
@@ -98,10 +109,12 @@ def choose_engine(x: Tensor, engine: EngineName) -> str:
     return engine
 
 
-def _refusal(x: Tensor, name: str) -> str | None:
+def _refusal(x: Tensor, name: str, plain: bool) -> str | None:
     """Why the engine of that name cannot take queries x; None when it can."""
     if name == "torch":
         return None
+    if name == "triton" and not plain:
+        return "it has flat windows and any displacement only"
     anywhere = name == "triton" and engine_triton.interpreted()
     if _BY_DEVICE.get(x.device.type) != name and not anywhere:
         return f"the queries are on {x.device}"

@@ -28,6 +28,8 @@ struct Job {
   const double* alpha;          // (b,), positive
   const double* sigma;          // (b,), positive
   const std::int32_t* radii;    // (m,): k // 2 of every size, ascending
+  const float* profiles;        // (m, largest radius + 1): weight of a window's rows and columns by
+                                // their distance from its centre; null where all weigh 1
   const std::uint8_t* wanted;   // (b h w): the query places that are asked for; null for all
   double* peak;                 // (b m h w), merged into
   double* mass;                 // (b m h w), merged into
@@ -37,6 +39,7 @@ struct Job {
   std::int64_t queries, images;
   std::int64_t first_image;     // the index by which `best` names the first of the images
   std::int32_t channels, height, width, sizes, kind, threads;
+  std::int32_t shift;           // largest displacement along either axis
 };
 
 namespace {
@@ -116,13 +119,13 @@ struct Range {
 // u + s. Where the query wraps round, u runs over negative places too and stands for `place(u)`.
 class Axis {
  public:
-  Axis(Kind kind, int length)
-      : length_(length), wraps_(kind == kEquivariant), fixed_(kind == kLocal) {}
+  Axis(Kind kind, int length, int shift)
+      : length_(length), wraps_(kind == kEquivariant), shift_(kind == kLocal ? 0 : shift) {}
 
   // The displacements that some place can use with a window of radius r.
   Range displacements(int r) const {
     if (wraps_) return {0, length_};
-    const int farthest = fixed_ ? 0 : std::max(0, length_ - 1 - 2 * r);
+    const int farthest = std::min(shift_, std::max(0, length_ - 1 - 2 * r));
     return {-farthest, farthest + 1};
   }
 
@@ -130,7 +133,8 @@ class Axis {
   Range partners(int u, int r) const {
     const Range inside{r, length_ - r};
     if (!wraps_ && !inside.has(u)) return {0, 1};
-    return {inside.begin - u, inside.end - u};
+    const Range all{inside.begin - u, inside.end - u};
+    return wraps_ ? all : all.within({-shift_, shift_ + 1});
   }
 
   // The places that can use one of the displacements s.
@@ -152,7 +156,8 @@ class Axis {
 
  private:
   int length_;
-  bool wraps_, fixed_;
+  bool wraps_;
+  int shift_;
 };
 
 // What is seen of a query place's patches when details are asked for; otherwise no time or space.
@@ -245,11 +250,11 @@ class Worker {
  public:
   explicit Worker(const Job& job)
       : job_(job),
-        rows_(static_cast<Kind>(job.kind), job.height),
-        columns_(static_cast<Kind>(job.kind), job.width),
+        rows_(static_cast<Kind>(job.kind), job.height, job.shift),
+        columns_(static_cast<Kind>(job.kind), job.width, job.shift),
         places_(job.height * job.width),
         margin_(job.radii[job.sizes - 1]),
-        nested_(job.sizes > kApart),
+        nested_(job.sizes > kApart && !job.profiles),
         band_(nested_ ? 1 : kBand),
         depth_(std::min(job.height, 2 * margin_ + kBand)),
         row_cells_(stride((job.width + W) * W)),
@@ -322,7 +327,7 @@ class Worker {
       alone += 2 * C * k * k;
       shared += 2 * C + 2 * k + 6;
     }
-    scattered_ = count * alone < places_ * shared;
+    scattered_ = !job_.profiles && count * alone < places_ * shared;
   }
 
   void load_images(std::int64_t first) {
@@ -419,6 +424,8 @@ class Worker {
       if (!any_row_wanted({begin, begin + count})) continue;
       if (nested_ && size)
         for (int d = job_.radii[size - 1] + 1; d <= r; ++d) widen(begin, s, d);
+      else if (job_.profiles)
+        stack_weighted(begin, count, s, r, profile(size));
       else
         stack(begin, count, s, r);
       for (int i = 0; i < count; ++i)
@@ -505,6 +512,22 @@ class Worker {
     }
   }
 
+  const float* profile(int size) const { return job_.profiles + size * (margin_ + 1); }
+
+  // The weighted sums of 2 r + 1 rows around each of `count` query rows from u on.
+  void stack_weighted(int u, int count, int s, int r, const float* weights) {
+    const int cells = span_.size() * W;
+    for (int i = 0; i < count; ++i) {
+      vec* out = stack_.at(i * stack_cells_ + margin_ * W);
+      const vec* centre = squares_row(u + i, s);
+      for (int cell = 0; cell < cells; ++cell) out[cell] = centre[cell] * weights[0];
+      for (int d = 1; d <= r; ++d) {
+        const vec *above = squares_row(u + i - d, s), *below = squares_row(u + i + d, s);
+        for (int cell = 0; cell < cells; ++cell) out[cell] += (above[cell] + below[cell]) * weights[d];
+      }
+    }
+  }
+
   // Add the two rows at a distance d from query row u to the sum of those that are nearer.
   void widen(int u, int s, int d) {
     const vec *above = squares_row(u - d, s), *below = squares_row(u + d, s);
@@ -519,6 +542,7 @@ class Worker {
     stack_row_ = stack_.at(band_row * stack_cells_ + margin_ * W);
     start_row(size, u, s);
     const Range places = columns_.queries(across, r);
+    if (job_.profiles) return absorb_weighted(places, r, across, profile(size));
     if (r == 0) return absorb_directly<0>(places, across);
     if (r == 1) return absorb_directly<1>(places, across);
     if (r == kDirect) return absorb_directly<kDirect>(places, across);
@@ -540,6 +564,19 @@ class Worker {
         box[j] = sum;
       }
       absorb(u, R, across, box);
+    }
+  }
+
+  void absorb_weighted(Range places, int r, Range across, const float* weights) {
+    for (int u = places.begin; u < places.end; ++u) {
+      if (!is_wanted(u)) continue;
+      const vec* column = stacked(u);
+      vec box[W];
+      for (int j = 0; j < W; ++j) box[j] = column[j] * weights[0];
+      for (int d = 1; d <= r; ++d)
+        for (int j = 0; j < W; ++j)
+          box[j] += (column[j - d * W] + column[j + d * W]) * weights[d];
+      absorb(u, r, across, box);
     }
   }
 
@@ -642,7 +679,7 @@ class Worker {
 // Work through all items on all threads; false when memory ran out.
 template <int C, int W, bool Detailed>
 bool run(const Job& job) {
-  const Axis rows(static_cast<Kind>(job.kind), job.height);
+  const Axis rows(static_cast<Kind>(job.kind), job.height, job.shift);
   const Plan plan(job, rows.displacements(job.radii[0]).size());
   std::atomic<std::int64_t> next{0};
   std::atomic<bool> failed{false};
@@ -670,7 +707,7 @@ bool run(const Job& job) {
 
 template <int C, bool Detailed>
 bool run_columns(const Job& job) {
-  const Axis columns(static_cast<Kind>(job.kind), job.width);
+  const Axis columns(static_cast<Kind>(job.kind), job.width, job.shift);
   return columns.displacements(job.radii[0]).size() > 1 ? run<C, kBlock, Detailed>(job)
                                                         : run<C, 1, Detailed>(job);
 }
