@@ -158,7 +158,7 @@ def criterion_table(
     rows = []
     for step in ddim_steps(network, noise, steps=steps, label=label, schedule=schedule):
         t = noise.new_full((len(noise),), step.t, dtype=torch.float64)
-        answers = machine.at_sizes(step.x, t, candidates, label)
+        answers = machine.at_values(step.x, t, candidates, label)
         rows.append(_compare(step.x, t, step.x0_hat, answers, criterion, schedule))
         on_step(len(noise))
     return torch.stack(rows)

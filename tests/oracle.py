@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+KINDS = ("ideal", "local", "equivariant", "boundary")
+
 
 def posterior_mean(
     x: np.ndarray, images: np.ndarray, alpha: float, sigma: float, kind: str, size: int | None

@@ -54,8 +54,8 @@ class _Job(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in
-          ("x", "pixels", "alpha", "sigma", "radii", "profiles", "wanted", "peak", "mass", "moment", "square",
-           "best")),
+          ("x", "pixels", "alpha", "sigma", "radii", "profiles", "wanted", "peak", "mass",
+           "moment", "square", "best")),
         *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
           ("channels", "height", "width", "sizes", "kind", "threads", "shift")),

@@ -149,9 +149,7 @@ def _window(size: int, profile: Sequence[float] | None) -> Tensor:
 
 def _near(gy: Group, gx: Group, shift: int, queries: int, images: int) -> Tensor:
     """Whether a query may use a patch (g m p), as `_gather` orders them: none beyond the shift."""
-    rows, columns = (
-        (g.query[:, :, None] - g.training[:, None]).abs() <= shift for g in (gy, gx)
-    )
+    rows, columns = ((g.query[:, :, None] - g.training[:, None]).abs() <= shift for g in (gy, gx))
     both = torch.einsum("amp,bnq->abmnpq", rows.float(), columns.float()).bool()
     return repeat(both, "gy gx m n p q -> (gy gx) (b m n) (i p q)", b=queries, i=images)
 

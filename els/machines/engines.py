@@ -58,7 +58,8 @@ def patch_posteriors(
         profiles: for every size, the weight of a window's rows and of its columns by their distance
             0 .. k // 2 from the centre; a cell weighs their product in the squared distance. None
             for the flat window, where every cell weighs 1.
-        shift: the largest displacement of a patch along either axis (`boundary` alone); any if None.
+        shift: the largest displacement of a patch along either axis, for `boundary` alone; None
+            for any.
 
     Raises:
         InputError: when the engine asked for cannot do this here.

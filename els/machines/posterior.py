@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -91,6 +91,10 @@ class Posterior:
             square=None if self.square is None else self.square.masked_fill(outside, 0),
             best=self.best,
         )
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Posterior:
+        """The same with its maps moved, such as mirrored; `best` still names places as before."""
+        return Posterior(*(None if value is None else move(value) for value in self._values()))
 
     def take(self, indices: Tensor) -> Posterior:
         """The posteriors of the queries at `indices` (m,)."""

@@ -8,13 +8,13 @@ import torch
 from conftest import random_images, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import posterior_mean
+from oracle import KINDS, posterior_mean
 from torch import Tensor
 
 from els.denoiser import score_from_x0
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
-from els.machines import MACHINES, make_machine
+from els.machines import make_machine
 from els.machines.engine_native import available
 from els.schedule import CosineSchedule
 
@@ -44,7 +44,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("shape", "size"), [((1, 6, 6), 3), ((2, 5, 7), 3), ((3, 6, 5), 5)])
 @pytest.mark.parametrize("t", [0.05, 0.4, 1.0])
 def test_equals_a_naive_loop_in_float64(
@@ -86,7 +86,7 @@ def test_equals_the_papers_own_code(data: str, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("t", [0.05, 0.6])
 def test_chunks_batches_and_order_do_not_matter(engine: str, kind: str, t: float) -> None:
     images = random_images(9, 2, 8, 8)
@@ -105,7 +105,7 @@ def test_chunks_batches_and_order_do_not_matter(engine: str, kind: str, t: float
     torch.testing.assert_close(make_machine(kind, shuffled, **ask)(x, times), expected)
 
 
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_different_times_and_labels_equals_its_singletons(kind: str) -> None:
     images = random_images(8, 1, 8, 8, classes=2)
     x = torch.cat([noisy(images, 1, t)[0] for t in (0.1, 0.5, 0.5, 0.9)])
@@ -150,7 +150,7 @@ def test_shifting_the_query_shifts_the_equivariant_answer(dy: int, dx: int, t: f
 
 @settings(max_examples=25, deadline=None)
 @given(
-    kind=st.sampled_from(MACHINES),
+    kind=st.sampled_from(KINDS),
     size=st.sampled_from([1, 3, 5]),
     t=st.floats(0.01, 1.0),
     scale=st.sampled_from([0.1, 1.0, 30.0]),
@@ -206,7 +206,7 @@ def test_bad_options_are_refused(options: dict, message: str) -> None:
 def test_bad_queries_are_refused() -> None:
     machine = make_machine("boundary", random_images(classes=2))
     x, t = torch.zeros(1, 1, 8, 8), torch.ones(1)
-    with pytest.raises(InputError, match="needs a patch size"):
+    with pytest.raises(InputError, match="needs a size: one, or fitted scales"):
         machine(x, t)
     with pytest.raises(InputError, match="shape"):
         machine(x[..., :7], t, size=3)

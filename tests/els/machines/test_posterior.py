@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_images
-from oracle import log_weights
+from oracle import KINDS, log_weights
 from torch import Tensor
 
 from els.images import ImageSet, to_float
-from els.machines import MACHINES, make_machine
+from els.machines import make_machine
 from els.machines.engine_native import available
 from els.machines.engine_torch import image_posterior
 from els.machines.engines import patch_posteriors
@@ -48,7 +48,7 @@ def assert_same(a: Posterior, b: Posterior) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("t", [0.05, 0.5, 1.0])
 def test_details_equal_a_naive_loop_in_float64(engine: str, kind: str, t: float) -> None:
     images = random_images(4, 2, 5, 7)
@@ -69,7 +69,7 @@ def test_details_equal_a_naive_loop_in_float64(engine: str, kind: str, t: float)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_best_names_images_of_the_whole_set_whatever_the_label(engine: str, kind: str) -> None:
     images = random_images(9, 1, 8, 8, classes=3)
     x, t = noisy(images, [0.2, 0.6, 0.2, 0.6])
@@ -85,7 +85,7 @@ def test_best_names_images_of_the_whole_set_whatever_the_label(engine: str, kind
     assert torch.equal(images.labels[got.best[:, 0]], label.view(-1, 1, 1).expand(-1, 8, 8))
 
 
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_queries_give_no_posteriors(kind: str) -> None:
     machine = make_machine(kind, random_images(), size=3)
     nothing = machine.posterior(torch.zeros(0, 1, 8, 8), torch.zeros(0))
@@ -108,7 +108,7 @@ def test_merged_parts_of_the_images_equal_the_whole(engine: str, kind: str) -> N
         assert_same(other.merge(one), both)
 
 
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_chunks_do_not_change_the_details(kind: str) -> None:
     images = random_images(7, 1, 6, 6)
     x, t = noisy(images, [0.1, 0.6])

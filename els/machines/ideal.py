@@ -1,0 +1,41 @@
+"""The ideal score machine: the posterior mean over whole training images, which memorises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from els.images import ImageSet
+from els.machines.engine_torch import image_posterior
+from els.machines.machine import PosteriorMachine
+from els.machines.posterior import Posterior
+from els.schedule import CosineSchedule
+
+
+class Ideal(PosteriorMachine):
+    """x0_hat = sum_i w_i y_i / sum_i w_i, w_i = exp(-||x - alpha y_i||^2 / (2 sigma^2)).
+
+    Attributes:
+        chunk: training images at a time; None chooses by memory.
+    """
+
+    def __init__(
+        self, kind: str, images: ImageSet, *, schedule: CosineSchedule, chunk: int | None
+    ) -> None:
+        super().__init__(kind, images, size=None, schedule=schedule)
+        self.chunk = chunk
+
+    def posteriors(
+        self,
+        x: Tensor,
+        t: Tensor,
+        pixels: Tensor,
+        values: Sequence[float | None],
+        *,
+        details: bool = False,
+    ) -> list[Posterior]:
+        """See `PosteriorMachine.posteriors`."""
+        alpha, sigma = self.at_times(t, x)
+        one = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk, details=details)
+        return [one] * len(values)

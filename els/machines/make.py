@@ -1,0 +1,119 @@
+"""The one place where machines are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from els.errors import InputError
+from els.images import ImageSet
+from els.machines.engines import ENGINES, EngineName
+from els.machines.global_equivariant import GlobalEquivariant
+from els.machines.ideal import Ideal
+from els.machines.machine import ByTime, Machine
+from els.machines.nearest import Nearest
+from els.machines.patch_composite import PatchComposite
+from els.machines.patches import PatchMachine, Symmetry
+from els.machines.pca_local import PcaLocal
+from els.machines.smoothed import Smoothed
+from els.machines.wiener import Wiener
+from els.machines.windows import WindowName
+from els.schedule import CosineSchedule
+
+_SOFT = ("boundary_soft", "equivariant_soft")
+MACHINES = (
+    "ideal", "local", "equivariant", "boundary", *_SOFT, "patch_composite", "pca_local",
+    "global_equivariant", "smoothed", "nearest", "wiener",
+)  # fmt: skip
+
+
+def make_machine(
+    kind: str,
+    images: ImageSet,
+    *,
+    size: float | ByTime | None = None,
+    schedule: CosineSchedule | None = None,
+    engine: EngineName = "auto",
+    chunk: int | None = None,
+    tolerance: float = 0.0,
+    window: WindowName | None = None,
+    shift: int | None = None,
+    symmetries: Sequence[Symmetry] = (),
+    temperature: float = 1.0,
+) -> Machine:
+    """Make a closed-form denoiser.
+
+    | kind | what answers for pixel u | dial |
+    |---|---|---|
+    | `ideal` | whole training images: memorises | |
+    | `local` | the patch at the same place in every image; zeros outside | size |
+    | `equivariant` | every patch wholly inside an image, anywhere; the query wraps | size |
+    | `boundary` | every patch whose window crosses the same borders at the same distance | size |
+    | `boundary_soft`, `equivariant_soft` | the same with Gaussian windows | width |
+    | `patch_composite` | means of the whole patches at their places, averaged (PSPC) | size |
+    | `pca_local` | the cells that the Wiener filter looks at, at the same place | threshold |
+    | `global_equivariant` | whole training images at every circular shift | |
+    | `smoothed` | `ideal`, averaged over perturbed queries | smoothing |
+    | `nearest` | the nearest training image | |
+    | `wiener` | the linear filter of the images' mean and covariance | |
+
+    Args:
+        kind: one of `MACHINES`.
+        images: the training images.
+        size: the value of the machine's dial: an odd patch size k, a width in pixels, a threshold
+            in [0, 1], or a smoothing in units of sigma; or one for each time with `.at(t)`, such as
+            fitted scales. May be left out where every call gives its own, or without a dial.
+        schedule: the noise schedule; the paper's by default.
+        engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
+            or "auto", the fastest that works here.
+        chunk: training images held at a time, chosen to bound memory when None; never changes the
+            answer.
+        tolerance: a standard error of x0_hat in pixel units. Images are then visited in random
+            order, until each query's root mean squared standard error is below it; 0 is exact.
+            Patch machines alone heed it.
+        window: "hard", "flat" or "gaussian" windows of a patch machine, as its kind says unless
+            told; the sides of flat windows are continuous. See `els.machines.windows`.
+        shift: the largest displacement of a patch (`boundary` alone): 0 makes it `local`.
+        symmetries: "flip" and "turns" add the mirrored and quarter-turned images to a patch
+            machine's dictionary, for networks trained with such augmentation.
+        temperature: what a patch machine's log-weights are divided by.
+
+    Raises:
+        InputError: unknown kind, no images, or an option or size out of range.
+    """
+    _check(kind, images, engine=engine, chunk=chunk, tolerance=tolerance)
+    schedule = schedule or CosineSchedule()
+    rule = kind.removesuffix("_soft")
+    if rule in ("local", "equivariant", "boundary"):
+        return PatchMachine(
+            kind, images, size=size, schedule=schedule, engine=engine, chunk=chunk,
+            tolerance=tolerance, window=window or ("gaussian" if kind in _SOFT else "hard"),
+            shift=shift, symmetries=symmetries, temperature=temperature,
+        )  # fmt: skip
+    if window is not None or shift is not None or symmetries or temperature != 1:
+        raise InputError(
+            f"the {kind} machine has no patches: window, shift, symmetries and temperature are for "
+            "local, equivariant and boundary"
+        )
+    if kind == "wiener":
+        return Wiener(kind, images, size=None, schedule=schedule)
+    if kind in ("ideal", "nearest", "global_equivariant"):
+        plain = {"ideal": Ideal, "nearest": Nearest, "global_equivariant": GlobalEquivariant}
+        return plain[kind](kind, images, schedule=schedule, chunk=chunk)
+    dialled = {"patch_composite": PatchComposite, "pca_local": PcaLocal, "smoothed": Smoothed}
+    return dialled[kind](kind, images, size=size, schedule=schedule, chunk=chunk)
+
+
+def _check(
+    kind: str, images: ImageSet, *, engine: str, chunk: int | None, tolerance: float
+) -> None:
+    if kind not in MACHINES:
+        raise InputError(f"unknown machine '{kind}'; known are {', '.join(MACHINES)}")
+    if not len(images):
+        raise InputError(f"the {kind} machine was given no training images")
+    if engine not in ENGINES:
+        raise InputError(f"unknown engine '{engine}'; known are {', '.join(ENGINES)}")
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk is {chunk}; it must be at least 1 image")
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance is {tolerance}; it must be a standard error of at least 0")

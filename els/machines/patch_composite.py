@@ -1,0 +1,72 @@
+"""Whole-patch posteriors averaged where they overlap (Niedoba et al., arXiv 2411.19339, PSPC)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from els.images import ImageSet
+from els.machines.machine import ByTime, Machine
+from els.machines.masked import masked_posterior
+from els.machines.patches import SIZE
+from els.machines.places import check_size
+from els.schedule import CosineSchedule
+
+
+class PatchComposite(Machine):
+    """Every k x k patch of the query has a posterior mean over the patches at its own place.
+
+    x0_hat(v) is the mean of what the patches that contain v say about v. Where `local` takes the
+    centre of every patch, this takes all of it; at k = 1 they are the same. Windows that cross a
+    border are cut off there.
+
+    Attributes:
+        chunk: training images at a time; None chooses by memory.
+    """
+
+    dial = SIZE
+
+    def __init__(
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        size: int | ByTime | None,
+        schedule: CosineSchedule,
+        chunk: int | None,
+    ) -> None:
+        super().__init__(kind, images, size=size, schedule=schedule)
+        self.chunk = chunk
+
+    def check(self, value: float) -> None:
+        """See `Machine.check`."""
+        check_size("local", value, self.images.image_shape)
+
+    def answers(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[int, ...]
+    ) -> list[Tensor]:
+        """See `Machine.answers`."""
+        alpha, sigma = self.at_times(t, x)
+        h, w = x.shape[2:]
+        out = torch.empty(len(values), *x.shape, dtype=x.dtype, device=x.device)
+        for answer, value in zip(out, values, strict=True):
+            mask = squares(h, w, value).to(x.device)
+            for b in range(len(x)):
+                found = masked_posterior(
+                    x[b : b + 1], images.pixels, mask, alpha[b : b + 1], sigma[b : b + 1],
+                    whole=True, chunk=self.chunk,
+                )  # fmt: skip
+                seen = rearrange(found.mean, "u (c v) -> u c v", v=h * w) * mask[:, None]
+                total = reduce(seen, "u c v -> c v", "sum") / mask.sum(dim=0)
+                answer[b] = rearrange(total, "c (h w) -> c h w", h=h).to(x)
+        return list(out)
+
+
+def squares(h: int, w: int, size: int) -> Tensor:
+    """The k x k window around every pixel as a mask, bool ((h w), (h w))."""
+    rows, columns = (
+        (torch.arange(n)[:, None] - torch.arange(n)).abs() <= size // 2 for n in (h, w)
+    )
+    both = rows[:, None, :, None] & columns[None, :, None, :]
+    return rearrange(both, "h w i j -> (h w) (i j)")

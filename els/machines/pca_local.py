@@ -1,0 +1,75 @@
+"""Locality from the data's covariance (Lukoianov et al., arXiv 2509.09672)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from els.errors import InputError
+from els.images import ImageSet
+from els.machines.machine import ByTime, Dial
+from els.machines.masked import masked_posterior
+from els.machines.wiener import GaussianMachine
+from els.schedule import CosineSchedule
+
+THRESHOLD = Dial("threshold", (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0))
+
+
+class PcaLocal(GaussianMachine):
+    """The local machine whose windows are what the Wiener filter looks at.
+
+    Pixel u looks at the cells where the row of the Wiener filter that answers for u, summed over
+    channels in absolute value, reaches a share `threshold` of its largest entry; at 0 it looks at
+    the whole image and the machine is `ideal`. The softmax over images is streamed and exact.
+
+    Attributes:
+        chunk: training images at a time; None chooses by memory.
+    """
+
+    dial = THRESHOLD
+
+    def __init__(
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        size: float | ByTime | None,
+        schedule: CosineSchedule,
+        chunk: int | None,
+    ) -> None:
+        super().__init__(kind, images, size=size, schedule=schedule)
+        self.chunk = chunk
+        self._reaches: dict[tuple[int, float], Tensor] = {}
+
+    def check(self, value: float) -> None:
+        """See `Machine.check`."""
+        if not 0 <= value <= 1:
+            raise InputError(f"threshold {value} is not a share between 0 and 1")
+
+    def answers(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float, ...]
+    ) -> list[Tensor]:
+        """See `Machine.answers`."""
+        alpha, sigma = self.at_times(t, x)
+        out = torch.empty(len(values), *x.shape, dtype=x.dtype, device=x.device)
+        for b in range(len(x)):
+            one = slice(b, b + 1)
+            reach = self._reach(images, alpha[one], sigma[one])
+            for answer, value in zip(out, values, strict=True):
+                found = masked_posterior(
+                    x[one], images.pixels, reach >= value, alpha[one], sigma[one],
+                    whole=False, chunk=self.chunk,
+                )  # fmt: skip
+                answer[b] = rearrange(found.mean, "(h w) c -> c h w", h=x.shape[2]).to(x)
+        return list(out)
+
+    def _reach(self, images: ImageSet, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The filter's rows by pixel, relative to each one's largest entry ((h w), (h w))."""
+        key = (id(images), float(sigma))
+        if key not in self._reaches:
+            c = images.image_shape[0]
+            matrix = self.moments(images).filter(alpha, sigma).abs()
+            rows = reduce(matrix, "(c p) (d q) -> p q", "sum", c=c, d=c)
+            self._reaches[key] = rows / rows.amax(dim=1, keepdim=True)
+        return self._reaches[key]

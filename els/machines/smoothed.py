@@ -1,0 +1,66 @@
+"""The smoothed closed-form score of Scarvelis, Borde & Solomon (arXiv 2310.12395)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from els.images import ImageSet
+from els.machines.engine_torch import image_posterior
+from els.machines.ideal import Ideal
+from els.machines.machine import ByTime, Dial
+from els.schedule import CosineSchedule
+
+SMOOTHING = Dial("smoothing", (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5))
+
+# Perturbed queries that are averaged: pairs of opposite sign, the same for every query.
+_PAIRS = 8
+
+
+class Smoothed(Ideal):
+    """x0_hat(x) = mean over v of ideal(x + smoothing sigma v), v standard normal.
+
+    The score is averaged over perturbed queries; as the perturbations come in pairs of opposite
+    sign, that is the average of x0_hat.
+    """
+
+    dial = SMOOTHING
+
+    def __init__(
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        size: float | ByTime | None,
+        schedule: CosineSchedule,
+        chunk: int | None,
+    ) -> None:
+        super().__init__(kind, images, schedule=schedule, chunk=chunk)
+        self.size = size
+        if isinstance(size, int | float):
+            self.check(size)
+
+    def answers(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float, ...]
+    ) -> list[Tensor]:
+        """See `Machine.answers`."""
+        alpha, sigma = self.at_times(t, x)
+        out = []
+        for value in values:
+            total = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+            noise = self._noise.to(x) if value else self._noise[:1].to(x)
+            for v in noise:
+                moved = x + value * sigma.view(-1, 1, 1, 1).to(x) * v
+                part = image_posterior(moved, images.pixels, alpha, sigma, chunk=self.chunk)
+                total += part.mean.to(total)
+            out.append(total / len(noise))
+        return out
+
+    @cached_property
+    def _noise(self) -> Tensor:
+        """(2 pairs, c h w)."""
+        generator = torch.Generator().manual_seed(0)
+        half = torch.randn(_PAIRS, *self.images.image_shape, generator=generator)
+        return torch.cat([half, -half])
