@@ -1,9 +1,12 @@
-"""Fitting the one number per timestep: the patch size at which a machine answers like a network."""
+"""Fitting the one number per timestep: the dial at which a machine answers like a network.
+
+Or, with no network at all, the dial at which it denoises images that it has not seen.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_low
@@ -11,48 +14,68 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
-from els.denoiser import Denoiser, eps_from_x0
+from els.denoiser import Denoiser, add_noise, eps_from_x0
 from els.errors import InputError
 from els.files import write_json
+from els.images import ImageSet, to_float
 from els.machines import Machine
-from els.sampling import batches, ddim_steps
+from els.sampling import batches, ddim_steps, seeded_noise
 from els.schedule import CosineSchedule
 
-Criterion = Literal["cosine", "l2"]
+Criterion = Literal["cosine", "l2", "mse"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Noisy images at one time, and what a machine ought to answer there.
+
+    Attributes:
+        t: the time.
+        x: noisy images (b c h w).
+        x0_hat: a network's answer to them, or the clean images themselves (b c h w).
+    """
+
+    t: float
+    x: Tensor
+    x0_hat: Tensor
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Patch sizes by time, and everything they were chosen from.
+    """The values of a machine's dial by time, and everything they were chosen from.
 
     Attributes:
         machine: the kind of machine that was fitted.
-        criterion: "cosine" (between eps_hats, larger is better) or "l2" (root mean squared
-            difference of the eps_hats, smaller is better).
-        seeds: the calibration seeds.
-        candidates: the patch sizes tried.
+        criterion: "cosine" (between eps_hats, larger is better), "l2" (root mean squared difference
+            of the eps_hats, smaller is better) or "mse" (mean squared error of x0_hat against clean
+            images, smaller is better).
+        seeds: the calibration seeds, or the indices of the clean images.
+        candidates: the values tried.
         t: the times, from 1 downwards.
-        sizes: the median over seeds of the best patch size at each t.
-        by_seed: the best patch size for each t and seed.
+        sizes: the value at each t: the median over seeds of the best one or, with "mse", the one
+            that is best on average.
+        by_seed: the best value for each t and seed.
         table: the criterion for each t, candidate and seed.
         source: what the scales were fitted to, in the caller's words.
+        dial: what the values are: "size" in pixels, "width", "threshold", ...
     """
 
     machine: str
     criterion: Criterion
     seeds: tuple[int, ...]
-    candidates: tuple[int, ...]
+    candidates: tuple[float, ...]
     t: tuple[float, ...]
-    sizes: tuple[int, ...]
-    by_seed: tuple[tuple[int, ...], ...]
+    sizes: tuple[float, ...]
+    by_seed: tuple[tuple[float, ...], ...]
     table: tuple[tuple[tuple[float, ...], ...], ...]
     source: str = ""
+    dial: str = "size"
 
-    def at(self, t: float) -> int:
-        """The patch size at time t: that of the nearest fitted time."""
+    def at(self, t: float) -> float:
+        """The value at time t: that of the nearest fitted time."""
         nearest = min(range(len(self.t)), key=lambda i: abs(self.t[i] - t))
         return self.sizes[nearest]
 
@@ -90,7 +113,7 @@ def fit_scales(
     noise: Tensor,
     *,
     seeds: Sequence[int],
-    candidates: Sequence[int] = (3, 5, 7, 9, 11, 13, 15, 17),
+    candidates: Sequence[float] | None = None,
     steps: int = 20,
     label: Tensor | None = None,
     criterion: Criterion = "cosine",
@@ -98,18 +121,18 @@ def fit_scales(
     batch: int = 8,
     on_step: Callable[[int], None] = lambda images: None,
 ) -> Scales:
-    """Choose a patch size for each timestep on the network's own DDIM path (the paper, section 5).
+    """Choose the dial for each timestep on the network's own DDIM path (the paper, section 5).
 
-    At every t the machine is asked, for each candidate k, at the x that the network has reached.
-    Each seed votes for the k whose eps_hat is most like the network's; the median wins (the lower
+    At every t the machine is asked, at each candidate, at the x that the network has reached. Each
+    seed votes for the value whose eps_hat is most like the network's; the median wins (the lower
     one of two).
 
     Args:
         network: the denoiser to be explained.
-        machine: a machine with a patch size.
+        machine: a machine with a dial.
         noise: where the paths start (n c h w), one for each seed.
         seeds: the seeds of that noise, kept for the record.
-        candidates: odd patch sizes.
+        candidates: values of the dial; those of `machine.dial` when None.
         steps: number of steps of the path.
         label: class indices (n,) or None.
         criterion: see `Scales`.
@@ -120,91 +143,172 @@ def fit_scales(
     Raises:
         InputError: when there is no seed or no candidate.
     """
-    if not len(noise) or not candidates:
-        raise InputError(
-            f"calibration needs seeds and patch sizes; it was given {len(noise)} seeds and "
-            f"{len(candidates)} sizes"
-        )
     schedule = schedule or CosineSchedule()
+    candidates = _candidates(machine, candidates, len(noise))
     tables = [
         criterion_table(
-            network, machine, x, candidates=candidates, steps=steps, label=some_labels,
-            criterion=criterion, schedule=schedule, on_step=on_step,
+            path_points(network, x, steps=steps, label=some_labels, schedule=schedule), machine,
+            candidates=candidates, label=some_labels, criterion=criterion, schedule=schedule,
+            on_step=on_step,
         )
         for x, some_labels in batches(noise, label, batch)
     ]  # fmt: skip
     return choose_scales(
-        torch.cat(tables, dim=-1), machine=machine.kind, criterion=criterion, seeds=seeds,
+        torch.cat(tables, dim=-1), machine=machine, criterion=criterion, seeds=seeds,
         candidates=candidates, t=schedule.timesteps(steps)[:-1].tolist(),
     )  # fmt: skip
 
 
-def criterion_table(
-    network: Denoiser,
+def fit_scales_to_data(
     machine: Machine,
+    held_out: ImageSet,
+    *,
+    candidates: Sequence[float] | None = None,
+    steps: int = 20,
+    count: int = 64,
+    conditional: bool = False,
+    schedule: CosineSchedule | None = None,
+    batch: int = 8,
+    on_step: Callable[[int], None] = lambda images: None,
+) -> Scales:
+    """Choose the dial for each timestep without any network: the one that denoises best.
+
+    Noise is added to images that are not in the machine's dictionary; the value with the smallest
+    mean squared error of x0_hat wins.
+
+    Args:
+        machine: a machine with a dial.
+        held_out: clean images from where the machine's come from; the first `count` are used.
+        candidates, schedule, batch, on_step: see `fit_scales`.
+        steps: number of times, t = 1, (n-1)/n, ..., 1/n.
+        count: number of images; image i gets the noise of seed i at every t.
+        conditional: give the machine the images' labels.
+
+    Raises:
+        InputError: when there is no image or no candidate.
+    """
+    schedule = schedule or CosineSchedule()
+    count = min(count, len(held_out))
+    candidates = _candidates(machine, candidates, count)
+    clean = to_float(held_out.pixels[:count])
+    labels = held_out.labels[:count] if conditional else None
+    t = schedule.timesteps(steps)[:-1].tolist()
+    tables = []
+    for seeds in torch.arange(count).split(batch):
+        some_labels = None if labels is None else labels[seeds]
+        points = data_points(clean[seeds], seeds=seeds.tolist(), t=t, schedule=schedule)
+        tables.append(criterion_table(
+            points, machine, candidates=candidates, label=some_labels, criterion="mse",
+            schedule=schedule, on_step=on_step,
+        ))  # fmt: skip
+    return choose_scales(
+        torch.cat(tables, dim=-1), machine=machine, criterion="mse", seeds=range(count),
+        candidates=candidates, t=t,
+    )  # fmt: skip
+
+
+def _candidates(machine: Machine, given: Sequence[float] | None, count: int) -> Sequence[float]:
+    if given is None and machine.dial is None:
+        raise InputError(f"the {machine.kind} machine has no dial to calibrate")
+    candidates = machine.dial.candidates if given is None else given
+    if not count or not candidates:
+        raise InputError(
+            f"calibration needs seeds and values to try; it was given {count} seeds and "
+            f"{len(candidates)} values"
+        )
+    return candidates
+
+
+def path_points(
+    network: Denoiser,
     noise: Tensor,
     *,
-    candidates: Sequence[int],
     steps: int,
+    label: Tensor | None,
+    schedule: CosineSchedule,
+) -> Iterator[Point]:
+    """The network's own DDIM path from noise (n c h w), and its answers on it."""
+    for step in ddim_steps(network, noise, steps=steps, label=label, schedule=schedule):
+        yield Point(t=step.t, x=step.x, x0_hat=step.x0_hat)
+
+
+def data_points(
+    clean: Tensor, *, seeds: Sequence[int], t: Sequence[float], schedule: CosineSchedule
+) -> Iterator[Point]:
+    """Clean images (n c h w) under the noise of `seeds` at each of the times."""
+    eps = seeded_noise(seeds, clean.shape[1:]).to(clean)
+    for time in t:
+        at = clean.new_full((len(clean),), time, dtype=torch.float64)
+        yield Point(t=time, x=add_noise(clean, eps, at, schedule), x0_hat=clean)
+
+
+def criterion_table(
+    points: Iterable[Point],
+    machine: Machine,
+    *,
+    candidates: Sequence[float],
     label: Tensor | None,
     criterion: Criterion,
     schedule: CosineSchedule,
     on_step: Callable[[int], None] = lambda images: None,
 ) -> Tensor:
-    """The criterion for each t, candidate and seed (t k n), on the network's path.
+    """The criterion for each t, candidate and seed (t k n) at points of the same n seeds.
 
-    Arguments are those of `fit_scales`; tables of parts of the seeds may be joined.
+    Other arguments are those of `fit_scales`; tables of parts of the seeds may be joined.
     """
     rows = []
-    for step in ddim_steps(network, noise, steps=steps, label=label, schedule=schedule):
-        t = noise.new_full((len(noise),), step.t, dtype=torch.float64)
-        answers = machine.at_values(step.x, t, candidates, label)
-        rows.append(_compare(step.x, t, step.x0_hat, answers, criterion, schedule))
-        on_step(len(noise))
+    for point in points:
+        t = point.x.new_full((len(point.x),), point.t, dtype=torch.float64)
+        answers = machine.at_values(point.x, t, candidates, label)
+        rows.append(_compare(point, t, answers, criterion, schedule))
+        on_step(len(point.x))
     return torch.stack(rows)
 
 
 def choose_scales(
     table: Tensor,
     *,
-    machine: str,
+    machine: Machine,
     criterion: Criterion,
     seeds: Sequence[int],
-    candidates: Sequence[int],
+    candidates: Sequence[float],
     t: Sequence[float],
     source: str = "",
 ) -> Scales:
-    """Each seed's best patch size at each t, and their median, from a table (t k n)."""
-    best = table.argmax(dim=1) if criterion == "cosine" else table.argmin(dim=1)
-    by_seed = [[candidates[i] for i in row] for row in best.tolist()]
+    """The best value at each t from a table (t k n); see `Scales.sizes`."""
+    pick = torch.argmax if criterion == "cosine" else torch.argmin
+    by_seed = [[candidates[i] for i in row] for row in pick(table, dim=1).tolist()]
+    if criterion == "mse":
+        sizes = [candidates[i] for i in pick(table.mean(dim=-1), dim=1).tolist()]
+    else:
+        sizes = [median_low(row) for row in by_seed]
     return Scales(
-        machine=machine,
+        machine=machine.kind,
         criterion=criterion,
         seeds=tuple(seeds),
         candidates=tuple(candidates),
         t=tuple(t),
-        sizes=tuple(median_low(row) for row in by_seed),
+        sizes=tuple(sizes),
         by_seed=_as_tuples(by_seed),
         table=_as_tuples(table.tolist()),
         source=source,
+        dial=machine.dial.name if machine.dial else "size",
     )
 
 
 def _compare(
-    x: Tensor,
-    t: Tensor,
-    x0_hat: Tensor,
-    answers: Tensor,
-    criterion: Criterion,
-    schedule: CosineSchedule,
+    point: Point, t: Tensor, answers: Tensor, criterion: Criterion, schedule: CosineSchedule
 ) -> Tensor:
-    """The criterion (k b) between a network's x0_hat (b c h w) and answers (k b c h w)."""
-    network = rearrange(eps_from_x0(x, x0_hat, t, schedule), "b c h w -> b (c h w)")
+    """The criterion (k b) between what ought to be answered and answers (k b c h w)."""
+    if criterion == "mse":
+        errors = (answers.double() - point.x0_hat.double()).square()
+        return reduce(errors, "k b c h w -> k b", "mean").cpu()
+    target = rearrange(eps_from_x0(point.x, point.x0_hat, t, schedule), "b c h w -> b (c h w)")
     values = []
     for answer in answers:
-        machine = rearrange(eps_from_x0(x, answer, t, schedule), "b c h w -> b (c h w)")
+        eps_hat = rearrange(eps_from_x0(point.x, answer, t, schedule), "b c h w -> b (c h w)")
         if criterion == "cosine":
-            values.append(F.cosine_similarity(network.double(), machine.double(), dim=1))
+            values.append(F.cosine_similarity(target.double(), eps_hat.double(), dim=1))
         else:
-            values.append((network.double() - machine.double()).square().mean(dim=1).sqrt())
+            values.append((target.double() - eps_hat.double()).square().mean(dim=1).sqrt())
     return torch.stack(values).cpu()

@@ -11,9 +11,10 @@ from els.machines.engines import ENGINES, EngineName
 from els.machines.global_equivariant import GlobalEquivariant
 from els.machines.ideal import Ideal
 from els.machines.machine import ByTime, Machine
+from els.machines.mixture import Mixture, Part, WeightsByTime
 from els.machines.nearest import Nearest
 from els.machines.patch_composite import PatchComposite
-from els.machines.patches import PatchMachine, Symmetry
+from els.machines.patches import SIZE, PatchMachine, Symmetry
 from els.machines.pca_local import PcaLocal
 from els.machines.smoothed import Smoothed
 from els.machines.wiener import Wiener
@@ -23,7 +24,7 @@ from els.schedule import CosineSchedule
 _SOFT = ("boundary_soft", "equivariant_soft")
 MACHINES = (
     "ideal", "local", "equivariant", "boundary", *_SOFT, "patch_composite", "pca_local",
-    "global_equivariant", "smoothed", "nearest", "wiener",
+    "global_equivariant", "smoothed", "nearest", "wiener", "best",
 )  # fmt: skip
 
 
@@ -31,7 +32,7 @@ def make_machine(
     kind: str,
     images: ImageSet,
     *,
-    size: float | ByTime | None = None,
+    size: float | ByTime | WeightsByTime | None = None,
     schedule: CosineSchedule | None = None,
     engine: EngineName = "auto",
     chunk: int | None = None,
@@ -40,6 +41,7 @@ def make_machine(
     shift: int | None = None,
     symmetries: Sequence[Symmetry] = (),
     temperature: float = 1.0,
+    around: str = "boundary",
 ) -> Machine:
     """Make a closed-form denoiser.
 
@@ -56,13 +58,15 @@ def make_machine(
     | `smoothed` | `ideal`, averaged over perturbed queries | smoothing |
     | `nearest` | the nearest training image | |
     | `wiener` | the linear filter of the images' mean and covariance | |
+    | `best` | a convex mixture of others, weighed anew at every t | weights |
 
     Args:
         kind: one of `MACHINES`.
         images: the training images.
         size: the value of the machine's dial: an odd patch size k, a width in pixels, a threshold
             in [0, 1], or a smoothing in units of sigma; or one for each time with `.at(t)`, such as
-            fitted scales. May be left out where every call gives its own, or without a dial.
+            fitted scales. May be left out where every call gives its own, or without a dial. The
+            fitted `els.stacking.Weights` of `best`.
         schedule: the noise schedule; the paper's by default.
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
             or "auto", the fastest that works here.
@@ -77,6 +81,7 @@ def make_machine(
         symmetries: "flip" and "turns" add the mirrored and quarter-turned images to a patch
             machine's dictionary, for networks trained with such augmentation.
         temperature: what a patch machine's log-weights are divided by.
+        around: the patch machine that `best` is built around: `boundary` or `equivariant`.
 
     Raises:
         InputError: unknown kind, no images, or an option or size out of range.
@@ -95,6 +100,9 @@ def make_machine(
             f"the {kind} machine has no patches: window, shift, symmetries and temperature are for "
             "local, equivariant and boundary"
         )
+    if kind == "best":
+        parts = _parts(around, images, schedule=schedule, engine=engine, chunk=chunk)
+        return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
     if kind == "wiener":
         return Wiener(kind, images, size=None, schedule=schedule)
     if kind in ("ideal", "nearest", "global_equivariant"):
@@ -102,6 +110,26 @@ def make_machine(
         return plain[kind](kind, images, schedule=schedule, chunk=chunk)
     dialled = {"patch_composite": PatchComposite, "pca_local": PcaLocal, "smoothed": Smoothed}
     return dialled[kind](kind, images, size=size, schedule=schedule, chunk=chunk)
+
+
+def _parts(
+    around: str,
+    images: ImageSet,
+    *,
+    schedule: CosineSchedule,
+    engine: EngineName,
+    chunk: int | None,
+) -> list[Part]:
+    """What `best` is a mixture of: the patch machines at every size that fits, and `wiener`."""
+    if around not in ("boundary", "equivariant"):
+        raise InputError(f"best is built around boundary or equivariant, not '{around}'")
+    sizes = tuple(k for k in SIZE.candidates if k <= min(images.image_shape[1:]))
+    ask = {"schedule": schedule, "engine": engine, "chunk": chunk}
+    return [
+        Part(make_machine(around, images, **ask), sizes),
+        Part(make_machine("local", images, **ask), sizes),
+        Part(make_machine("wiener", images, **ask), (None,)),
+    ]
 
 
 def _check(

@@ -78,5 +78,5 @@ def test_scales_survive_the_disk(tmp_path: Path) -> None:
 def test_calibration_needs_seeds_and_sizes() -> None:
     machine = make_machine("local", random_images())
     for noise, sizes in ((torch.zeros(0, 1, 8, 8), (3,)), (torch.zeros(1, 1, 8, 8), ())):
-        with pytest.raises(InputError, match="calibration needs seeds and patch sizes"):
+        with pytest.raises(InputError, match="calibration needs seeds and values to try"):
             fit_scales(machine, machine, noise, seeds=(), candidates=sizes)

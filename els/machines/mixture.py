@@ -1,0 +1,97 @@
+"""Convex mixtures of machines, with weights for every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from els.errors import InputError
+from els.images import ImageSet
+from els.machines.machine import Machine
+from els.schedule import CosineSchedule
+
+
+class WeightsByTime(Protocol):
+    """The weights of a mixture for every time, such as `els.stacking.Weights`."""
+
+    def at(self, t: float) -> Sequence[float]:
+        """The weight of every component at time t, which add up to 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A machine at some values of its dial, each a component of the mixture.
+
+    Attributes:
+        machine: the machine.
+        values: of its dial; (None,) without one.
+    """
+
+    machine: Machine
+    values: tuple[float | None, ...]
+
+
+class Mixture(Machine):
+    """x0_hat = sum_j w_j(t) x0_hat_j, a composition of other machines.
+
+    Attributes:
+        parts: the machines.
+        weights: of the components, by time; None until they are fitted.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        parts: Sequence[Part],
+        weights: WeightsByTime | None,
+        schedule: CosineSchedule,
+    ) -> None:
+        super().__init__(kind, images, size=None, schedule=schedule)
+        self.parts = tuple(parts)
+        self.weights = weights
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The components, such as "boundary 5", in order."""
+        return tuple(
+            part.machine.kind if value is None else f"{part.machine.kind} {value:g}"
+            for part in self.parts
+            for value in part.values
+        )
+
+    def components(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """What every component answers (k b c h w); arguments as `Machine.__call__`."""
+        return torch.cat([
+            part.machine.at_values(x, t, None if part.values == (None,) else part.values, label)
+            for part in self.parts
+        ])  # fmt: skip
+
+    def answers(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]
+    ) -> list[Tensor]:
+        """See `Machine.answers`."""
+        if self.weights is None:
+            raise InputError(f"the {self.kind} machine needs fitted weights")
+        weights = torch.tensor([self.weights.at(time) for time in t.tolist()]).to(x)  # (b k)
+        if weights.shape[1] != len(self.names):
+            raise InputError(
+                f"there are {weights.shape[1]} weights for the {len(self.names)} components "
+                f"{', '.join(self.names)}"
+            )
+        total, start = torch.zeros_like(x), 0
+        for part in self.parts:
+            mine = weights[:, start : start + len(part.values)]
+            start += len(part.values)
+            used = [i for i in range(len(part.values)) if mine[:, i].any()]
+            if used:
+                some = part.machine.answers(x, t, images, tuple(part.values[i] for i in used))
+                for i, answer in zip(used, some, strict=True):
+                    total += mine[:, i].view(-1, 1, 1, 1) * answer.to(x)
+        return [total] * len(values)

@@ -1,0 +1,134 @@
+"""Fitting a mixture of machines to a network: convex least squares, timestep by timestep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from scipy.optimize import nnls
+from torch import Tensor
+
+from els.calibration import Point
+from els.errors import InputError
+from els.files import write_json
+from els.machines.mixture import Mixture
+
+# How much more a sum of weights other than 1 costs than a wrong answer.
+_SUM_TO_ONE = 1e3
+# Components with less weight are left out, so that they need not be computed.
+_LEAST_WEIGHT = 0.01
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a mixture by time.
+
+    Attributes:
+        machine: the kind of the mixture.
+        components: their names, in order.
+        t: the times, from 1 downwards.
+        weights: of each component at each t; those of a t add up to 1.
+        seeds: the calibration seeds.
+        source: what they were fitted to, in the caller's words.
+    """
+
+    machine: str
+    components: tuple[str, ...]
+    t: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+    seeds: tuple[int, ...]
+    source: str = ""
+
+    def at(self, t: float) -> tuple[float, ...]:
+        """The weights at time t: those of the nearest fitted time."""
+        return self.weights[min(range(len(self.t)), key=lambda i: abs(self.t[i] - t))]
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(Path(path), asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Weights:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: when the file is missing or something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            rows = tuple(tuple(row) for row in content.pop("weights"))
+            lists = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+            return cls(weights=rows, **lists)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"'{path}' holds no weights of a mixture: {error}") from error
+
+
+def normal_equations(
+    points: Iterable[Point],
+    mixture: Mixture,
+    *,
+    label: Tensor | None,
+    on_step: Callable[[int], None] = lambda images: None,
+) -> dict[str, Tensor]:
+    """What least squares needs to know of some seeds, in sums that may be added to others'.
+
+    Args:
+        points: what ought to be answered, at every t.
+        mixture: its components are compared with that.
+        label: class indices (n,) or None.
+        on_step: called with the number of images after each point.
+
+    Returns:
+        `gram` (t k k), inner products of the components' answers, and `right` (t k), those with
+        what ought to be answered.
+    """
+    gram, right = [], []
+    for point in points:
+        t = point.x.new_full((len(point.x),), point.t, dtype=torch.float64)
+        answers = mixture.components(point.x, t, label).double().cpu()
+        flat = rearrange(answers, "k b c h w -> k (b c h w)")
+        gram.append(flat @ flat.T)
+        right.append(flat @ point.x0_hat.double().cpu().flatten())
+        on_step(len(point.x))
+    return {"gram": torch.stack(gram), "right": torch.stack(right)}
+
+
+def solve(
+    equations: dict[str, Tensor],
+    mixture: Mixture,
+    *,
+    t: Sequence[float],
+    seeds: Sequence[int],
+    source: str = "",
+) -> Weights:
+    """The weights, at least 0 and adding up to 1, with the smallest squared error at each t."""
+    rows = [
+        _convex(gram.numpy(), right.numpy())
+        for gram, right in zip(equations["gram"], equations["right"], strict=True)
+    ]
+    return Weights(
+        machine=mixture.kind,
+        components=mixture.names,
+        t=tuple(t),
+        weights=tuple(tuple(row.tolist()) for row in rows),
+        seeds=tuple(seeds),
+        source=source,
+    )
+
+
+def _convex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Argmin of w G w / 2 - r w over the simplex, without the components that hardly count."""
+    scale = np.trace(gram) / len(gram)
+    values, vectors = np.linalg.eigh(gram / scale)
+    root = np.sqrt(np.clip(values, 1e-12, None))
+    rows = root[:, None] * vectors.T
+    target = (vectors.T @ (right / scale)) / root
+    rows = np.vstack([rows, np.full(len(gram), _SUM_TO_ONE)])
+    weights, _ = nnls(rows, np.append(target, _SUM_TO_ONE), maxiter=100 * len(gram))
+    weights[weights < _LEAST_WEIGHT * weights.sum()] = 0
+    return weights / weights.sum()
