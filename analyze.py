@@ -13,7 +13,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -186,6 +186,8 @@ class Analysis:
         self.data_hash = self.images.fingerprint()
         if settings.verify_data:
             self.data.verify(self.images)
+        if self.data.fingerprint is None:  # for the record of what was compared with
+            self.data = replace(self.data, fingerprint=self.data_hash)
         self.fabric = Fabric(accelerator="cpu", devices=1)
         self.work = Work(self.folder / ".work")
         self.engine = choose_engine(

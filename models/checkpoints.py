@@ -27,6 +27,7 @@ READABLE = (
 _FORMAT = 1
 _PREFERRED = ("last.ckpt", "best.ckpt")
 _ZIP = b"PK\x03\x04"
+_PICKLE = "a pickle, of PyTorch before 1.6 or of something else"
 
 
 def describe(
@@ -182,17 +183,19 @@ def _read(path: Path) -> Any:
     """What a file holds: plain data and tensors, or a whole module as a record of it."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            return pickled.read_module(path)
-        raise InputError(
-            f"'{path}' is not loaded: {_sniff(path)} that holds more than tensors. If you trust "
-            "it, load it with the PyTorch that wrote it and save its state_dict() again"
-        ) from error
     # Bytes that are no checkpoint can make the parser raise anything.
     except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            return pickled.read_module(path)
+        found = _sniff(path)
+        if found == _PICKLE:
+            raise InputError(
+                f"'{path}' is not loaded: {found}, that is cut short or holds more than tensors. "
+                "If you trust it, load it with the PyTorch that wrote it and save its "
+                "state_dict() anew"
+            ) from error
         raise InputError(
-            f"'{path}' is damaged or not a checkpoint: {_sniff(path)}. It may be {READABLE}"
+            f"'{path}' is damaged or not a checkpoint: {found}. It may be {READABLE}"
         ) from error
 
 
@@ -207,5 +210,5 @@ def _sniff(path: Path) -> str:
     if start.startswith(_ZIP):
         return f"{size} bytes of a zip without its end, as of a copy that was cut short"
     if start[:1] == b"\x80":
-        return "a pickle, of PyTorch before 1.6 or of something else,"
+        return _PICKLE
     return f"{size} bytes that start with {start!r}" if size else "an empty file"
