@@ -151,6 +151,17 @@ def test_a_bare_model_has_the_default_schedule_and_finds_its_pipelines(tmp_path:
     assert (inner.prediction, len(inner.times)) == ("sample", 100)
 
 
+@pytest.mark.parametrize("kind", [
+    "DDIMScheduler", "PNDMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
+])  # fmt: skip
+def test_other_schedulers_give_their_own_noise(kind: str, tmp_path: Path) -> None:
+    options = {"beta_schedule": "scaled_linear", "beta_start": 0.001, "num_train_timesteps": 200}
+    net = load_denoiser(save(tmp_path / "pipeline", tiny_unet(), kind, **options)).net
+    expected = getattr(diffusers, kind)(**options).alphas_cumprod.double().sqrt()
+    torch.testing.assert_close(net.schedule.alpha(net.times), expected)
+
+
 def test_labels_are_checked(tmp_path: Path) -> None:
     x, t = seeded_noise([0], SHAPE), torch.ones(1)
     plain = load_denoiser(save(tmp_path / "plain", tiny_unet()))
