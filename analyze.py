@@ -13,7 +13,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +39,7 @@ from els.calibration import Criterion, Scales, choose_scales, criterion_table
 from els.cli import OneLineErrors, exit_cleanly
 from els.denoiser import Denoiser
 from els.errors import InputError
-from els.images import to_uint8
+from els.images import DATASETS, DataSpec, to_uint8
 from els.machines import Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
 from els.machines.places import check_size
@@ -49,7 +49,9 @@ from els.report.results import IDEAL, Results
 from els.report.tables import agreement_table, seed_rows, time_rows, write_csv
 from els.sampling import Paths, ddim_paths, seeded_labels, seeded_noise
 from els.work import Tensors, Work
-from models.checkpoints import load_denoiser
+from models.checkpoints import find_checkpoint, load_denoiser
+from models.denoiser import NetworkDenoiser
+from models.formats.artifacts import artifact_name, is_artifact
 from models.tracking import LoggerName, say_where, wandb_settings
 
 console = Console(highlight=False, soft_wrap=True)
@@ -62,9 +64,10 @@ class Settings:
     """What to analyse, and how.
 
     Attributes:
-        checkpoint: a checkpoint that train.py wrote.
-        out: the run's folder, under which analysis/ is written; the one that the checkpoint is in
-            unless told.
+        checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a network of
+            the paper's code, or a folder of diffusers; see `models.checkpoints`.
+        out: the run's folder, under which analysis/ is written; unless told, the one that a .ckpt
+            is in, and runs/<name> for anything else.
         machines: kinds to compare, the one that should fit first; unless told, `boundary` for a
             zero-padded network or `equivariant` for a circular one, then `local` and `ideal`.
         sizes: odd patch sizes to calibrate over; unless told, 3, 5, ..., 17, as far as they fit.
@@ -76,8 +79,13 @@ class Settings:
         network_steps: DDIM steps of the network; the first count is the main result.
         label: one class for every seed; unless told, a conditional network gets a random class
             for each seed.
+        data_name: the data set that the network was trained on, when its checkpoint does not
+            say: one of `els.images.DATASETS`.
         data_root: where the training images are now, if not where they were.
         verify_data: refuse to go on when they are not the images that were trained on.
+        padding: "zeros" or "circular", for a state dict alone, which does not say.
+        image_size: height and width in pixels, for a network of the paper's code; 32 or what its
+            file says unless told.
         batch: seeds at a time.
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
             or "auto", the fastest that works here.
@@ -103,8 +111,11 @@ class Settings:
     steps: int = 20
     network_steps: list[int] = field(default_factory=lambda: [20])
     label: int | None = None
+    data_name: str | None = None
     data_root: str | None = None
     verify_data: bool = True
+    padding: Literal["zeros", "circular"] | None = None
+    image_size: int | None = None
     batch: int = 16
     engine: EngineName = "auto"
     tolerance: float = 0.0
@@ -133,8 +144,14 @@ class Settings:
         """The run's folder."""
         if self.out is not None:
             return Path(self.out)
-        parent = Path(self.checkpoint).parent
-        return parent.parent if parent.name == "checkpoints" else parent
+        if is_artifact(self.checkpoint):
+            return Path("runs", artifact_name(self.checkpoint))
+        path = find_checkpoint(self.checkpoint)
+        if path.is_dir():
+            return Path("runs", path.resolve().name)
+        if path.suffix != ".ckpt":
+            return Path("runs", path.stem)
+        return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 class Parser(OneLineErrors, ArgumentParser):
@@ -152,12 +169,15 @@ class Analysis:
         self.settings = settings
         self.folder = settings.folder / "analysis"
         self.device = _device(settings.device)
+        checkpoint = find_checkpoint(settings.checkpoint)
         self.network = load_denoiser(
-            settings.checkpoint, device=self.device, data_root=settings.data_root
-        )
-        self.checkpoint_hash = _sha256(Path(settings.checkpoint))
+            checkpoint, device=self.device, data_root=settings.data_root,
+            padding=settings.padding, image_size=settings.image_size,
+        )  # fmt: skip
+        self.checkpoint_hash = _sha256(checkpoint)
         _check_label(settings.label, self.network.num_classes)
-        self.images = self.network.data.load("train")
+        self.data = _data(self.network, settings)
+        self.images = self.data.load("train")
         if self.images.image_shape != self.network.image_shape:
             raise InputError(
                 f"the training images have shape {self.images.image_shape}, the network "
@@ -165,7 +185,9 @@ class Analysis:
             )
         self.data_hash = self.images.fingerprint()
         if settings.verify_data:
-            self.network.data.verify(self.images)
+            self.data.verify(self.images)
+        if self.data.fingerprint is None:  # for the record of what was compared with
+            self.data = replace(self.data, fingerprint=self.data_hash)
         self.fabric = Fabric(accelerator="cpu", devices=1)
         self.work = Work(self.folder / ".work")
         self.engine = choose_engine(
@@ -348,12 +370,14 @@ class Analysis:
 
     def _key(self, *parts: object) -> str:
         """A name for what is computed from this checkpoint, these images and `parts`."""
-        content = json.dumps([self.checkpoint_hash, self.data_hash, *parts])
+        # The description tells apart what one file of weights can be loaded as.
+        loaded = (self.checkpoint_hash, self.network.description)
+        content = json.dumps([*loaded, self.data_hash, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _context(self) -> dict[str, object]:
         """What the results were made from, for the record and to know them again."""
-        data, settings, shape = self.network.data, self.settings, self.images.image_shape
+        data, settings, shape = self.data, self.settings, self.images.image_shape
         return {
             "run": settings.folder.name,
             "data": {**asdict(data), "images": len(self.images), "shape": list(shape)},
@@ -426,6 +450,30 @@ def _device(name: str) -> torch.device:
         raise InputError(f"device '{name}' is not available here: {str(error)[:120]}") from error
 
 
+def _data(network: NetworkDenoiser, settings: Settings) -> DataSpec:
+    """The training images: as the checkpoint says, or else as the settings do.
+
+    Raises:
+        InputError: when neither says it, or both do and differ.
+    """
+    known, name = network.data, settings.data_name
+    if known is not None:
+        if name not in (None, known.name):
+            raise InputError(f"--data_name is '{name}', but the checkpoint says that it was "
+                             f"trained on '{known.name}'; leave it out")  # fmt: skip
+        return known
+    if name is None:
+        raise InputError(
+            f"'{settings.checkpoint}' does not say which images it was trained on; name them, such "
+            f"as --data_name cifar10 --data_root path/to/data (known are {', '.join(DATASETS)})"
+        )
+    channels, height, width = network.image_shape
+    if height != width:
+        raise InputError(f"the network draws images of {height} x {width} pixels; data sets are "
+                         "loaded as squares")  # fmt: skip
+    return DataSpec(name, root=settings.data_root or "data", size=height, channels=channels)
+
+
 def _check_label(label: int | None, num_classes: int | None) -> None:
     if label is None:
         return
@@ -446,6 +494,11 @@ def _peak_gigabytes() -> float:
 
 
 def _sha256(path: Path) -> str:
+    """Digest of a file, or of the names and digests of all files in a folder."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listing = [f"{file.relative_to(path)} {_sha256(file)}" for file in files]
+        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -530,7 +583,7 @@ def main(args: Sequence[str] | None = None) -> Results:
     settings = Settings(**options)
     analysis = Analysis(settings)
     console.print(f"network  {analysis.network.description}")
-    console.print(f"images   {len(analysis.images)} of '{analysis.network.data.name}'")
+    console.print(f"images   {len(analysis.images)} of '{analysis.data.name}'")
     console.print(f"engine   {analysis.engine} on {analysis.device}")
     results = analysis.reusable()
     if results is not None:

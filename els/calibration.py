@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from statistics import median_low
 from typing import Literal
@@ -88,19 +89,77 @@ class Scales:
         write_json(Path(path), asdict(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> Scales:
-        """Read what `save` wrote.
+    def load(cls, path: str | Path, *, name: str | None = None) -> Scales:
+        """Read what `save` wrote, or patch sizes as the paper's code releases them.
+
+        The latter are n sizes of which number i = 0, 1, ... is for t = (i + 1) / n: a list in JSON,
+        or a list or a tensor in a `.pt` file. They say nothing of how they were found: `machine`,
+        `seeds` and `table` are empty.
+
+        Args:
+            path: the file.
+            name: which list, where a JSON file holds several as {"scales": {name: list}}.
 
         Raises:
             InputError: when the file is missing or something else.
         """
+        path = Path(path)
         try:
-            content = json.loads(Path(path).read_text())
-            return cls(**{name: _as_tuples(value) for name, value in content.items()})
+            content = _read(path)
+            if isinstance(content, dict) and "scales" in content:
+                content = _named(content["scales"], name, path)
+            if isinstance(content, list):
+                return cls._of_sizes(content, source=str(path))
+            return cls(**{key: _as_tuples(value) for key, value in content.items()})
         except FileNotFoundError as error:
             raise InputError(f"there is no file '{path}'") from error
         except (ValueError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"'{path}' holds no fitted scales: {error}") from error
+
+    @classmethod
+    def _of_sizes(cls, sizes: list[object], *, source: str) -> Scales:
+        """Scales from patch sizes for t = 1/n, 2/n, ..., 1."""
+        good = [size for size in sizes if type(size) is int and size > 0 and size % 2]
+        if not sizes or len(good) < len(sizes):
+            raise ValueError(f"patch sizes must be odd whole numbers, not {sizes!r}"[:200])
+        n = len(good)
+        return cls(
+            machine="", criterion="cosine", seeds=(), candidates=tuple(sorted(set(good))),
+            t=tuple((i + 1) / n for i in reversed(range(n))), sizes=tuple(reversed(good)),
+            by_seed=(), table=(), source=source,
+        )  # fmt: skip
+
+
+def _read(path: Path) -> object:
+    """The content of a JSON file, or of a list or tensor that torch saved."""
+    with open(path, "rb") as file:
+        data = file.read()
+    if path.suffix not in (".pt", ".pth"):
+        return json.loads(data)
+    try:
+        content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    # Bytes that torch did not save can make its parser raise anything.
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split())[:160]) from error
+    if isinstance(content, Tensor):
+        content = content.tolist()
+    if not isinstance(content, list):
+        raise ValueError(f"a {type(content).__name__} where a list or a tensor was expected")
+    # The paper's code computes medians, which makes whole numbers of any type.
+    items = [item.item() if isinstance(item, Tensor) else item for item in content]
+    return [int(item) if isinstance(item, float) and item.is_integer() else item for item in items]
+
+
+def _named(scales: object, name: str | None, path: Path) -> object:
+    """One of several lists of patch sizes."""
+    known = list(scales)
+    if name not in known:
+        what = "it holds several" if name is None else f"it has none called '{name}'"
+        raise InputError(f"'{path}' has patch sizes by name and {what}: give one of "
+                         f"{', '.join(map(str, known))}")  # fmt: skip
+    return scales[name]
 
 
 def _as_tuples(value: object) -> object:

@@ -30,6 +30,10 @@ class CosineSchedule:
         """Standard deviation of the noise at time t, of t's shape, in [0, 1)."""
         return torch.sin(self._angle(t))
 
+    def time(self, alpha: Tensor) -> Tensor:
+        """The time at which the image has weight `alpha` in [0, 1]: the inverse of `alpha`."""
+        return torch.acos(alpha) / (math.pi / 2 / (1 + self.offset))
+
     def timesteps(self, n: int) -> Tensor:
         """The grid 1, (n-1)/n, ..., 1/n, 0 of n sampling steps: shape (n + 1,), float64.
 

@@ -1,9 +1,10 @@
-"""Checkpoints on disk to denoisers; they are data, and nothing in them is ever executed."""
+"""Checkpoints of every kind to denoisers; they are data, and nothing in them is ever executed."""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,20 @@ import torch
 from els.errors import InputError
 from els.images import DataSpec
 from els.schedule import CosineSchedule
-from models.blocks import Network
+from models.blocks import PADDINGS, Network
 from models.denoiser import NetworkDenoiser
-from models.networks import build_network
+from models.formats import artifacts, paper, pickled, pipelines
+from models.networks import restore_network
 
 METADATA_KEY = "els"
+READABLE = (
+    "a checkpoint of train.py, wandb:entity/project/name:alias, a network that the paper's code "
+    "saved whole or as a state dict, or a folder of a diffusers pipeline or UNet2DModel"
+)
 _FORMAT = 1
+_PREFERRED = ("last.ckpt", "best.ckpt")
+_ZIP = b"PK\x03\x04"
+_PICKLE = "a pickle, of PyTorch before 1.6 or of something else"
 
 
 def describe(
@@ -33,66 +42,173 @@ def describe(
     }
 
 
+def find_checkpoint(source: str | Path) -> Path:
+    """The file, or the folder of diffusers, that `source` stands for; artifacts are downloaded.
+
+    Args:
+        source: a file; a folder of diffusers; a folder with a `last.ckpt`, a `best.ckpt` or a
+            single `.ckpt` file; or "wandb:entity/project/name:alias" for such a folder.
+
+    Raises:
+        InputError: when there is no checkpoint there, or the artifact cannot be had.
+    """
+    path = Path(source)
+    if artifacts.is_artifact(str(source)):
+        path = artifacts.download(str(source))
+    if not path.exists():
+        raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
+    if path.is_file() or pipelines.is_pipeline(path):
+        return path
+    files = sorted(path.glob("*.ckpt"))
+    named = [path / name for name in _PREFERRED if path / name in files]
+    if named or len(files) == 1:
+        return (named or files)[0]
+    found = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+    raise InputError(f"the folder '{path}' holds {'several' if files else 'no'} checkpoints; name "
+                     f"one of {READABLE}. It holds: {found}")  # fmt: skip
+
+
 def load_denoiser(
-    path: str | Path, *, device: str | torch.device = "cpu", data_root: str | Path | None = None
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    data_root: str | Path | None = None,
+    padding: str | None = None,
+    image_size: int | None = None,
 ) -> NetworkDenoiser:
     """Bring a trained network back, in evaluation mode.
 
     Args:
-        path: a checkpoint that `train.py` wrote; with EMA its averaged weights are taken.
+        source: what `find_checkpoint` takes. Of a checkpoint of `train.py` with EMA the averaged
+            weights are taken.
         device: where the network is to live.
         data_root: where the training images are now, if not where they were.
+        padding: "zeros" or "circular", for a state dict, which does not say; zeros unless told.
+        image_size: height and width in pixels, for a network of the paper; unless told, what its
+            file says, or 32.
+
+    Returns:
+        the denoiser; its `data` is None where the checkpoint does not know its training images.
 
     Raises:
-        InputError: when the file is missing, damaged, from something else, or its weights are not
-            finite numbers.
+        InputError: when the file is missing, damaged, of an unknown kind, or its weights are not
+            finite numbers; or when an option contradicts what it says.
     """
-    path = Path(path)
-    checkpoint = _read(path)
-    meta = checkpoint.get(METADATA_KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
-        found = (
-            ", ".join(map(str, list(checkpoint)[:8]))
-            if isinstance(checkpoint, dict)
-            else (type(checkpoint).__name__)
-        )
-        raise InputError(
-            f"'{path}' is not a checkpoint of train.py (no '{METADATA_KEY}' entry of format "
-            f"{_FORMAT}); it holds: {found}"
-        )
-    net = build_network(meta["network"]["name"], meta["network"]["config"])
-    weights = {
-        name.removeprefix("net."): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith("net.")
-    }
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the weights in '{path}' do not fit its network: {reason}") from error
-    for name, value in net.named_parameters():
-        if not value.isfinite().all():
-            raise InputError(f"'{path}' holds NaN or infinite weights, first in '{name}'; use an "
-                             "earlier checkpoint")  # fmt: skip
-    data = DataSpec(**meta["data"])
-    if data_root is not None:
+    path = find_checkpoint(source)
+    if padding is not None and padding not in PADDINGS:
+        raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
+    data = None
+    if path.is_dir():
+        net, image_shape = pipelines.load_pipeline(path)
+    else:
+        content = _read(path)
+        if _is_own(content):
+            net, image_shape, data = _own(content, path)
+        else:
+            net, image_shape = _papers(content, path, padding, image_size)
+    _check_told(path, "padding", padding, net.padding)
+    if image_size is not None:
+        _check_told(path, "image_size", (image_size, image_size), image_shape[1:])
+    if data is not None and data_root is not None:
         data = replace(data, root=str(data_root))
     net.requires_grad_(False).eval().to(device)
-    return NetworkDenoiser(
-        net, schedule=CosineSchedule(), image_shape=tuple(meta["image_shape"]), data=data
-    )
+    return NetworkDenoiser(net, schedule=CosineSchedule(), image_shape=image_shape, data=data)
+
+
+def _check_told(path: Path, what: str, told: object, known: object) -> None:
+    if told not in (None, known):
+        raise InputError(f"{what} {told} was given, but '{path}' says {known}; leave {what} out")
+
+
+# --- this project's own -----------------------------------------------------------------------
+
+
+def _is_own(content: Any) -> bool:
+    meta = content.get(METADATA_KEY) if isinstance(content, Mapping) else None
+    return isinstance(meta, dict) and meta.get("format") == _FORMAT
+
+
+def _own(content: dict[str, Any], path: Path) -> tuple[Network, tuple[int, int, int], DataSpec]:
+    try:
+        meta = content[METADATA_KEY]
+        weights = {
+            name.removeprefix("net."): value
+            for name, value in content["state_dict"].items()
+            if name.startswith("net.")
+        }
+        net = restore_network(meta["network"]["name"], meta["network"]["config"], weights)
+        return net, tuple(meta["image_shape"]), DataSpec(**meta["data"])
+    except InputError as error:
+        raise InputError(f"'{path}' cannot be read: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is no whole checkpoint of train.py: {error!r}") from error
+
+
+# --- the paper's ------------------------------------------------------------------------------
+
+
+def _papers(
+    content: Any, path: Path, padding: str | None, image_size: int | None
+) -> tuple[Network, tuple[int, int, int]]:
+    """A network of the paper's code: its whole module, or a state dict."""
+    try:
+        if isinstance(content, pickled.Module):
+            net, size = paper.network_from_module(content)
+        elif isinstance(content, Mapping):
+            net = paper.network_from_weights(content, padding=padding or "zeros")
+            size = paper.IMAGE_SIZE
+        else:
+            raise InputError("it is no table")
+    except InputError as error:
+        raise InputError(
+            f"'{path}' cannot be read: {error}. It may be {READABLE}; it holds: {_held(content)}"
+        ) from error
+    size = image_size or size
+    return net, (net.channels, size, size)
+
+
+def _held(content: Any) -> str:
+    if isinstance(content, pickled.Module):
+        kinds = dict.fromkeys(module.kind for _, module in content.walk())
+        return ", ".join(list(kinds)[:8])
+    if isinstance(content, Mapping):
+        return ", ".join(map(str, list(content)[:8])) or "nothing"
+    return type(content).__name__
+
+
+# --- bytes ------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint '{path}'")
+    """What a file holds: plain data and tensors, or a whole module as a record of it."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"'{path}' is not a checkpoint of plain tensors and is not loaded: "
-                         f"{reason}") from error  # fmt: skip
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"'{path}' is damaged or not a checkpoint: {reason}") from error
+    # Bytes that are no checkpoint can make the parser raise anything.
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            return pickled.read_module(path)
+        found = _sniff(path)
+        if found == _PICKLE:
+            raise InputError(
+                f"'{path}' is not loaded: {found}, that is cut short or holds more than tensors. "
+                "If you trust it, load it with the PyTorch that wrote it and save its "
+                "state_dict() anew"
+            ) from error
+        raise InputError(
+            f"'{path}' is damaged or not a checkpoint: {found}. It may be {READABLE}"
+        ) from error
+
+
+def _sniff(path: Path) -> str:
+    """What a file that torch cannot read looks like."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return f"a zip of {', '.join(archive.namelist()[:5]) or 'nothing'}"
+    if start.startswith(_ZIP):
+        return f"{size} bytes of a zip without its end, as of a copy that was cut short"
+    if start[:1] == b"\x80":
+        return _PICKLE
+    return f"{size} bytes that start with {start!r}" if size else "an empty file"

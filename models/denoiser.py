@@ -18,7 +18,7 @@ class NetworkDenoiser:
         net: the network.
         schedule: the noise schedule that it was trained with.
         image_shape: (c, h, w) of the images that it was trained on.
-        data: where those images come from.
+        data: where those images come from, or None when the checkpoint does not say.
         description: one line for people: the network's kind, padding and size.
     """
 
@@ -28,7 +28,7 @@ class NetworkDenoiser:
         *,
         schedule: CosineSchedule,
         image_shape: tuple[int, int, int],
-        data: DataSpec,
+        data: DataSpec | None,
     ) -> None:
         self.net = net
         self.schedule = schedule
@@ -68,4 +68,4 @@ class NetworkDenoiser:
                     f"label {low if low < 0 else high} is out of range; "
                     f"the network knows 0..{self.num_classes - 1}"
                 )
-        return x0_from_eps(x, self.net(x, t.to(x.dtype), label), t, self.schedule)
+        return x0_from_eps(x, self.net(x, t, label), t, self.schedule)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
 from els.errors import InputError
 from models.blocks import Network
 from models.resnet import ResNet
@@ -24,3 +27,29 @@ def build_network(name: str, config: Mapping[str, object]) -> Network:
         return NETWORKS[name](**config)
     except TypeError as error:
         raise InputError(f"the {name} cannot be built from {dict(config)}: {error}") from error
+
+
+def restore_network(
+    name: str, config: Mapping[str, object], weights: Mapping[str, Tensor]
+) -> Network:
+    """Build a network and give it its weights, in float32.
+
+    It takes the memory of the weights alone: nothing is allocated before every shape fits.
+
+    Raises:
+        InputError: when the network is unknown, or the weights do not fit it or are not finite.
+    """
+    with torch.device("meta"):
+        net = build_network(name, config)
+    weights = {key: value.float().contiguous() for key, value in weights.items()}
+    try:
+        net.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"its weights do not fit its network: {reason}") from error
+    for key, value in net.named_parameters():
+        if not value.isfinite().all():
+            raise InputError(
+                f"it holds NaN or infinite weights, first in '{key}'; use an earlier checkpoint"
+            )
+    return net

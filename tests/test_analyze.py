@@ -23,6 +23,7 @@ from els.machines import make_machine
 from els.report.results import Results
 from els.sampling import ddim, seeded_noise
 from models.checkpoints import load_denoiser
+from models.networks import build_network
 
 QUICK = [
     "--seeds", "7", "--calibration_seeds", "2", "--steps", "4", "--sizes", "[3,7]",
@@ -260,7 +261,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_the_process_ends_with_code_2_and_no_traceback() -> None:
     done = run("analyze.py", "--checkpoint", "nowhere.ckpt")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: there is no checkpoint 'nowhere.ckpt'\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: there is no checkpoint 'nowhere.ckpt'; it may be")
 
 
 def test_other_images_than_those_trained_on_are_refused(
@@ -272,6 +274,56 @@ def test_other_images_than_those_trained_on_are_refused(
     base = ["--checkpoint", str(tmp_path / "moved.ckpt"), *QUICK, "--logger", "none"]
     assert "not the ones the network was trained on" in refusal(analyze.main, base, capsys)
     assert analyze.main([*base, "--verify_data", "false"]).seeds
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A state dict of the paper's code, which knows no data, padding or size."""
+    net = build_network("ResNet", {"channels": 1, "width": 16, "depth": 2})
+    torch.save({f"backbone.{k}": v for k, v in net.state_dict().items()}, tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+def test_a_network_from_elsewhere_is_analysed_on_the_images_named(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = ["--checkpoint", str(foreign), "--logger", "none", "--seeds", "3", "--steps", "2",
+            "--calibration_seeds", "1", "--sizes", "[3]", "--network_steps", "[2]",
+            "--out", str(tmp_path / "run"), "--image_size", "12", "--device", "cpu"]  # fmt: skip
+    line = refusal(analyze.main, base, capsys)
+    assert "does not say which images it was trained on" in line
+    assert "--data_name cifar10 --data_root" in line
+    zeros = analyze.main([*base, "--data_name", "digits"])
+    assert zeros.subject == "boundary"
+    assert zeros.noise.shape == (2, 1, 12, 12)
+    stored = json.loads((tmp_path / "run" / "analysis" / "agreement.json").read_text())
+    assert (stored["data"]["name"], stored["data"]["size"]) == ("digits", 12)
+    assert stored["data"]["fingerprint"]
+    capsys.readouterr()
+    again = analyze.main([*base, "--data_name", "digits"])
+    assert "finished before" in capsys.readouterr().out
+    circular = analyze.main([*base, "--data_name", "digits", "--padding", "circular"])
+    assert circular.subject == "equivariant"
+    assert torch.equal(again.network[2], zeros.network[2])
+    assert not torch.allclose(circular.network[2], zeros.network[2])
+
+
+def test_data_that_the_checkpoint_knows_otherwise_are_refused(
+    checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    line = refusal(analyze.main, ["--checkpoint", checkpoint, "--data_name", "mnist"], capsys)
+    assert "--data_name is 'mnist', but the checkpoint says that it was trained on 'digits'" in line
+
+
+def test_where_an_analysis_is_written(checkpoint: Path, foreign: Path) -> None:
+    def folder(name: object) -> Path:
+        return analyze.Settings(checkpoint=str(name)).folder
+
+    assert folder(checkpoint) == folder(checkpoint.parent) == checkpoint.parents[1]
+    assert folder(foreign) == Path("runs", "w")
+    assert folder("wandb:team/els/digits:v3") == Path("runs", "digits")
+    (foreign.parent / "config.json").touch()
+    assert folder(foreign.parent) == Path("runs", foreign.parent.name)
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_the_old_results(

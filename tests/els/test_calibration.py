@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_images
+from conftest import random_images, shared
 from torch import Tensor
 
 from els.calibration import Scales, fit_scales
@@ -73,6 +73,44 @@ def test_scales_survive_the_disk(tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match="holds no fitted scales"):
             Scales.load(tmp_path / "bad.json")
+
+
+def test_the_papers_scales_are_read_by_the_value_of_t() -> None:
+    path = shared("golden", "paper_scales.json")
+    scales = Scales.load(path, name="MNIST_UNet_zeros")
+    assert (scales.at(1.0), scales.at(0.95), scales.at(0.05)) == (27, 25, 3)
+    assert scales.at(0.7) == 15  # number 13 of the list, for t = 14 / 20
+    assert (len(scales.t), scales.t[0], scales.t[-1]) == (20, 1.0, 0.05)
+    with pytest.raises(InputError, match="it holds several: give one of CIFAR10_ResNet_circular"):
+        Scales.load(path)
+    with pytest.raises(InputError, match="it has none called 'VGG'"):
+        Scales.load(path, name="VGG")
+
+
+@pytest.mark.parametrize("content", [
+    [3, 5, 7, 9], torch.tensor([3, 5, 7, 9]), torch.tensor([3.0, 5, 7, 9]),
+    [torch.tensor(k) for k in (3, 5, 7, 9)],
+])  # fmt: skip
+def test_scales_in_torch_files(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "scales.pt")
+    scales = Scales.load(tmp_path / "scales.pt")
+    assert (scales.t, scales.sizes) == ((1.0, 0.75, 0.5, 0.25), (9, 7, 5, 3))
+    scales.save(tmp_path / "scales.json")
+    assert Scales.load(tmp_path / "scales.json") == scales
+    images = random_images()
+    x, t = seeded_noise([0], images.image_shape), torch.tensor([0.5])
+    fitted, fixed = (make_machine("local", images, size=size) for size in (scales, 5))
+    assert torch.equal(fitted(x, t), fixed(x, t))
+
+
+def test_files_without_odd_sizes_are_no_scales(tmp_path: Path) -> None:
+    for i, content in enumerate(([3, 4], [3.5], [], {"a": 3}, ["x"], torch.zeros(2, 2))):
+        torch.save(content, tmp_path / f"{i}.pt")
+        with pytest.raises(InputError, match="holds no fitted scales"):
+            Scales.load(tmp_path / f"{i}.pt")
+    (tmp_path / "a.pt").write_bytes(b"hello")
+    with pytest.raises(InputError, match="holds no fitted scales"):
+        Scales.load(tmp_path / "a.pt")
 
 
 def test_calibration_needs_seeds_and_sizes() -> None:

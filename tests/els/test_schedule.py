@@ -24,3 +24,8 @@ def test_timesteps_run_from_noise_to_image() -> None:
     assert CosineSchedule().timesteps(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
     with pytest.raises(ValueError, match="steps is 0"):
         CosineSchedule().timesteps(0)
+
+
+def test_time_is_the_inverse_of_alpha() -> None:
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    torch.testing.assert_close(CosineSchedule().time(CosineSchedule().alpha(t)), t)

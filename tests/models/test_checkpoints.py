@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,28 +54,67 @@ def test_bad_queries_are_refused(tmp_path: Path, net: Network) -> None:
 
 def test_bad_files_are_refused_and_explained(tmp_path: Path, net: Network) -> None:
     whole = write(tmp_path / "a.ckpt", net).read_bytes()
-    (tmp_path / "short.ckpt").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.ckpt").write_text("hello")
-    (tmp_path / "empty.ckpt").write_bytes(b"")
-    for name in ("short", "text", "empty"):
-        with pytest.raises(InputError, match=f"{name}.ckpt' is"):
+    bad = {
+        "short": (whole[: len(whole) // 2], r"bytes of a zip without its end"),
+        "text": (b"hello", r"5 bytes that start with b'hello'"),
+        "empty": (b"", "an empty file"),
+        "random": (bytes(range(7, 107)), r"100 bytes that start with b'\\x07"),
+    }
+    for name, (content, found) in bad.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}.ckpt' is .*{found}.*may be a checkpoint of"):
             load_denoiser(tmp_path / f"{name}.ckpt")
-    with pytest.raises(InputError, match="there is no checkpoint"):
+    with zipfile.ZipFile(tmp_path / "zip.ckpt", "w") as file:
+        file.writestr("cat.png", "miaow")
+    with pytest.raises(InputError, match=r"zip\.ckpt' is damaged.*a zip of cat\.png"):
+        load_denoiser(tmp_path / "zip.ckpt")
+    with pytest.raises(InputError, match=r"there is no checkpoint.*it may be a checkpoint of"):
         load_denoiser(tmp_path / "none.ckpt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"holds no checkpoints.* It holds: nothing"):
+        load_denoiser(tmp_path / "folder")
+
+
+def test_other_content_is_refused_and_listed(tmp_path: Path, net: Network) -> None:
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.ckpt")
-    with pytest.raises(InputError, match="it holds: weights"):
+    with pytest.raises(InputError, match=r"may be a checkpoint of .*; it holds: weights"):
         load_denoiser(tmp_path / "other.ckpt")
     torch.save(torch.zeros(2), tmp_path / "tensor.ckpt")
     with pytest.raises(InputError, match="it holds: Tensor"):
         load_denoiser(tmp_path / "tensor.ckpt")
+    torch.save(net.state_dict(), tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    assert load_denoiser(tmp_path / "old.ckpt").num_classes == 3  # old, but tensors alone
+    torch.save(net, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match=r"is not loaded: a pickle, of PyTorch before 1\.6.*anew"):
+        load_denoiser(tmp_path / "old.ckpt")
+    torch.save(net, tmp_path / "whole.ckpt")
+    with pytest.raises(InputError, match=r"it names 'models\.resnet\.ResNet'"):
+        load_denoiser(tmp_path / "whole.ckpt")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, net: Network) -> None:
     with pytest.raises(InputError, match="do not fit its network"):
         load_denoiser(
             write(tmp_path / "b.ckpt", net, state_dict={"net.first.bias": torch.zeros(1)})
         )
+    meta = describe(net, image_shape=(1, 8, 8), data={"name": "digits", "wings": 2})
+    with pytest.raises(InputError, match=r"is no whole checkpoint of train.py.*wings"):
+        load_denoiser(write(tmp_path / "c.ckpt", net, **{METADATA_KEY: meta}))
     with torch.no_grad():
         net.last.bias[0] = torch.nan
     with pytest.raises(InputError, match=r"NaN or infinite weights, first in 'last\.bias'"):
         load_denoiser(write(tmp_path / "nan.ckpt", net))
+
+
+def test_options_for_files_that_do_not_know_are_refused_where_they_do(
+    tmp_path: Path, net: Network
+) -> None:
+    path = write(tmp_path / "a.ckpt", net)
+    assert load_denoiser(path, padding="zeros", image_size=8).image_shape == (1, 8, 8)
+    with pytest.raises(InputError, match=r"padding circular was given, but .* says zeros"):
+        load_denoiser(path, padding="circular")
+    with pytest.raises(InputError, match=r"image_size \(9, 9\) was given, but .* says \(8, 8\)"):
+        load_denoiser(path, image_size=9)
 
 
 class _Payload:

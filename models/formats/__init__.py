@@ -1,0 +1,1 @@
+"""What checkpoints look like on disk, one module for each kind."""

@@ -1,0 +1,172 @@
+"""The networks of the paper's released code: its whole modules, and state dicts alone.
+
+Their architecture is read off the shapes of the weights. What shapes do not show, the padding,
+stands in a whole module but not in a state dict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from els.errors import InputError
+from models.blocks import PADDINGS, Network
+from models.formats.pickled import Module, Reference
+from models.networks import restore_network
+
+IMAGE_SIZE = 32  # of all the paper's networks; a convolutional network's weights do not say
+_SCHEDULE = "cosine_noise_schedule"
+_WRAPPERS = ("module.", "net.", "model.", "backbone.")
+_INSIDE = ("state_dict", "model_state_dict")
+# The paper's name for a part, and ours. What is not listed has the same name.
+_RENAMED = (
+    ("embedding.class_embeddings", "embedding.classes"),
+    # ResNet
+    ("up_projection", "first"),
+    ("embs", "projections"),
+    ("convs", "hidden"),
+    ("down_projection", "last"),
+    # UNet
+    ("feature_blocks", "down"),
+    ("bottleneck", "middle"),
+    ("output_blocks", "up"),
+    ("upsamples", "upsample"),
+    ("last_emb", "projection"),
+    ("output_conv", "last"),
+)
+_IN_BLOCK = (("emb", "projection"), ("model", "layers"))
+_BLOCK = re.compile(r"((?:down|up)\.\d+|middle)\.(\w+)\.(.*)")
+
+
+def our_name(name: str) -> str:
+    """The name in this project's networks of a weight of the paper's; our own names stay."""
+    for theirs, ours in _RENAMED:
+        if name.startswith(f"{theirs}."):
+            name = ours + name.removeprefix(theirs)
+            break
+    if match := _BLOCK.fullmatch(name):
+        block, part, rest = match.groups()
+        name = f"{block}.{dict(_IN_BLOCK).get(part, part)}.{rest}"
+    return name
+
+
+def network_from_module(module: Module) -> tuple[Network, int]:
+    """The network in a whole module of the paper's code, and the image size that it names.
+
+    Raises:
+        InputError: when its noise schedule or its layers are not those of this project's networks.
+    """
+    size, backbone = IMAGE_SIZE, module
+    if module.kind == "models.DDIM":
+        schedule = module.attributes.get("noise_schedule")
+        if not isinstance(schedule, Reference) or schedule.name.split(".")[-1] != _SCHEDULE:
+            name = schedule.name if isinstance(schedule, Reference) else repr(schedule)[:80]
+            raise InputError(f"its noise schedule is '{name}'; only '{_SCHEDULE}' can be read")
+        size = module.attributes.get("default_imsize", IMAGE_SIZE)
+        backbone = module.children.get("backbone", module)
+    if backbone.kind not in ("models.MinimalResNet", "models.MinimalUNet"):
+        raise InputError(f"it holds a '{backbone.kind}', not a models.MinimalResNet or "
+                         "models.MinimalUNet")  # fmt: skip
+    if type(size) is not int or size < 1:
+        raise InputError(f"its image size is {size!r}, not a number of pixels")
+    return network_from_weights(backbone.state_dict(), padding=_padding(backbone)), size
+
+
+def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros") -> Network:
+    """The network that a state dict belongs to, under the paper's names or ours.
+
+    Args:
+        weights: the state dict, or a table that holds it as "state_dict" or "model_state_dict".
+        padding: "zeros" or "circular", which weights do not show.
+
+    Raises:
+        InputError: when these are not the weights of a `ResNet` or a `UNet`.
+    """
+    bare = _bare(weights)
+    if "bottleneck.model.1.weight" in bare:
+        raise InputError("it is a MinimalUNet with norms, which are not those of the UNet here")
+    weights = {our_name(name): value for name, value in bare.items()}
+    if not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError("it is not a table of weights alone")
+    try:
+        if "first.weight" in weights:
+            return restore_network("ResNet", _resnet(weights) | {"padding": padding}, weights)
+        if "middle.layers.0.weight" in weights:
+            return restore_network("UNet", _unet(weights) | {"padding": padding}, weights)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"its weights are not those of a ResNet or a UNet: {error}") from error
+    raise InputError("it does not hold the weights of a ResNet or a UNet")
+
+
+def _bare(weights: Mapping[str, object]) -> dict[str, object]:
+    """A state dict without what it is packed in: a table, and a prefix of all its names."""
+    for key in _INSIDE:
+        if isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+    names = {str(name): value for name, value in weights.items()}
+    while prefix := next((p for p in _WRAPPERS if names and all(n.startswith(p) for n in names)),
+                         None):  # fmt: skip
+        names = {name.removeprefix(prefix): value for name, value in names.items()}
+    return names
+
+
+def _padding(module: Module) -> str:
+    """How the convolutions of a module pad, all of them alike."""
+    convs = [m.attributes for _, m in module.walk() if m.kind == "torch.nn.modules.conv.Conv2d"]
+    modes = sorted({str(conv.get("padding_mode")) for conv in convs})
+    if len(modes) != 1 or modes[0] not in PADDINGS:
+        raise InputError(f"its convolutions pad with {' and '.join(modes) or 'nothing'}; a network "
+                         f"here pads with {' or '.join(PADDINGS)}")  # fmt: skip
+    for conv in convs:
+        odd = {name: conv.get(name) for name, usual in (("stride", (1, 1)), ("dilation", (1, 1)))
+               if conv.get(name) != usual}  # fmt: skip
+        if odd or conv.get("padding") not in ("same", tuple(k // 2 for k in conv["kernel_size"])):
+            raise InputError(f"a convolution does not keep the image's size: {odd or conv}"[:200])
+    norms = [m for _, m in module.walk() if m.kind == "torch.nn.modules.normalization.GroupNorm"]
+    for norm in norms:
+        if (norm.attributes.get("num_groups"), norm.attributes.get("eps")) != (8, 1e-5):
+            raise InputError("its group norms are not over 8 groups with eps 1e-5, as those here")
+    return modes[0]
+
+
+def _classes(weights: Mapping[str, Tensor]) -> int | None:
+    table = weights.get("embedding.classes.weight")
+    return None if table is None else len(table)
+
+
+def _count(weights: Mapping[str, Tensor], part: str) -> int:
+    """How many numbered layers a part has."""
+    return len({name.split(".")[1] for name in weights if name.startswith(f"{part}.")})
+
+
+def _resnet(weights: Mapping[str, Tensor]) -> dict[str, object]:
+    """The arguments of `ResNet`, without the padding."""
+    if "last.weight" not in weights:
+        raise InputError("its last layer has a norm of its own, which the ResNet here has not")
+    depth = _count(weights, "hidden")
+    if _count(weights, "projections") != depth + 1:
+        raise InputError(f"it projects the time {_count(weights, 'projections')} times for {depth} "
+                         f"hidden layers; the ResNet here does so {depth + 1} times")  # fmt: skip
+    width, channels, kernel, _ = weights["first.weight"].shape
+    return {
+        "channels": channels, "num_classes": _classes(weights), "width": width, "depth": depth,
+        "kernel": kernel, "last_kernel": weights["last.weight"].shape[-1],
+        "norm": "group" if "hidden.0.1.weight" in weights else "none",
+    }  # fmt: skip
+
+
+def _unet(weights: Mapping[str, Tensor]) -> dict[str, object]:
+    """The arguments of `UNet`, without the padding."""
+    inner, _, kernel, _ = weights["middle.layers.0.weight"].shape
+    outer = [len(weights[f"down.{i}.layers.0.weight"]) for i in range(_count(weights, "down"))]
+    channels, _, _, last_kernel = weights["last.weight"].shape
+    return {
+        "channels": channels, "num_classes": _classes(weights), "widths": [*outer, inner],
+        "embedding": weights["projection.1.weight"].shape[1], "kernel": kernel,
+        "last_kernel": last_kernel,
+        "norm": "group" if "middle.layers.1.weight" in weights else "none",
+    }  # fmt: skip
