@@ -53,6 +53,7 @@ def test_every_config_builds_its_objects(path: Path, capsys: pytest.CaptureFixtu
     expected = config["model"].removeprefix("network/").split("_")
     assert type(cli.model.net).__name__.lower() == expected[0]
     assert cli.model.net.padding == expected[-1].removesuffix(".yaml")
+    assert ("attention" in expected) == (cli.model.net.receptive_field is None)
     assert (cli.model.net.num_classes == 10) == cli.datamodule.conditional
 
 
