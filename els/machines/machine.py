@@ -83,6 +83,7 @@ class Machine:
             return self.estimate(x, t, label, size).mean
         return self.at_sizes(x, t, None if size is None else [size], label)[0]
 
+    @torch.no_grad()
     def estimate(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, size: int | None = None
     ) -> Estimate:
@@ -102,6 +103,7 @@ class Machine:
             seen[indices] = part.seen.float().cpu()
         return Estimate(mean=mean, standard_error=error, seen=seen)
 
+    @torch.no_grad()
     def at_sizes(
         self, x: Tensor, t: Tensor, sizes: Sequence[int] | None, label: Tensor | None = None
     ) -> Tensor:
