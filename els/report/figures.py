@@ -59,9 +59,10 @@ def looks_figure(results: Results) -> Figure:
     for name, style in (("50", "-"), ("90", "--")):
         if f"erf/{name}" in probes.sides():
             ax.step(probes.t, probes.sides()[f"erf/{name}"], style, where="mid", color="black",
-                    label=f"measured: {name} % of the squared gradient")  # fmt: skip
+                    label=f"measured: {name} % of x0_hat's squared gradient")  # fmt: skip
     limit = probes.receptive_field
     text = "the whole image" if limit is None else f"{limit} px"
+    text += " (above)" if limit is not None and limit > 1.5 * side else ""
     ax.axhline(limit or side, color="grey", ls=":", label=f"theoretical receptive field: {text}")
     ax.set(xlabel="t (1 = pure noise)", ylabel="side of the square (pixels)", xlim=(0, 1.02),
            ylim=(0, 1.5 * side))  # fmt: skip
@@ -75,10 +76,9 @@ def equivariance_figure(results: Results) -> Figure:
     figure, axes = _figure(1)
     ax, t = axes[0], np.array(results.probes.t)[::-1]
     errors = np.array(results.probes.equivariance)[::-1].T
-    if (
-        results.subject == "boundary" and results.scales
-    ):  # which breaks equivariance as far as k // 2
-        radii = [results.scales[results.subject].at(time) // 2 - 0.5 for time in t]
+    # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
+    if results.subject == "boundary" and results.scales:
+        radii = [results.scales["boundary"].at(time) // 2 - 0.5 for time in t]
         ax.step(range(len(t)), radii, where="mid", color="white", lw=1.5,
                 label="boundary of the fitted size: 0 above")  # fmt: skip
         ax.legend(loc="upper left", fontsize=8, labelcolor="white", frameon=True,

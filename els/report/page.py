@@ -35,7 +35,8 @@ _TEXT = {
         "Fitted size against what the network looks at",
         "The fitted patch size beside the smallest squares that hold half and 90 % of the squared "
         "gradient of the network's x0_hat at the centre pixel, at the x that the size was fitted "
-        "at, and beside the largest window that it could look at.",
+        "at, and beside the largest window that it could look at. Near t = 1 the centre's own "
+        "share is the network's error in eps as well; per_t.csv also has the sizes without it.",
     ),
     "equivariance": (
         "Equivariance error",
