@@ -43,11 +43,18 @@ from els.images import DATASETS, DataSpec, to_uint8
 from els.machines import Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
 from els.machines.places import check_size
+from els.probes import (
+    NO_GRADIENT,
+    Probes,
+    effective_receptive_field,
+    equivariance_error,
+    shares_held,
+)
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results
-from els.report.tables import agreement_table, seed_rows, time_rows, write_csv
-from els.sampling import Paths, ddim_paths, seeded_labels, seeded_noise
+from els.report.tables import agreement_table, probes_text, seed_rows, time_rows, write_csv
+from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.work import Tensors, Work
 from models.checkpoints import find_checkpoint, load_denoiser
 from models.denoiser import NetworkDenoiser
@@ -250,6 +257,7 @@ class Analysis:
             t=tuple(self.network.schedule.timesteps(settings.steps)[:-1].tolist()),
             scales=scales,
             context=self._context(),
+            probes=self._probe(fitted),
         )
         if self.fabric.is_global_zero:
             results.save(self.folder)
@@ -321,6 +329,32 @@ class Analysis:
         if self.fabric.is_global_zero:
             scales.save(path)
         return scales
+
+    def _probe(self, seeds: Sequence[int]) -> Probes:
+        """What the network looks at, and whether it knows where it is, at the x of calibration."""
+        noise, labels = self._starts(seeds)
+        labels, schedule = _to(labels, self.device), self.network.schedule
+        path = list(ddim_steps(
+            self.network, noise.to(self.device), steps=self.settings.steps, label=labels,
+            schedule=schedule,
+        ))  # fmt: skip
+        key = self._key("probes", self.settings.steps, self.settings.label, list(seeds))
+        mine = len(self.work.share(len(path))) * len(seeds)
+        with progress("probing the network", mine) as advance:
+            parts = self.work.all({
+                f"probe-{key}-{step.i}": partial(_probe_at, self.network, step, labels, advance)
+                for step in path
+            })  # fmt: skip
+        shares = tuple(tuple(part["shares"].tolist()) for part in parts if len(part["shares"]))
+        return Probes(
+            parameters=self.network.parameter_count,
+            receptive_field=self.network.receptive_field,
+            seeds=tuple(seeds),
+            t=tuple(step.t for step in path),
+            shares=shares,
+            equivariance=tuple(tuple(part["equivariance"].tolist()) for part in parts),
+            skipped="" if shares else NO_GRADIENT,
+        )
 
     def _paths(self, name: str, denoiser: Denoiser, seeds: Sequence[int], steps: int) -> Paths:
         """Sample from every seed."""
@@ -410,6 +444,20 @@ class Recording:
             return estimate.mean
         self.seen.append(torch.ones(len(x)))
         return machine(x, t, label)
+
+
+def _probe_at(
+    network: Denoiser, step: Step, label: Tensor | None, advance: Callable[[int], None]
+) -> Tensors:
+    """Both probes at one step of the network's path."""
+    query = (network, step.x, step.x.new_full((len(step.x),), step.t, dtype=torch.float64), label)
+    try:
+        shares = shares_held(effective_receptive_field(*query)).cpu()
+    except InputError:  # without a gradient; equivariance can still be measured
+        shares = torch.empty(0)
+    found = {"shares": shares, "equivariance": equivariance_error(*query)}
+    advance(len(step.x))
+    return found
 
 
 def _print_seen(name: str, seen: Tensor) -> None:
@@ -526,6 +574,9 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
             ]
         if "beats_ideal" in values:
             run.summary[f"{kind}/beats_ideal"] = values["beats_ideal"]
+    if results.probes is not None:
+        run.summary["network/parameters"] = results.probes.parameters
+        run.summary["network/receptive_field"] = results.probes.receptive_field or "whole image"
     artifact = wandb.Artifact(
         f"{folder.name}-analysis", type="analysis", description=headline(results),
         metadata=dict(results.context),
@@ -568,7 +619,8 @@ def report(results: Results, settings: Settings) -> list[Path]:
     write_csv(folder / "per_seed.csv", seed_rows(results))
     write_csv(folder / "per_t.csv", time_rows(results))
     return [
-        *sorted(folder.glob("scales*.json")), folder / "agreement.json", folder / "samples.npz",
+        *sorted(folder.glob("scales*.json")), *folder.glob("network.json"),
+        folder / "agreement.json", folder / "samples.npz",
         folder / "per_seed.csv", folder / "per_t.csv", folder / "report.html", *figures,
     ]  # fmt: skip
 
@@ -597,6 +649,8 @@ def main(args: Sequence[str] | None = None) -> Results:
     summary = results.summary()
     for block in (summary, *summary["other_steps"]):
         console.print(agreement_table({"seeds": summary["seeds"], **block}))
+    if results.probes is not None:
+        console.print(f"network  {probes_text(results.probes)}")
     for file in files:
         console.print(str(file))
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")

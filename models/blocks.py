@@ -42,16 +42,24 @@ class Network(nn.Module):
     @property
     def description(self) -> str:
         """One line for people: the network's kind, padding and size."""
-        millions = sum(p.numel() for p in self.parameters()) / 1e6
+        seen = "the whole image" if self.receptive_field is None else self.receptive_field
         labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
         return (
             f"{type(self).__name__}, {self.padding} padding, {labels}, "
-            f"{millions:.2f} M parameters, receptive field {self.receptive_field}"
+            f"{self.parameter_count / 1e6:.2f} M parameters, receptive field {seen}"
         )
 
     @property
-    def receptive_field(self) -> int:
-        """Width in pixels of the largest window that an output pixel can depend on."""
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Width in pixels of the largest window that an output pixel can depend on.
+
+        None when it is the whole image whatever its size, as with attention or a group norm.
+        """
         raise NotImplementedError
 
 
@@ -145,6 +153,39 @@ def group_norm(width: int) -> nn.GroupNorm:
             f"a norm over {_GROUPS} groups of channels needs"
         )
     return nn.GroupNorm(_GROUPS, width)
+
+
+class SelfAttention(nn.Module):
+    """Every place looks at every other: multi-head attention without places, plus its input.
+
+    Normalised before and summed after, as in DDPM (Ho et al. 2020); the output projection starts
+    at zero, so that an untrained network is the one without attention. There is no embedding of
+    the place: on a torus it is equivariant.
+
+    Args:
+        width: feature channels, a multiple of 8 from 16, and of `heads`.
+        heads: number of heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise InputError(f"{width} channels cannot be shared out to {heads} attention heads")
+        self.heads = heads
+        self.norm = group_norm(width)
+        self.inputs = nn.Conv2d(width, 3 * width, 1)
+        self.output = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Features (b d h w) from features (b d h w)."""
+        query, key, value = rearrange(
+            self.inputs(self.norm(h)), "b (three n d) y x -> three b n (y x) d",
+            three=3, n=self.heads,
+        )  # fmt: skip
+        seen = F.scaled_dot_product_attention(query, key, value)
+        return h + self.output(rearrange(seen, "b n (y x) d -> b (n d) y x", y=h.shape[2]))
 
 
 def as_map(features: Tensor) -> Tensor:

@@ -46,6 +46,16 @@ class NetworkDenoiser:
         return self.net.num_classes
 
     @property
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        return self.net.parameter_count
+
+    @property
+    def receptive_field(self) -> int | None:
+        """See `models.blocks.Network.receptive_field`."""
+        return self.net.receptive_field
+
+    @property
     def description(self) -> str:
         """One line for people: the network's kind, padding and size."""
         return self.net.description

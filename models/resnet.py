@@ -66,7 +66,9 @@ class ResNet(Network):
         return self.last(h + as_map(self.projections[-1](embedding)))
 
     @property
-    def receptive_field(self) -> int:
+    def receptive_field(self) -> int | None:
         """See `Network.receptive_field`."""
+        if self.config["norm"] == "group":
+            return None
         kernel, depth, last = (self.config[k] for k in ("kernel", "depth", "last_kernel"))
         return 1 + (kernel - 1) * (depth + 1) + (last - 1)

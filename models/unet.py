@@ -8,14 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from els.errors import InputError
-from models.blocks import Embedding, Network, as_map, conv, conv_norm_relu
+from models.blocks import Embedding, Network, SelfAttention, as_map, conv, conv_norm_relu
 
 
 class Block(nn.Module):
-    """Two convolutions; the embedding is added to their input."""
+    """Two convolutions, then self-attention if there are heads; the embedding is added first."""
 
     def __init__(
-        self, inputs: int, outputs: int, embedding: int, kernel: int, padding: str, norm: str
+        self,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        kernel: int,
+        padding: str,
+        norm: str,
+        *,
+        heads: int,
     ) -> None:
         super().__init__()
         self.projection = nn.Sequential(nn.ReLU(), nn.Linear(embedding, inputs))
@@ -23,10 +31,11 @@ class Block(nn.Module):
             *conv_norm_relu(inputs, outputs, kernel, padding, norm),
             *conv_norm_relu(outputs, outputs, kernel, padding, norm),
         )
+        self.attention = SelfAttention(outputs, heads) if heads else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         """Features (b outputs h w) from features (b inputs h w) and the embedding (b d)."""
-        return self.layers(h + as_map(self.projection(embedding)))
+        return self.attention(self.layers(h + as_map(self.projection(embedding))))
 
 
 class UNet(Network):
@@ -43,6 +52,8 @@ class UNet(Network):
         padding: "zeros" or "circular". Pooling breaks equivariance either way, except for shifts
             by whole pooling cells.
         norm: "none" (the paper's) or "group".
+        attention: levels whose blocks end in self-attention, 0 for the finest; none unless told.
+        heads: attention heads, of which the widths of those levels must be multiples.
     """
 
     def __init__(
@@ -55,6 +66,8 @@ class UNet(Network):
         last_kernel: int = 3,
         padding: str = "zeros",
         norm: str = "none",
+        attention: Sequence[int] = (),
+        heads: int = 4,
     ) -> None:
         super().__init__(
             {
@@ -66,23 +79,30 @@ class UNet(Network):
                 "last_kernel": last_kernel,
                 "padding": padding,
                 "norm": norm,
+                "attention": list(attention),
+                "heads": heads,
             }
         )
         if not widths:
             raise InputError("widths is empty; a UNet needs at least one level")
-        *outer, inner = widths
-        shared = (embedding, kernel, padding, norm)
+        if stray := sorted(set(attention) - set(range(len(widths)))):
+            raise InputError(f"there is no level {stray[0]} for attention; this UNet has levels "
+                             f"0..{len(widths) - 1}")  # fmt: skip
+        inputs, outer = [channels, *widths], range(len(widths) - 1)
         self.embedding = Embedding(embedding, num_classes)
-        self.down = nn.ModuleList(
-            Block(inputs, outputs, *shared)
-            for inputs, outputs in zip([channels, *outer], outer, strict=False)
-        )
+
+        def block(level: int, features: int) -> Block:
+            return Block(features, widths[level], embedding, kernel, padding, norm,
+                         heads=heads if level in attention else 0)  # fmt: skip
+
+        self.down = nn.ModuleList(block(level, inputs[level]) for level in outer)
         self.pool = nn.MaxPool2d(2)
-        self.middle = Block(outer[-1] if outer else channels, inner, *shared)
+        self.middle = block(len(outer), inputs[-2])
         self.upsample, self.up = nn.ModuleList(), nn.ModuleList()
-        for coarse, fine in zip(reversed(widths), reversed(outer), strict=False):
+        for level in reversed(outer):
+            coarse, fine = widths[level + 1], widths[level]
             self.upsample.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
-            self.up.append(Block(2 * fine, fine, *shared))
+            self.up.append(block(level, 2 * fine))
         self.projection = nn.Sequential(nn.ReLU(), nn.Linear(embedding, widths[0]))
         self.last = conv(widths[0], channels, last_kernel, padding)
 
@@ -110,8 +130,10 @@ class UNet(Network):
         return self.last(h + as_map(self.projection(embedding)))
 
     @property
-    def receptive_field(self) -> int:
+    def receptive_field(self) -> int | None:
         """See `Network.receptive_field`; exact up to where a pixel lies in its pooling cell."""
+        if self.config["attention"] or self.config["norm"] == "group":
+            return None
         kernel, last = self.config["kernel"], self.config["last_kernel"]
         levels = len(self.down)
         reach = last - 1

@@ -20,9 +20,12 @@ from PIL import Image
 import analyze
 from els.calibration import Scales
 from els.machines import make_machine
+from els.probes import effective_receptive_field, equivariance_error, shares_held
 from els.report.results import Results
-from els.sampling import ddim, seeded_noise
+from els.report.tables import time_rows
+from els.sampling import ddim, ddim_steps, seeded_noise
 from models.checkpoints import load_denoiser
+from models.denoiser import NetworkDenoiser
 from models.networks import build_network
 
 QUICK = [
@@ -48,14 +51,15 @@ def analysed(trained: Path, checkpoint: Path) -> Path:
 
 def test_everything_is_written_to_the_runs_folder(analysed: Path) -> None:
     assert {path.name for path in analysed.iterdir()} == {
-        "scales.json", "scales_local.json", "agreement.json", "samples.npz", "per_seed.csv",
+        "scales.json", "scales_local.json", "network.json", "looks.png", "equivariance.png",
+        "agreement.json", "samples.npz", "per_seed.csv",
         "per_t.csv", "report.html", "samples.png", "scales.png", "agreement.png", "by_t.png",
         "criterion.png",
     }  # fmt: skip
     for path in analysed.glob("*.png"):
         assert np.asarray(Image.open(path).convert("L")).std() > 5
     page = (analysed / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 7
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
@@ -98,7 +102,55 @@ def test_tables_have_a_row_for_each_seed_and_step(analysed: Path) -> None:
         times = list(csv.DictReader(file))
     assert [row["seed"] for row in seeds] == ["2", "3", "4", "5", "6"]
     assert [row["t"] for row in times] == ["1.0", "0.75", "0.5", "0.25"]
-    assert {"scale/boundary", "cosine/boundary/k3", "pearson_r/ideal"} <= set(times[0])
+    assert {"scale/boundary", "cosine/boundary/k3", "pearson_r/ideal", "erf/50", "erf/90",
+            "equivariance_error", "equivariance_error/d0"} <= set(times[0])  # fmt: skip
+
+
+def test_the_network_is_probed_at_the_x_of_calibration(analysed: Path, checkpoint: Path) -> None:
+    probes, network = Results.load(analysed).probes, load_denoiser(checkpoint)
+    assert probes.parameters == sum(p.numel() for p in network.net.parameters())
+    assert probes.receptive_field == network.receptive_field == 9
+    assert (probes.seeds, probes.t, probes.skipped) == ((0, 1), (1.0, 0.75, 0.5, 0.25), "")
+    steps = list(ddim_steps(network, seeded_noise([0, 1], network.image_shape), steps=4))
+    t = torch.full((2,), 0.5)
+    shares = shares_held(effective_receptive_field(network, steps[2].x, t))
+    torch.testing.assert_close(torch.tensor(probes.shares[2]).double(), shares, atol=1e-4, rtol=0)
+    assert probes.shares[2][4] == pytest.approx(1)  # it cannot look further
+    error = equivariance_error(network, steps[2].x, t)
+    torch.testing.assert_close(
+        torch.tensor(probes.equivariance[2]).double(), error, atol=1e-4, rtol=0
+    )
+    page = (analysed / "report.html").read_text()
+    assert f"{probes.parameters:,} parameters; receptive field 9 px" in page
+
+
+def test_a_folder_without_probes_still_loads_and_is_shown(analysed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "analysis"
+    shutil.copytree(analysed, folder, ignore=shutil.ignore_patterns("network.json", "*.png"))
+    results = Results.load(folder)
+    assert results.probes is None
+    settings = analyze.Settings(checkpoint="x", out=str(tmp_path))
+    files = {path.name for path in analyze.report(results, settings)}
+    assert {"scales.png", "by_t.png"} <= files
+    assert not files & {"looks.png", "equivariance.png", "network.json"}
+    assert not any(name.startswith(("erf", "equivariance")) for name in time_rows(results)[0])
+
+
+def test_a_denoiser_without_a_gradient_is_probed_for_equivariance_alone(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = analyze.Settings(
+        checkpoint=str(checkpoint), out=str(tmp_path), steps=2, machines=["local", "ideal"],
+        sizes=[3], seeds=3, calibration_seeds=1, device="cpu",
+    )  # fmt: skip
+    analysis = analyze.Analysis(settings)
+    monkeypatch.setattr(NetworkDenoiser, "__call__", torch.no_grad()(NetworkDenoiser.__call__))
+    results = analysis.run()
+    assert results.probes.shares == ()
+    assert "no gradient" in results.probes.skipped
+    assert len(results.probes.equivariance) == 2
+    page = analyze.report(Results.load(tmp_path / "analysis"), settings)
+    assert "looks.png" in {path.name for path in page}
 
 
 def test_wandb_has_curves_table_summary_and_artifact(analysed: Path, checkpoint: Path) -> None:
@@ -106,7 +158,8 @@ def test_wandb_has_curves_table_summary_and_artifact(analysed: Path, checkpoint:
     assert records["run"][0]["run_group"] == "tiny"
     rows = [r["item"] for r in records["history"] if "analysis/t" in r["item"]]
     assert [row["analysis/t"] for row in rows] == [1.0, 0.75, 0.5, 0.25]
-    for key in ("scale/boundary", "cosine/boundary/k7", "pearson_r/boundary"):
+    for key in ("scale/boundary", "cosine/boundary/k7", "pearson_r/boundary", "erf/90",
+                "erf_beside/50", "equivariance_error", "equivariance_error/d7"):  # fmt: skip
         assert all(f"analysis/{key}" in row for row in rows)
     steps = {m["name"]: m.get("step_metric") for m in records["metric"] if "name" in m}
     assert "analysis/t" in steps
@@ -118,9 +171,10 @@ def test_wandb_has_curves_table_summary_and_artifact(analysed: Path, checkpoint:
     stored = json.loads((analysed / "agreement.json").read_text())
     expected = stored["machines"]["boundary"]["pearson_r"]["median"]
     assert summary["boundary/pearson_r"] == pytest.approx(expected)
+    assert summary["network/receptive_field"] == 9
     artifact = next(a for a in records["artifact"] if a["type"] == "analysis")
     names = {entry["path"] for entry in artifact["manifest"]["contents"]}
-    assert {"scales.json", "agreement.json"} <= names
+    assert {"scales.json", "agreement.json", "network.json"} <= names
     assert json.loads(artifact["metadata"])["checkpoint"]["path"] == str(checkpoint)
     tables = [a["manifest"]["contents"] for a in records["artifact"] if a["type"] == "run_table"]
     images = [e for entries in tables for e in entries if "media/images" in e["path"]]
@@ -158,6 +212,10 @@ def test_two_processes_give_the_numbers_of_one(
     assert done.stdout.count("Agreement over 5 seeds") == 2  # once for each count of steps
     one, two = Results.load(analysed), Results.load(out / "analysis")
     assert one.scales["boundary"].sizes == two.scales["boundary"].sizes
+    torch.testing.assert_close(
+        torch.tensor(one.probes.equivariance), torch.tensor(two.probes.equivariance),
+        atol=1e-4, rtol=0,
+    )  # fmt: skip
     for kind, samples in one.machines.items():
         torch.testing.assert_close(two.machines[kind], samples, atol=1e-3, rtol=0)
 

@@ -53,12 +53,13 @@ def test_every_config_builds_its_objects(path: Path, capsys: pytest.CaptureFixtu
     expected = config["model"].removeprefix("network/").split("_")
     assert type(cli.model.net).__name__.lower() == expected[0]
     assert cli.model.net.padding == expected[-1].removesuffix(".yaml")
+    assert ("attention" in expected) == (cli.model.net.receptive_field is None)
     assert (cli.model.net.num_classes == 10) == cli.datamodule.conditional
 
 
-@pytest.mark.parametrize("network", ["resnet", "unet"])
+@pytest.mark.parametrize("network", ["resnet", "unet", "unet_attention"])
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
-def test_fast_dev_run(network: str, padding: str) -> None:
+def test_fast_dev_run(network: str, padding: str, capsys: pytest.CaptureFixture) -> None:
     from train import main
 
     name = f"digits_{network}.yaml"
@@ -68,6 +69,10 @@ def test_fast_dev_run(network: str, padding: str) -> None:
         "--model.net.init_args.padding", padding,
     ])  # fmt: skip
     assert cli.model.net.padding == padding
+    said = capsys.readouterr().out  # what is trained is said before it is
+    for line in ("data     digits: ", f"network  {cli.model.net.description}\n", "device   cpu, ",
+                 f"results  {cli.trainer.default_root_dir}\n"):  # fmt: skip
+        assert line in said
     assert math.isfinite(cli.trainer.callback_metrics["train/loss"])
 
 

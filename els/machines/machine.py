@@ -82,6 +82,7 @@ class Machine(ABC):
         """
         return self.at_values(x, t, None if size is None else [size], label)[0]
 
+    @torch.no_grad()
     def at_values(
         self, x: Tensor, t: Tensor, values: Sequence[float] | None, label: Tensor | None = None
     ) -> Tensor:
@@ -199,6 +200,7 @@ class PosteriorMachine(Machine):
         """See `Machine.answers`."""
         return [part.mean for part in self.posteriors(x, t, images.pixels, values)]
 
+    @torch.no_grad()
     def posterior(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
     ) -> Posterior:

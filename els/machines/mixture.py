@@ -66,6 +66,7 @@ class Mixture(Machine):
             for value in part.values
         )
 
+    @torch.no_grad()
     def components(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """What every component answers (k b c h w); arguments as `Machine.__call__`."""
         return torch.cat([

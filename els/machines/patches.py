@@ -76,6 +76,7 @@ class PatchMachine(PosteriorMachine):
             return self.estimate(x, t, label, size).mean
         return super().__call__(x, t, label, size)
 
+    @torch.no_grad()
     def estimate(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
     ) -> Estimate:

@@ -34,15 +34,63 @@ def scales_figure(results: Results) -> Figure:
     """Fitted patch size against t, with the range over seeds."""
     figure, axes = _figure(1)
     ax = axes[0]
-    for kind, scales in results.scales.items():
-        seeds = np.array(scales.by_seed)
-        colour = _colour(results, kind)
-        ax.step(scales.t, scales.sizes, where="mid", color=colour, label=kind, lw=2)
-        low, high = np.quantile(seeds, [0.1, 0.9], axis=1)
-        ax.fill_between(scales.t, low, high, step="mid", color=colour, alpha=0.15, lw=0)
+    for kind in results.scales:
+        _draw_scale(ax, results, kind, label=kind)
     ax.set(xlabel="t (1 = pure noise)", ylabel="patch size k (pixels)", xlim=(0, 1.02))
     ax.set_title("Fitted scale: median, and the middle 80 % of seeds", loc="left")
     ax.legend()
+    return figure
+
+
+def _draw_scale(ax: Axes, results: Results, kind: str, *, label: str) -> None:
+    """The fitted patch size of a machine against t, with the middle 80 % of seeds."""
+    scales, colour = results.scales[kind], _colour(results, kind)
+    ax.step(scales.t, scales.sizes, where="mid", color=colour, label=label, lw=2)
+    low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1)
+    ax.fill_between(scales.t, low, high, step="mid", color=colour, alpha=0.15, lw=0)
+
+
+def looks_figure(results: Results) -> Figure:
+    """The first machine's fitted size against what the network measurably looks at."""
+    figure, axes = _figure(1)
+    ax, probes, side = axes[0], results.probes, min(results.noise.shape[2:])
+    if results.subject in results.scales:
+        _draw_scale(ax, results, results.subject, label=f"fitted: {results.subject}")
+    for name, style in (("50", "-"), ("90", "--")):
+        if f"erf/{name}" in probes.sides():
+            ax.step(probes.t, probes.sides()[f"erf/{name}"], style, where="mid", color="black",
+                    label=f"measured: {name} % of x0_hat's squared gradient")  # fmt: skip
+    limit = probes.receptive_field
+    text = "the whole image" if limit is None else f"{limit} px"
+    text += " (above)" if limit is not None and limit > 1.5 * side else ""
+    ax.axhline(limit or side, color="grey", ls=":", label=f"theoretical receptive field: {text}")
+    ax.set(xlabel="t (1 = pure noise)", ylabel="side of the square (pixels)", xlim=(0, 1.02),
+           ylim=(0, 1.5 * side))  # fmt: skip
+    ax.set_title("Fitted size, and what the network looks at", loc="left")
+    ax.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def equivariance_figure(results: Results) -> Figure:
+    """The equivariance error by time and distance to the border, as a heat map."""
+    figure, axes = _figure(1)
+    ax, t = axes[0], np.array(results.probes.t)[::-1]
+    errors = np.array(results.probes.equivariance)[::-1].T
+    # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
+    if results.subject == "boundary" and results.scales:
+        radii = [results.scales["boundary"].at(time) // 2 - 0.5 for time in t]
+        ax.step(range(len(t)), radii, where="mid", color="white", lw=1.5,
+                label="boundary of the fitted size: 0 above")  # fmt: skip
+        ax.legend(loc="upper left", fontsize=8, labelcolor="white", frameon=True,
+                  facecolor="black", framealpha=0.4, edgecolor="none")  # fmt: skip
+    image = ax.imshow(errors[1:], origin="lower", aspect="auto", cmap="cividis", vmin=0,
+                      vmax=max(1, errors.max()))  # fmt: skip
+    every = max(1, len(t) // 5)
+    ax.set_xticks(range(0, len(t), every), [f"{v:.2f}" for v in t[::every]])
+    ax.set(xlabel="t", ylabel="distance to the border (pixels)")
+    ax.set_title(f"Equivariance error; over all places {errors[0].max():.2g} at most", loc="left")
+    ax.grid(visible=False)
+    figure.colorbar(image, ax=ax)
     return figure
 
 
@@ -140,11 +188,14 @@ def samples_figure(results: Results) -> Figure:
 FIGURES: dict[str, Callable[[Results], Figure]] = {
     "samples": samples_figure,
     "scales": scales_figure,
+    "looks": looks_figure,
+    "equivariance": equivariance_figure,
     "agreement": agreement_figure,
     "by_t": by_t_figure,
     "criterion": criterion_figure,
 }
 _OF_SCALES = ("scales", "criterion")
+_OF_PROBES = ("looks", "equivariance")
 
 
 def write_figures(results: Results, folder: Path) -> list[Path]:
@@ -152,6 +203,8 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
     paths = []
     for name, draw in FIGURES.items():
         if name in _OF_SCALES and not results.scales:
+            continue
+        if name in _OF_PROBES and results.probes is None:
             continue
         with matplotlib.rc_context(_STYLE):
             figure = draw(results)

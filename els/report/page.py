@@ -10,7 +10,7 @@ from pathlib import Path
 from els.agreement import METRICS
 from els.files import replacing
 from els.report.results import Results
-from els.report.tables import interval_text
+from els.report.tables import interval_text, probes_text
 
 # Of each figure: a heading, and what one sees.
 _TEXT = {
@@ -30,6 +30,19 @@ _TEXT = {
     "by_t": (
         "Agreement by time",
         "Agreement of the estimated clean images along the denoising path.",
+    ),
+    "looks": (
+        "Fitted size against what the network looks at",
+        "The fitted patch size beside the smallest squares that hold half and 90 % of the squared "
+        "gradient of the network's x0_hat at the centre pixel, at the x that the size was fitted "
+        "at, and beside the largest window that it could look at. Near t = 1 the centre's own "
+        "share is the network's error in eps as well; per_t.csv also has the sizes without it.",
+    ),
+    "equivariance": (
+        "Equivariance error",
+        "How much the network's answer for the same content changes with the place it is put at: "
+        "0 not at all, 1 as much as unrelated answers differ. By the distance to the border of "
+        "the nearer of the two places.",
     ),
     "criterion": (
         "Calibration",
@@ -67,6 +80,8 @@ def write_page(results: Results, figures: list[Path], path: Path) -> None:
     summary = results.summary()
     parts = [f"<p><strong>{html.escape(headline(results))}</strong></p>"]
     parts += [_table(block) for block in (summary, *summary["other_steps"])]
+    if results.probes is not None:
+        parts.append(f"<p>Network: {html.escape(probes_text(results.probes))}.</p>")
     for figure in figures:
         data = base64.b64encode(figure.read_bytes()).decode()
         heading, text = map(html.escape, _TEXT[figure.stem])

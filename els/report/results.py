@@ -16,6 +16,7 @@ from els.agreement import METRICS, agreement, beats, summarise
 from els.calibration import Scales
 from els.errors import InputError
 from els.files import replacing, write_json
+from els.probes import Probes
 
 IDEAL = "ideal"
 
@@ -36,6 +37,7 @@ class Results:
         t: the times of those steps.
         scales: the fitted patch sizes of each machine that has any.
         context: data, network, checkpoint and settings, as plain data for the record.
+        probes: what the network was measured to look at; None in folders from before.
     """
 
     seeds: tuple[int, ...]
@@ -47,6 +49,7 @@ class Results:
     t: tuple[float, ...]
     scales: Mapping[str, Scales]
     context: Mapping[str, Any] = field(default_factory=dict)
+    probes: Probes | None = None
 
     @property
     def subject(self) -> str:
@@ -88,6 +91,10 @@ class Results:
         for i, (kind, scales) in enumerate(self.scales.items()):
             paths.append(folder / ("scales.json" if i == 0 else f"scales_{kind}.json"))
             scales.save(paths[-1])
+        (folder / "network.json").unlink(missing_ok=True)
+        if self.probes is not None:
+            paths.append(folder / "network.json")
+            self.probes.save(paths[-1])
         arrays = {"seeds": np.array(self.seeds), "t": np.array(self.t), "noise": self.noise.numpy()}
         if self.labels is not None:
             arrays["labels"] = self.labels.numpy()
@@ -136,4 +143,5 @@ class Results:
             t=tuple(arrays["t"].tolist()),
             scales={one.machine: one for one in scales if f"machine/{one.machine}" in arrays},
             context={name: value for name, value in summary.items() if name not in measured},
+            probes=Probes.load(probes) if (probes := folder / "network.json").exists() else None,
         )

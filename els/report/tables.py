@@ -12,6 +12,7 @@ from rich.table import Table
 
 from els.agreement import METRICS
 from els.files import replacing
+from els.probes import Probes
 from els.report.results import Results
 
 
@@ -54,7 +55,7 @@ def seed_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def time_rows(results: Results) -> list[dict[str, Any]]:
-    """One row a timestep: t, fitted scales, the criterion for every k, and agreement so far."""
+    """One row a timestep: t, fitted scales, the criterion for every k, agreement, the probes."""
     rows = []
     for i, t in enumerate(results.t):
         row: dict[str, Any] = {"t": t}
@@ -65,8 +66,35 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
                 row[f"{scales.criterion}/{kind}/k{k}"] = value
         for kind, values in results.by_t.items():
             row[f"pearson_r/{kind}"] = float(values[i].median())
+        if results.probes is not None:
+            row |= _probe_row(results.probes, results.probes.t.index(t))
         rows.append(row)
     return rows
+
+
+def _probe_row(probes: Probes, step: int) -> dict[str, Any]:
+    """Sizes of the effective receptive field, and the equivariance error by distance."""
+    overall, *by_distance = probes.equivariance[step]
+    return {
+        **{name: sides[step] for name, sides in probes.sides().items()},
+        "equivariance_error": overall,
+        **{f"equivariance_error/d{d}": error for d, error in enumerate(by_distance)},
+    }
+
+
+def probes_text(probes: Probes) -> str:
+    """What the network is and what it was measured to look at, in a sentence."""
+    seen = "the whole image" if probes.receptive_field is None else f"{probes.receptive_field} px"
+    sides = probes.sides()
+    overall = [errors[0] for errors in probes.equivariance]
+    measured = f"no measured one ({probes.skipped})"
+    if sides:
+        half, most = (f"{min(sides[name])} to {max(sides[name])}" for name in ("erf/50", "erf/90"))
+        measured = f"half of the measured one within {half} px and 90 % within {most} px"
+    return (
+        f"{probes.parameters:,} parameters; receptive field {seen}, {measured}; "
+        f"equivariance error {min(overall):.2g} to {max(overall):.2g}"
+    )
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
