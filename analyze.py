@@ -1,6 +1,7 @@
-"""Measure how well the local score machines predict a trained network.
+"""Measure how well closed-form denoisers predict trained networks.
 
 python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
+python analyze.py --checkpoint A.ckpt B.ckpt C.ckpt --machines all
 """
 
 from __future__ import annotations
@@ -35,14 +36,24 @@ from rich.progress import (
 from torch import Tensor
 
 from els.agreement import METRICS, agreement
-from els.calibration import Criterion, Scales, choose_scales, criterion_table
+from els.calibration import (
+    Criterion,
+    Point,
+    Scales,
+    choose_scales,
+    criterion_table,
+    data_points,
+    path_points,
+)
 from els.cli import OneLineErrors, exit_cleanly
 from els.denoiser import Denoiser
 from els.errors import InputError
-from els.images import DATASETS, DataSpec, to_uint8
-from els.machines import Machine, make_machine
+from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
+from els.machines import MACHINES, Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
-from els.machines.places import check_size
+from els.machines.mixture import Mixture
+from els.machines.patches import PatchMachine
+from els.machines.places import PATCH_MACHINES, check_size
 from els.probes import (
     NO_GRADIENT,
     Probes,
@@ -50,11 +61,13 @@ from els.probes import (
     equivariance_error,
     shares_held,
 )
+from els.report.comparison import Comparison
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results
 from els.report.tables import agreement_table, probes_text, seed_rows, time_rows, write_csv
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
+from els.stacking import Weights, normal_equations, solve
 from els.work import Tensors, Work
 from models.checkpoints import find_checkpoint, load_denoiser
 from models.denoiser import NetworkDenoiser
@@ -75,9 +88,13 @@ class Settings:
             the paper's code, or a folder of diffusers; see `models.checkpoints`.
         out: the run's folder, under which analysis/ is written; unless told, the one that a .ckpt
             is in, and runs/<name> for anything else.
-        machines: kinds to compare, the one that should fit first; unless told, `boundary` for a
-            zero-padded network or `equivariant` for a circular one, then `local` and `ideal`.
+        machines: kinds to compare, the one that should fit first, or "all"; unless told,
+            `boundary` for a zero-padded network or `equivariant` for a circular one, then `local`
+            and `ideal`.
         sizes: odd patch sizes to calibrate over; unless told, 3, 5, ..., 17, as far as they fit.
+            Other dials have values of their own to try.
+        held_out: number of held-out images on which the first machine's dial is also fitted
+            without the network, as far as there are any; 0 leaves that out.
         criterion: "cosine" or "l2"; see `els.calibration`.
         seeds: number of seeds, 0 .. seeds - 1.
         calibration_seeds: how many of them, the first, the scales are fitted on; agreement is
@@ -110,8 +127,9 @@ class Settings:
 
     checkpoint: str
     out: str | None = None
-    machines: list[Literal["ideal", "local", "equivariant", "boundary"]] | None = None
+    machines: Literal["all"] | list[str] | None = None
     sizes: list[int] | None = None
+    held_out: int = 32
     criterion: Criterion = "cosine"
     seeds: int = 40
     calibration_seeds: int = 8
@@ -138,6 +156,8 @@ class Settings:
         for name in ("seeds", "calibration_seeds", "steps", "batch", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.held_out < 0:
+            raise InputError(f"held_out is {self.held_out}; it must be at least 0")
         if not self.network_steps or min(self.network_steps) < 1:
             raise InputError(f"network_steps is {self.network_steps}; give counts of at least 1")
         if self.calibration_seeds >= self.seeds:
@@ -200,7 +220,7 @@ class Analysis:
         self.engine = choose_engine(
             torch.empty(0, *self.images.image_shape, device=self.device), settings.engine
         )
-        self.kinds = tuple(settings.machines or self._default_kinds())
+        self.kinds = self._kinds()
         self.sizes = self._sizes()
 
     def share_out(self) -> None:
@@ -234,14 +254,21 @@ class Analysis:
         fitted = seeds[: settings.calibration_seeds]
         judged = seeds[settings.calibration_seeds :]
         noise, labels = self._starts(judged)
-        scales = {kind: self._calibrate(kind, fitted) for kind in self.kinds if kind != IDEAL}
+        scales = {
+            kind: self._calibrate(kind, fitted)
+            for kind in self.kinds
+            if self._machine(kind, None).dial
+        }
+        weights = self._stack(fitted) if "best" in self.kinds else None
         network = {
             steps: self._paths("network", self.network, judged, steps)
             for steps in dict.fromkeys([*settings.network_steps, settings.steps])
         }
         machines = {
-            kind: self._paths(kind, self._machine(kind, scales.get(kind)), judged,
-                              settings.steps)
+            kind: self._paths(
+                kind, self._machine(kind, weights if kind == "best" else scales.get(kind)),
+                judged, settings.steps,
+            )
             for kind in self.kinds
         }  # fmt: skip
         results = Results(
@@ -254,10 +281,12 @@ class Analysis:
                 kind: _agreement_by_t(paths, network[settings.steps])
                 for kind, paths in machines.items()
             },
-            t=tuple(self.network.schedule.timesteps(settings.steps)[:-1].tolist()),
+            t=tuple(self._times),
             scales=scales,
             context=self._context(),
             probes=self._probe(fitted),
+            weights=weights,
+            data_scales=self._calibrate_on_data() if scales.get(self.kinds[0]) else None,
         )
         if self.fabric.is_global_zero:
             results.save(self.folder)
@@ -271,17 +300,37 @@ class Analysis:
         results = Results.load(self.folder)
         return results if dict(results.context) == self._context() else None
 
-    def _default_kinds(self) -> tuple[str, ...]:
-        subject = "equivariant" if self.network.padding == "circular" else "boundary"
-        return (subject, "local", IDEAL)
+    @property
+    def _around(self) -> str:
+        """The patch machine that is made for networks like this one."""
+        return "equivariant" if self.network.padding == "circular" else "boundary"
+
+    def _kinds(self) -> tuple[str, ...]:
+        asked = self.settings.machines
+        if asked is None:
+            return (self._around, "local", IDEAL)
+        if asked == "all":
+            others = {"boundary", "boundary_soft", "equivariant", "equivariant_soft"}
+            first = (self._around, "best", f"{self._around}_soft")
+            return (*first, *(kind for kind in MACHINES[::-1] if kind not in {*first, *others}))
+        if unknown := [kind for kind in asked if kind not in MACHINES]:
+            raise InputError(f"unknown machines {unknown}; there are all, {', '.join(MACHINES)}")
+        return tuple(dict.fromkeys(asked))
 
     def _sizes(self) -> list[int]:
         side = min(self.images.image_shape[1:])
         sizes = sorted(set(self.settings.sizes or [k for k in range(3, 19, 2) if k <= side]))
         for kind in self.kinds:
-            for size in sizes if kind != IDEAL else ():
-                check_size(kind, size, self.images.image_shape)
+            if kind in PATCH_MACHINES:
+                for size in sizes:
+                    check_size(kind, size, self.images.image_shape)
         return sizes
+
+    def _candidates(self, machine: Machine) -> list[float]:
+        """The values of its dial that are tried."""
+        if machine.dial.name == "size":
+            return self.sizes
+        return [value for value in machine.dial.candidates if _allowed(machine, value)]
 
     def _starts(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Noise (n c h w) and labels (n,) or None of the seeds."""
@@ -292,43 +341,106 @@ class Analysis:
             return noise, torch.full((len(seeds),), self.settings.label)
         return noise, seeded_labels(seeds, self.network.num_classes)
 
-    def _machine(self, kind: str, scales: Scales | None) -> Machine:
+    def _machine(self, kind: str, fitted: Scales | Weights | None) -> Machine:
         return make_machine(
-            kind, self.images, size=scales, schedule=self.network.schedule,
+            kind, self.images, size=fitted, schedule=self.network.schedule,
             engine=self.settings.engine, chunk=self.settings.chunk,
-            tolerance=self.settings.tolerance,
+            tolerance=self.settings.tolerance, around=self._around,
         )  # fmt: skip
 
     def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:
         settings = self.settings
         path = self.folder / ("scales.json" if kind == self.kinds[0] else f"scales_{kind}.json")
-        what = ("calibration", kind, settings.criterion, self.sizes, settings.steps)
+        machine = self._machine(kind, None)
+        candidates = self._candidates(machine)
+        what = ("calibration", kind, settings.criterion, candidates, settings.steps)
         source = self._key(*what, settings.label, list(seeds))
         if path.exists() and not settings.force:
             scales = Scales.load(path)
             if scales.source == source:
                 return scales
-        machine = self._machine(kind, None)
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
-            noise, labels = self._starts(some)
+            points, labels = self._points(some)
             return {
                 "table": criterion_table(
-                    self.network, machine, noise.to(self.device), candidates=self.sizes,
-                    steps=settings.steps, label=_to(labels, self.device),
+                    points, machine, candidates=candidates, label=labels,
                     criterion=settings.criterion, schedule=self.network.schedule, on_step=advance,
                 )
             }  # fmt: skip
 
         parts = self._by_batch(f"calibrating {kind}", what, seeds, settings.steps, compute)
         scales = choose_scales(
-            torch.cat([part["table"] for part in parts], dim=-1), machine=kind,
-            criterion=settings.criterion, seeds=seeds, candidates=self.sizes, source=source,
-            t=self.network.schedule.timesteps(settings.steps)[:-1].tolist(),
+            torch.cat([part["table"] for part in parts], dim=-1), machine=machine,
+            criterion=settings.criterion, seeds=seeds, candidates=candidates, source=source,
+            t=self._times,
         )  # fmt: skip
         if self.fabric.is_global_zero:
             scales.save(path)
         return scales
+
+    @property
+    def _times(self) -> list[float]:
+        """The times of the machines' steps."""
+        return self.network.schedule.timesteps(self.settings.steps)[:-1].tolist()
+
+    def _points(self, seeds: Sequence[int]) -> tuple[Iterator[Point], Tensor | None]:
+        """The network's path from some seeds, and their labels."""
+        noise, labels = self._starts(seeds)
+        labels = _to(labels, self.device)
+        return path_points(
+            self.network, noise.to(self.device), steps=self.settings.steps, label=labels,
+            schedule=self.network.schedule,
+        ), labels  # fmt: skip
+
+    def _stack(self, seeds: Sequence[int]) -> Weights:
+        """The weights of `best`, by least squares on the network's path."""
+        mixture = self._machine("best", None)
+        what = ("stacking", "best", list(mixture.names), self.settings.steps)
+
+        def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
+            points, labels = self._points(some)
+            return normal_equations(points, mixture, label=labels, on_step=advance)
+
+        parts = self._by_batch("fitting best", what, seeds, self.settings.steps, compute)
+        total = {name: sum(part[name] for part in parts) for name in parts[0]}
+        return solve(total, mixture, t=self._times, seeds=seeds, source=self._key(*what))
+
+    def _calibrate_on_data(self) -> Scales | None:
+        """The first machine's dial that denoises held-out images best, without the network."""
+        settings, machine = self.settings, self._machine(self.kinds[0], None)
+        held_out = _held_out(self.data, settings.held_out)
+        if held_out is None:
+            return None
+        count, conditional = len(held_out), self.network.num_classes is not None
+        candidates = self._candidates(machine)
+        what = ("data", machine.kind, candidates, settings.steps, held_out.fingerprint())
+
+        def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
+            part = held_out.take(torch.tensor(some))
+            points = data_points(
+                to_float(part.pixels).to(self.device), seeds=some, t=self._times,
+                schedule=self.network.schedule,
+            )  # fmt: skip
+            return {
+                "table": criterion_table(
+                    points,
+                    machine,
+                    candidates=candidates,
+                    criterion="mse",
+                    label=_to(part.labels, self.device) if conditional else None,
+                    schedule=self.network.schedule,
+                    on_step=advance,
+                )
+            }
+
+        parts = self._by_batch(
+            f"calibrating {machine.kind} on images", what, range(count), settings.steps, compute
+        )
+        return choose_scales(
+            torch.cat([part["table"] for part in parts], dim=-1), machine=machine,
+            criterion="mse", seeds=range(count), candidates=candidates, t=self._times,
+        )  # fmt: skip
 
     def _probe(self, seeds: Sequence[int]) -> Probes:
         """What the network looks at, and whether it knows where it is, at the x of calibration."""
@@ -358,8 +470,9 @@ class Analysis:
 
     def _paths(self, name: str, denoiser: Denoiser, seeds: Sequence[int], steps: int) -> Paths:
         """Sample from every seed."""
-        sizes = denoiser.size.sizes if isinstance(denoiser, Machine) and denoiser.size else None
-        what = ("paths", name, steps, sizes, 0 if sizes is None else self.settings.tolerance)
+        estimated = isinstance(denoiser, PatchMachine) and self.settings.tolerance > 0
+        tolerance = self.settings.tolerance if estimated else 0
+        what = ("paths", name, steps, _fitted(denoiser), tolerance)
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
             noise, labels = self._starts(some)
@@ -375,7 +488,7 @@ class Analysis:
             }
 
         parts = self._by_batch(f"sampling {name}, {steps} steps", what, seeds, steps, compute)
-        if sizes is not None and self.settings.tolerance:
+        if estimated:
             _print_seen(name, torch.cat([part["seen"] for part in parts], dim=1))
         return Paths(
             samples=torch.cat([part["samples"] for part in parts]),
@@ -419,6 +532,7 @@ class Analysis:
             "checkpoint": {"path": settings.checkpoint, "sha256": self.checkpoint_hash},
             "settings": {
                 "machines": list(self.kinds), "sizes": self.sizes,
+                "held_out": settings.held_out,
                 "criterion": settings.criterion, "seeds": settings.seeds,
                 "calibration_seeds": settings.calibration_seeds, "steps": settings.steps,
                 "tolerance": settings.tolerance,
@@ -438,12 +552,38 @@ class Recording:
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `els.denoiser.Denoiser`."""
         machine = self.denoiser
-        if isinstance(machine, Machine) and machine.tolerance and machine.kind != IDEAL:
+        if isinstance(machine, PatchMachine) and machine.tolerance:
             estimate = machine.estimate(x, t, label)
             self.seen.append(estimate.seen)
             return estimate.mean
         self.seen.append(torch.ones(len(x)))
         return machine(x, t, label)
+
+
+def _allowed(machine: Machine, value: float) -> bool:
+    try:
+        machine.check(value)
+    except InputError:
+        return False
+    return True
+
+
+def _fitted(denoiser: Denoiser) -> object:
+    """What a machine's answers depend on beside its images, as plain data."""
+    if isinstance(denoiser, Mixture):
+        return [denoiser.names, denoiser.weights.weights]
+    return denoiser.size.sizes if isinstance(denoiser, Machine) and denoiser.size else None
+
+
+def _held_out(data: DataSpec, count: int) -> ImageSet | None:
+    """At most `count` images that the network was not trained on, if there are any."""
+    if not count:
+        return None
+    try:
+        return replace(data, limit=count).load("val")
+    except InputError as error:
+        console.print(f"no held-out images, so no calibration without the network ({error})")
+        return None
 
 
 def _probe_at(
@@ -625,14 +765,12 @@ def report(results: Results, settings: Settings) -> list[Path]:
     ]  # fmt: skip
 
 
-def main(args: Sequence[str] | None = None) -> Results:
-    """Run the command line; `args` stands in for sys.argv in tests."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
-    parser.add_class_arguments(Settings, None)
-    options = parser.parse_args(args).as_dict()
-    del options["config"]
-    settings = Settings(**options)
+def analyse(settings: Settings) -> Results | None:
+    """One network: measured, or taken from an earlier analysis, and reported.
+
+    Returns:
+        the results, or None in a process that only helped to find them.
+    """
     analysis = Analysis(settings)
     console.print(f"network  {analysis.network.description}")
     console.print(f"images   {len(analysis.images)} of '{analysis.data.name}'")
@@ -644,18 +782,79 @@ def main(args: Sequence[str] | None = None) -> Results:
         analysis.share_out()
         results = analysis.run()
         if not analysis.fabric.is_global_zero:
-            return results
+            return None
     files = report(results, settings)
     summary = results.summary()
     for block in (summary, *summary["other_steps"]):
         console.print(agreement_table({"seeds": summary["seeds"], **block}))
     if results.probes is not None:
-        console.print(f"network  {probes_text(results.probes)}")
+        console.print(probes_text(results.probes))
     for file in files:
         console.print(str(file))
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if settings.logger == "wandb":
         log_to_wandb(results, settings, files)
+    return results
+
+
+def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
+    """One row a network, one column a machine: printed, as CSV, as figures, and to W&B."""
+    folder = Path(settings[0].out).parent if settings[0].out else Path("runs")
+    folder = folder / "comparison"
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison = Comparison(tuple(results))
+    console.print(comparison.table())
+    files = comparison.write(folder)
+    for file in files:
+        console.print(str(file))
+    if settings[0].logger == "wandb":
+        run = wandb.init(
+            **wandb_settings("comparison", folder, settings[0].project, "comparison"),
+            config={"checkpoints": [one.checkpoint for one in settings]},
+        )
+        rows = comparison.rows()
+        run.log({
+            "comparison": wandb.Table(
+                columns=list(rows[0]), data=[list(row.values()) for row in rows]
+            ),
+            **{f"comparison/{file.stem}": wandb.Image(str(file))
+               for file in files if file.suffix == ".png"},
+        })  # fmt: skip
+        say_where(run, console.print)
+        run.finish()
+
+
+def main(args: Sequence[str] | None = None) -> Results | list[Results]:
+    """Run the command line; `args` stands in for sys.argv in tests.
+
+    Returns:
+        the results, a list of them for several checkpoints.
+    """
+    parser = Parser(description=__doc__)
+    parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
+    parser.add_argument(
+        "--checkpoint", nargs="+", type=str, required=True,
+        help="what train.py wrote, wandb:entity/project/name:alias, a network of the paper's code, "
+        "or a folder of diffusers; several are compared",
+    )  # fmt: skip
+    parser.add_class_arguments(Settings, None, skip={"checkpoint"})
+    options = parser.parse_args(args).as_dict()
+    del options["config"]
+    checkpoints = options.pop("checkpoint")
+    every = [Settings(checkpoint=checkpoint, **options) for checkpoint in checkpoints]
+    if len(every) == 1:
+        return analyse(every[0])
+    if options["out"] is not None:
+        every = [
+            replace(one, out=str(Path(options["out"]) / replace(one, out=None).folder.name))
+            for one in every
+        ]
+    names = [one.folder.name for one in every]
+    if len(set(names)) < len(names):
+        raise InputError(f"the checkpoints' runs are not told apart by their names: {names}")
+    results = [analyse(one) for one in every]
+    if None not in results:
+        compare(results, every)
     return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from els.files import replacing
 from els.images import to_uint8
+from els.machines.patches import SIZE
 from els.report.results import IDEAL, Results
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; in order of the machines.
@@ -28,14 +29,19 @@ _STYLE = {
     "legend.frameon": False,
 }
 _COLUMNS = 12
+_PANELS_IN_A_ROW = 3
 
 
 def scales_figure(results: Results) -> Figure:
-    """Fitted patch size against t, with the range over seeds."""
-    figure, axes = _figure(1)
-    ax = axes[0]
-    for kind in results.scales:
-        _draw_scale(ax, results, kind, label=kind)
+    """Fitted patch size against t, with the range over seeds, and what the data alone suggest."""
+    figure, (ax,) = styled_figure(1)
+    for kind, scales in results.scales.items():
+        if scales.dial == SIZE.name:
+            _draw_scale(ax, results, kind, label=kind)
+    data = results.data_scales
+    if data is not None and data.dial == SIZE.name:
+        ax.step(data.t, data.sizes, where="mid", color="black", ls="--",
+                label=f"{data.machine}: denoises unseen images best")  # fmt: skip
     ax.set(xlabel="t (1 = pure noise)", ylabel="patch size k (pixels)", xlim=(0, 1.02))
     ax.set_title("Fitted scale: median, and the middle 80 % of seeds", loc="left")
     ax.legend()
@@ -52,9 +58,10 @@ def _draw_scale(ax: Axes, results: Results, kind: str, *, label: str) -> None:
 
 def looks_figure(results: Results) -> Figure:
     """The first machine's fitted size against what the network measurably looks at."""
-    figure, axes = _figure(1)
+    figure, axes = styled_figure(1)
     ax, probes, side = axes[0], results.probes, min(results.noise.shape[2:])
-    if results.subject in results.scales:
+    scales = results.scales.get(results.subject)
+    if scales is not None and scales.dial == SIZE.name:
         _draw_scale(ax, results, results.subject, label=f"fitted: {results.subject}")
     for name, style in (("50", "-"), ("90", "--")):
         if f"erf/{name}" in probes.sides():
@@ -73,7 +80,7 @@ def looks_figure(results: Results) -> Figure:
 
 def equivariance_figure(results: Results) -> Figure:
     """The equivariance error by time and distance to the border, as a heat map."""
-    figure, axes = _figure(1)
+    figure, axes = styled_figure(1)
     ax, t = axes[0], np.array(results.probes.t)[::-1]
     errors = np.array(results.probes.equivariance)[::-1].T
     # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
@@ -96,7 +103,7 @@ def equivariance_figure(results: Results) -> Figure:
 
 def criterion_figure(results: Results) -> Figure:
     """The calibration criterion for every t and k of each fitted machine, as heat maps."""
-    figure, axes = _figure(len(results.scales))
+    figure, axes = styled_figure(len(results.scales))
     for ax, (kind, scales) in zip(axes, results.scales.items(), strict=True):
         table = np.array(scales.mean_table()).T[:, ::-1]
         t = np.array(scales.t)[::-1]
@@ -104,11 +111,11 @@ def criterion_figure(results: Results) -> Figure:
         ax.set_xticks(
             range(0, len(t), max(1, len(t) // 5)), [f"{v:.2f}" for v in t[:: max(1, len(t) // 5)]]
         )
-        ax.set_yticks(range(len(scales.candidates)), scales.candidates)
+        ax.set_yticks(range(len(scales.candidates)), [f"{v:g}" for v in scales.candidates])
         chosen = [scales.candidates.index(k) for k in scales.sizes[::-1]]
         ax.plot(range(len(t)), chosen, "o", color="white", mec="black", ms=5)
-        ax.set(xlabel="t", ylabel="k")
-        ax.set_title(f"{kind}: {scales.criterion} of eps by k", loc="left")
+        ax.set(xlabel="t", ylabel=scales.dial)
+        ax.set_title(f"{kind}: {scales.criterion} of eps by {scales.dial}", loc="left")
         ax.grid(visible=False)
         figure.colorbar(image, ax=ax)
     return figure
@@ -116,28 +123,27 @@ def criterion_figure(results: Results) -> Figure:
 
 def by_t_figure(results: Results) -> Figure:
     """Agreement of the x0_hats at each step, every denoiser on its own path."""
-    figure, axes = _figure(1)
-    ax = axes[0]
+    figure, (ax,) = styled_figure(1)
     for kind, values in results.by_t.items():
         low, middle, high = np.quantile(values.numpy(), [0.25, 0.5, 0.75], axis=1)
-        colour = _colour(results, kind)
-        ax.plot(results.t, middle, color=colour, label=kind, lw=2)
+        colour, line = machine_colour(list(results.machines), kind)
+        ax.plot(results.t, middle, line, color=colour, label=kind, lw=2)
         ax.fill_between(results.t, low, high, color=colour, alpha=0.15, lw=0)
     ax.set(xlabel="t (1 = pure noise)", ylabel="pearson_r of x0_hat", xlim=(1.02, 0))
     ax.set_title("Agreement along the path: median and quartiles of seeds", loc="left")
-    ax.legend()
+    ax.legend(fontsize=8)
     return figure
 
 
 def agreement_figure(results: Results) -> Figure:
     """Left, the metric's histogram for each machine; right, each seed against `ideal`."""
     metrics = results.by_seed()
-    figure, axes = _figure(2)
+    figure, axes = styled_figure(2)
     values = {kind: metric["pearson_r"].numpy() for kind, metric in metrics.items()}
     low = min(v.min() for v in values.values())
     bins = np.linspace(low, 1, 24)
     for kind, v in values.items():
-        axes[0].hist(v, bins=bins, color=_colour(results, kind), alpha=0.55, label=kind)
+        axes[0].hist(v, bins=bins, color=_colour(results, kind), alpha=0.5, label=kind)
     axes[0].set(xlabel="pearson_r with the network", ylabel="seeds")
     axes[0].set_title(f"{len(results.seeds)} seeds", loc="left")
     axes[0].legend()
@@ -207,21 +213,37 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
         if name in _OF_PROBES and results.probes is None:
             continue
         with matplotlib.rc_context(_STYLE):
-            figure = draw(results)
-            paths.append(folder / f"{name}.png")
-            with replacing(paths[-1]) as partial:
-                figure.savefig(partial)
+            paths.append(save_figure(draw(results), folder / f"{name}.png"))
     return paths
 
 
-def _figure(columns: int) -> tuple[Figure, list[Axes]]:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure, whole or not at all."""
+    with matplotlib.rc_context(_STYLE), replacing(path) as partial:
+        figure.savefig(partial)
+    return path
+
+
+def styled_figure(panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, at most three in a row."""
+    columns = min(panels, _PANELS_IN_A_ROW)
+    rows = -(-panels // columns)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.6 * columns, 3.8), layout="constrained")
-        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+        figure = Figure(figsize=(5.6 * columns, 3.8 * rows), layout="constrained")
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[panels:]:
+        ax.set_axis_off()
+    return figure, axes[:panels]
+
+
+def machine_colour(kinds: Sequence[str], kind: str) -> tuple[str, str]:
+    """Colour and style of a machine's line, by its place among the machines."""
+    turn, colour = divmod(list(kinds).index(kind), len(_COLOURS))
+    return _COLOURS[colour], ("-", "--", ":")[turn % 3]
 
 
 def _colour(results: Results, kind: str) -> str:
-    return _COLOURS[list(results.machines).index(kind) % len(_COLOURS)]
+    return machine_colour(list(results.machines), kind)[0]
 
 
 def _picture(image: Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from els.calibration import Scales
 from els.errors import InputError
 from els.files import replacing, write_json
 from els.probes import Probes
+from els.stacking import Weights
 
 IDEAL = "ideal"
+_Saved = TypeVar("_Saved", Probes, Weights, Scales)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Results:
         scales: the fitted patch sizes of each machine that has any.
         context: data, network, checkpoint and settings, as plain data for the record.
         probes: what the network was measured to look at; None in folders from before.
+        weights: those of `best`, where it is among the machines.
+        data_scales: the first machine's dial as held-out images alone suggest it; None where that
+            was not asked for.
     """
 
     seeds: tuple[int, ...]
@@ -50,6 +55,8 @@ class Results:
     scales: Mapping[str, Scales]
     context: Mapping[str, Any] = field(default_factory=dict)
     probes: Probes | None = None
+    weights: Weights | None = None
+    data_scales: Scales | None = None
 
     @property
     def subject(self) -> str:
@@ -91,10 +98,14 @@ class Results:
         for i, (kind, scales) in enumerate(self.scales.items()):
             paths.append(folder / ("scales.json" if i == 0 else f"scales_{kind}.json"))
             scales.save(paths[-1])
-        (folder / "network.json").unlink(missing_ok=True)
-        if self.probes is not None:
-            paths.append(folder / "network.json")
-            self.probes.save(paths[-1])
+        for name, part in (
+            ("network.json", self.probes), ("weights.json", self.weights),
+            ("data_scales.json", self.data_scales),
+        ):  # fmt: skip
+            (folder / name).unlink(missing_ok=True)
+            if part is not None:
+                paths.append(folder / name)
+                part.save(paths[-1])
         arrays = {"seeds": np.array(self.seeds), "t": np.array(self.t), "noise": self.noise.numpy()}
         if self.labels is not None:
             arrays["labels"] = self.labels.numpy()
@@ -143,5 +154,11 @@ class Results:
             t=tuple(arrays["t"].tolist()),
             scales={one.machine: one for one in scales if f"machine/{one.machine}" in arrays},
             context={name: value for name, value in summary.items() if name not in measured},
-            probes=Probes.load(probes) if (probes := folder / "network.json").exists() else None,
+            probes=_load(Probes, folder / "network.json"),
+            weights=_load(Weights, folder / "weights.json"),
+            data_scales=_load(Scales, folder / "data_scales.json"),
         )
+
+
+def _load(kind: type[_Saved], path: Path) -> _Saved | None:
+    return kind.load(path) if path.exists() else None

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from els.agreement import METRICS
 from els.files import replacing
+from els.machines.patches import SIZE
 from els.probes import Probes
 from els.report.results import Results
 
@@ -63,7 +64,10 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
             row[f"scale/{kind}"] = scales.at(t)
             step = scales.t.index(t)
             for k, value in zip(scales.candidates, scales.mean_table()[step], strict=True):
-                row[f"{scales.criterion}/{kind}/k{k}"] = value
+                name = f"k{k}" if scales.dial == SIZE.name else f"{scales.dial} {k:g}"
+                row[f"{scales.criterion}/{kind}/{name}"] = value
+        if results.data_scales is not None:
+            row[f"scale_on_images/{results.data_scales.machine}"] = results.data_scales.at(t)
         for kind, values in results.by_t.items():
             row[f"pearson_r/{kind}"] = float(values[i].median())
         if results.probes is not None:

@@ -1,0 +1,96 @@
+"""Several networks against the same machines: one row a network, one column a machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from els.agreement import METRICS
+from els.report.figures import machine_colour, save_figure, styled_figure
+from els.report.results import Results
+from els.report.tables import interval_text, write_csv
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results of several analyses.
+
+    Attributes:
+        results: one for each network.
+    """
+
+    results: tuple[Results, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The networks' runs."""
+        return [str(one.context.get("run", i)) for i, one in enumerate(self.results)]
+
+    @cached_property
+    def summaries(self) -> list[dict[str, Any]]:
+        """The content of each agreement.json."""
+        return [one.summary() for one in self.results]
+
+    @property
+    def kinds(self) -> list[str]:
+        """Every machine of any of them, in the order of their first appearance."""
+        return list(dict.fromkeys(kind for one in self.results for kind in one.machines))
+
+    def table(self) -> Table:
+        """Medians and intervals of each metric, for the terminal."""
+        table = Table(
+            title="Agreement with each network: median [95 % interval over seeds]",
+            box=box.SIMPLE_HEAD, title_justify="left",
+        )  # fmt: skip
+        for name in ("network", "metric", *self.kinds):
+            table.add_column(name)
+        for name, summary in zip(self.names, self.summaries, strict=True):
+            for metric in METRICS:
+                cells = [
+                    interval_text(summary["machines"][kind][metric])
+                    if kind in summary["machines"]
+                    else ""
+                    for kind in self.kinds
+                ]
+                table.add_row(name if metric == METRICS[0] else "", metric, *cells)
+        return table
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a network: seeds, steps, and every metric of every machine with its interval."""
+        rows = []
+        for name, summary in zip(self.names, self.summaries, strict=True):
+            row: dict[str, Any] = {"network": name, "seeds": summary["seeds"]}
+            row |= {f"{side}_steps": n for side, n in summary["steps"].items()}
+            for kind in self.kinds:
+                for metric in METRICS:
+                    value = summary["machines"].get(kind, {}).get(metric)
+                    low, high = value["ci95"] if value else (None, None)
+                    key = f"{kind}/{metric}"
+                    row |= {key: value and value["median"], f"{key}_low": low, f"{key}_high": high}
+            rows.append(row)
+        return rows
+
+    def by_t_figure(self) -> Figure:
+        """Agreement of the x0_hats at each step, a panel for each network."""
+        figure, axes = styled_figure(len(self.results))
+        for ax, name, one in zip(axes, self.names, self.results, strict=True):
+            for kind, values in one.by_t.items():
+                colour, line = machine_colour(self.kinds, kind)
+                ax.plot(one.t, np.median(values.numpy(), axis=1), line, color=colour, label=kind)
+            ax.set(xlabel="t (1 = pure noise)", ylabel="pearson_r of x0_hat", xlim=(1.02, 0))
+            ax.set_title(name, loc="left")
+        axes[-1].legend(fontsize=7)
+        return figure
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the table as CSV and the curves as PNG; returns the paths."""
+        path = folder / "comparison.csv"
+        write_csv(path, self.rows())
+        return [path, save_figure(self.by_t_figure(), folder / "by_t.png")]
