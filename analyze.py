@@ -759,8 +759,8 @@ def report(results: Results, settings: Settings) -> list[Path]:
     write_csv(folder / "per_seed.csv", seed_rows(results))
     write_csv(folder / "per_t.csv", time_rows(results))
     return [
-        *sorted(folder.glob("scales*.json")), *folder.glob("network.json"),
-        folder / "agreement.json", folder / "samples.npz",
+        *sorted(folder.glob("*scales*.json")), *folder.glob("network.json"),
+        *folder.glob("weights.json"), folder / "agreement.json", folder / "samples.npz",
         folder / "per_seed.csv", folder / "per_t.csv", folder / "report.html", *figures,
     ]  # fmt: skip
 

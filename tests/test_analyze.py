@@ -51,8 +51,8 @@ def analysed(trained: Path, checkpoint: Path) -> Path:
 
 def test_everything_is_written_to_the_runs_folder(analysed: Path) -> None:
     assert {path.name for path in analysed.iterdir()} == {
-        "scales.json", "scales_local.json", "network.json", "looks.png", "equivariance.png",
-        "agreement.json", "samples.npz", "per_seed.csv",
+        "scales.json", "scales_local.json", "data_scales.json", "network.json",
+        "looks.png", "equivariance.png", "agreement.json", "samples.npz", "per_seed.csv",
         "per_t.csv", "report.html", "samples.png", "scales.png", "agreement.png", "by_t.png",
         "criterion.png",
     }  # fmt: skip
@@ -75,6 +75,48 @@ def test_agreement_json_is_as_the_contract_says(analysed: Path, checkpoint: Path
             assert low <= values[name]["median"] <= high
         assert ("beats_ideal" in values) == (kind != "ideal")
     assert summary["checkpoint"]["path"] == str(checkpoint)
+
+
+def test_all_machines_and_several_networks_make_one_table(
+    checkpoint: Path, analysed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    other.parent.mkdir(parents=True)
+    shutil.copy(checkpoint, other)
+    args = ["--checkpoint", str(checkpoint), str(other), *QUICK, "--machines", "all",
+            "--held_out", "4", "--out", str(tmp_path / "out")]  # fmt: skip
+    first, second = analyze.main(args)
+    kinds = ["boundary", "best", "boundary_soft", "wiener", "nearest", "smoothed",
+             "global_equivariant", "pca_local", "patch_composite", "local", "ideal"]  # fmt: skip
+    assert list(first.machines) == kinds
+    assert set(first.scales) == {"boundary", "boundary_soft", "smoothed", "pca_local",
+                                 "patch_composite", "local"}  # fmt: skip
+    for kind in kinds:
+        torch.testing.assert_close(first.machines[kind], second.machines[kind])
+    folder = tmp_path / "out" / "comparison"
+    with open(folder / "comparison.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["network"] for row in rows] == ["tiny", "other"]
+    summary = first.summary()["machines"]
+    for kind in kinds:
+        assert float(rows[0][f"{kind}/R2"]) == pytest.approx(summary[kind]["R2"]["median"])
+    assert np.asarray(Image.open(folder / "by_t.png").convert("L")).std() > 5
+    assert "Agreement with each network" in capsys.readouterr().out
+    assert '"comparison' in json.dumps(wandb_records(folder, "comparison")["history"])
+    analyze.main(args)
+    assert capsys.readouterr().out.count("This analysis was finished before") == 2
+    loaded = Results.load(tmp_path / "out" / "tiny" / "analysis")
+    assert loaded.weights == first.weights
+    assert loaded.data_scales == first.data_scales
+    for row in loaded.weights.weights:
+        assert sum(row) == pytest.approx(1)
+
+
+def test_networks_of_the_same_name_are_not_compared(
+    checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    args = ["--checkpoint", checkpoint, checkpoint, *QUICK]
+    assert "not told apart by their names" in refusal(analyze.main, args, capsys)
 
 
 def test_the_samples_are_what_the_parts_give(analysed: Path, checkpoint: Path) -> None:

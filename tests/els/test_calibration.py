@@ -5,10 +5,10 @@ import torch
 from conftest import random_images, shared
 from torch import Tensor
 
-from els.calibration import Scales, fit_scales
-from els.denoiser import eps_from_x0
+from els.calibration import Scales, fit_scales, fit_scales_to_data
+from els.denoiser import add_noise, eps_from_x0
 from els.errors import InputError
-from els.images import load_images
+from els.images import load_images, to_float
 from els.machines import make_machine
 from els.sampling import ddim_steps, seeded_noise
 from els.schedule import CosineSchedule
@@ -111,6 +111,47 @@ def test_files_without_odd_sizes_are_no_scales(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"hello")
     with pytest.raises(InputError, match="holds no fitted scales"):
         Scales.load(tmp_path / "a.pt")
+
+
+def test_images_alone_choose_the_value_that_denoises_them_best() -> None:
+    images, held_out = (load_images("digits", size=12, split=split) for split in ("train", "val"))
+    machine, schedule = make_machine("boundary", images.take(torch.arange(200))), CosineSchedule()
+    scales = fit_scales_to_data(machine, held_out, candidates=(3, 7, 11), steps=4, count=10)
+    assert (scales.criterion, scales.seeds, scales.dial) == ("mse", tuple(range(10)), "size")
+    x0 = to_float(held_out.pixels[:10])
+    eps = seeded_noise(range(10), images.image_shape)
+    for i, t in enumerate(scales.t):
+        at = torch.full((10,), t, dtype=torch.float64)
+        x = add_noise(x0, eps, at, schedule)
+        errors = [float((machine(x, at, size=k) - x0).square().mean()) for k in (3, 7, 11)]
+        assert scales.mean_table()[i] == pytest.approx(errors, rel=1e-4)
+        assert scales.sizes[i] == (3, 7, 11)[errors.index(min(errors))]
+    assert scales.sizes[0] > scales.sizes[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "dial"),
+    [("boundary_soft", 1.0, "width"), ("pca_local", 0.1, "threshold"),
+     ("smoothed", 0.3, "smoothing"), ("patch_composite", 5, "size")],
+)  # fmt: skip
+def test_every_dial_is_found_again(kind: str, value: float, dial: str) -> None:
+    images = load_images("digits", size=12, limit=60)
+    network, machine = make_machine(kind, images, size=value), make_machine(kind, images)
+    noise = seeded_noise(SEEDS, images.image_shape)
+    candidates = [v for v in machine.dial.candidates if dial != "size" or v <= 11]
+    candidates = [v for v in candidates if dial != "width" or v <= 2]
+    scales = fit_scales(network, machine, noise, seeds=SEEDS, candidates=candidates, steps=5)
+    assert scales.dial == dial
+    for row in scales.mean_table():  # where the answers are the same, another value may win
+        assert row[scales.candidates.index(value)] >= max(row) - 1e-9
+    assert scales.at(0.6) == value
+
+
+def test_a_machine_without_a_dial_is_not_calibrated() -> None:
+    images = random_images()
+    with pytest.raises(InputError, match="the wiener machine has no dial"):
+        fit_scales(make_machine("ideal", images), make_machine("wiener", images),
+                   seeded_noise([0], images.image_shape), seeds=[0])  # fmt: skip
 
 
 def test_calibration_needs_seeds_and_sizes() -> None:

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_images
+from torch import Tensor
+
+from els.calibration import path_points
+from els.errors import InputError
+from els.images import load_images
+from els.machines import make_machine
+from els.sampling import seeded_noise
+from els.schedule import CosineSchedule
+from els.stacking import Weights, normal_equations, solve
+
+SCHEDULE = CosineSchedule()
+
+
+def fitted(network, mixture, seeds, steps=4) -> Weights:
+    noise = seeded_noise(seeds, mixture.images.image_shape)
+    points = path_points(network, noise, steps=steps, label=None, schedule=SCHEDULE)
+    equations = normal_equations(points, mixture, label=None)
+    return solve(equations, mixture, t=SCHEDULE.timesteps(steps)[:-1].tolist(), seeds=seeds)
+
+
+def test_the_weights_of_a_mixture_are_found_again() -> None:
+    images = load_images("digits", size=12, limit=80)
+    parts = {name: make_machine(kind, images, size=k) for name, kind, k in (
+        ("boundary 5", "boundary", 5), ("local 3", "local", 3), ("wiener", "wiener", None),
+    )}  # fmt: skip
+    shares = {"boundary 5": 0.5, "local 3": 0.3, "wiener": 0.2}
+
+    def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        return sum(share * parts[name](x, t) for name, share in shares.items())
+
+    mixture = make_machine("best", images)
+    weights = fitted(network, mixture, range(6))
+    for t, row in zip(weights.t, weights.weights, strict=True):
+        found = dict(zip(weights.components, row, strict=True))
+        assert sum(row) == pytest.approx(1)
+        if t < 1:  # at t = 1 the components hardly differ
+            for name, share in shares.items():
+                assert found[name] == pytest.approx(share, abs=0.02)
+    mixture.weights = weights
+    x, at = seeded_noise([9, 10], images.image_shape), torch.tensor([0.5, 0.5])
+    torch.testing.assert_close(mixture(x, at), network(x, at, None), atol=0.01, rtol=0)
+
+
+def test_a_mixture_answers_as_its_weights_say_at_each_time_and_label() -> None:
+    images = random_images(12, 1, 8, 8, classes=2)
+
+    class Switch:
+        def at(self, t: float) -> tuple[float, ...]:
+            first = t > 0.5
+            return tuple(float(i == (0 if first else 6)) for i in range(7))
+
+    mixture = make_machine("best", images, size=Switch(), around="equivariant")
+    assert mixture.names == ("equivariant 3", "equivariant 5", "equivariant 7", "local 3",
+                             "local 5", "local 7", "wiener")  # fmt: skip
+    x, label = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
+    t = torch.tensor([0.9, 0.2])
+    expected = torch.cat([
+        make_machine("equivariant", images, size=3)(x[:1], t[:1], label[:1]),
+        make_machine("wiener", images)(x[1:], t[1:], label[1:]),
+    ])  # fmt: skip
+    torch.testing.assert_close(mixture(x, t, label), expected)
+
+
+def test_sums_over_seeds_are_those_of_all() -> None:
+    images = random_images(10)
+    network, mixture = make_machine("ideal", images), make_machine("best", images)
+
+    def equations(seeds: range) -> dict[str, Tensor]:
+        noise = seeded_noise(seeds, images.image_shape)
+        points = path_points(network, noise, steps=3, label=None, schedule=SCHEDULE)
+        return normal_equations(points, mixture, label=None)
+
+    whole, parts = equations(range(4)), (equations(range(2)), equations(range(2, 4)))
+    for name in ("gram", "right"):
+        torch.testing.assert_close(whole[name], parts[0][name] + parts[1][name])
+
+
+def test_weights_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
+    weights = Weights("best", ("a", "b"), (1.0, 0.5), ((0.5, 0.5), (1.0, 0.0)), (0, 1), "here")
+    weights.save(tmp_path / "weights.json")
+    assert Weights.load(tmp_path / "weights.json") == weights
+    assert weights.at(0.6) == (1.0, 0.0)
+    (tmp_path / "bad.json").write_text("[]")
+    for name in ("bad.json", "none.json"):
+        with pytest.raises(InputError, match="holds no weights"):
+            Weights.load(tmp_path / name)
+
+
+def test_a_mixture_without_weights_or_with_others_says_so() -> None:
+    images = random_images()
+    x, t = torch.zeros(1, 1, 8, 8), torch.ones(1)
+    with pytest.raises(InputError, match="needs fitted weights"):
+        make_machine("best", images)(x, t)
+    few = Weights("best", ("a",), (1.0,), ((1.0,),), (0,))
+    with pytest.raises(InputError, match="1 weights for the 7 components"):
+        make_machine("best", images, size=few)(x, t)
+    with pytest.raises(InputError, match="boundary or equivariant, not 'local'"):
+        make_machine("best", images, around="local")
