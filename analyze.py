@@ -49,7 +49,7 @@ from els.cli import OneLineErrors, exit_cleanly
 from els.denoiser import Denoiser
 from els.errors import InputError
 from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
-from els.machines import MACHINES, Machine, make_machine
+from els.machines import MACHINES, PATCH_KINDS, Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
 from els.machines.mixture import Mixture
 from els.machines.patches import PatchMachine
@@ -93,6 +93,8 @@ class Settings:
             and `ideal`.
         sizes: odd patch sizes to calibrate over; unless told, 3, 5, ..., 17, as far as they fit.
             Other dials have values of their own to try.
+        symmetries: "flip" and "turns" add the mirrored and the quarter-turned images to the patch
+            machines' dictionaries, for networks trained with such augmentation.
         held_out: number of held-out images on which the first machine's dial is also fitted
             without the network, as far as there are any; 0 leaves that out.
         criterion: "cosine" or "l2"; see `els.calibration`.
@@ -129,6 +131,7 @@ class Settings:
     out: str | None = None
     machines: Literal["all"] | list[str] | None = None
     sizes: list[int] | None = None
+    symmetries: list[Literal["flip", "turns"]] = field(default_factory=list)
     held_out: int = 32
     criterion: Criterion = "cosine"
     seeds: int = 40
@@ -346,6 +349,7 @@ class Analysis:
             kind, self.images, size=fitted, schedule=self.network.schedule,
             engine=self.settings.engine, chunk=self.settings.chunk,
             tolerance=self.settings.tolerance, around=self._around,
+            symmetries=self.settings.symmetries if kind in PATCH_KINDS else (),
         )  # fmt: skip
 
     def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:
@@ -519,7 +523,7 @@ class Analysis:
         """A name for what is computed from this checkpoint, these images and `parts`."""
         # The description tells apart what one file of weights can be loaded as.
         loaded = (self.checkpoint_hash, self.network.description)
-        content = json.dumps([*loaded, self.data_hash, *parts])
+        content = json.dumps([*loaded, self.data_hash, self.settings.symmetries, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _context(self) -> dict[str, object]:
@@ -532,7 +536,7 @@ class Analysis:
             "checkpoint": {"path": settings.checkpoint, "sha256": self.checkpoint_hash},
             "settings": {
                 "machines": list(self.kinds), "sizes": self.sizes,
-                "held_out": settings.held_out,
+                "held_out": settings.held_out, "symmetries": list(settings.symmetries),
                 "criterion": settings.criterion, "seeds": settings.seeds,
                 "calibration_seeds": settings.calibration_seeds, "steps": settings.steps,
                 "tolerance": settings.tolerance,

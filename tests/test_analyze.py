@@ -86,10 +86,10 @@ def test_all_machines_and_several_networks_make_one_table(
     args = ["--checkpoint", str(checkpoint), str(other), *QUICK, "--machines", "all",
             "--held_out", "4", "--out", str(tmp_path / "out")]  # fmt: skip
     first, second = analyze.main(args)
-    kinds = ["boundary", "best", "boundary_soft", "wiener", "nearest", "smoothed",
+    kinds = ["boundary", "best", "boundary_soft", "wiener", "nearest", "tempered", "smoothed",
              "global_equivariant", "pca_local", "patch_composite", "local", "ideal"]  # fmt: skip
     assert list(first.machines) == kinds
-    assert set(first.scales) == {"boundary", "boundary_soft", "smoothed", "pca_local",
+    assert set(first.scales) == {"boundary", "boundary_soft", "tempered", "smoothed", "pca_local",
                                  "patch_composite", "local"}  # fmt: skip
     for kind in kinds:
         torch.testing.assert_close(first.machines[kind], second.machines[kind])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from els.images import ImageSet
 from els.machines.engine_torch import image_posterior
-from els.machines.machine import PosteriorMachine
+from els.machines.machine import ByTime, PosteriorMachine
 from els.machines.posterior import Posterior
 from els.schedule import CosineSchedule
 
@@ -21,9 +21,15 @@ class Ideal(PosteriorMachine):
     """
 
     def __init__(
-        self, kind: str, images: ImageSet, *, schedule: CosineSchedule, chunk: int | None
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        schedule: CosineSchedule,
+        chunk: int | None,
+        size: float | ByTime | None = None,
     ) -> None:
-        super().__init__(kind, images, size=None, schedule=schedule)
+        super().__init__(kind, images, size=size, schedule=schedule)
         self.chunk = chunk
 
     def posteriors(

@@ -16,15 +16,18 @@ from els.machines.nearest import Nearest
 from els.machines.patch_composite import PatchComposite
 from els.machines.patches import SIZE, PatchMachine, Symmetry
 from els.machines.pca_local import PcaLocal
+from els.machines.places import PATCH_MACHINES
 from els.machines.smoothed import Smoothed
+from els.machines.tempered import Tempered
 from els.machines.wiener import Wiener
 from els.machines.windows import WindowName
 from els.schedule import CosineSchedule
 
 _SOFT = ("boundary_soft", "equivariant_soft")
+PATCH_KINDS = (*PATCH_MACHINES, *_SOFT)
 MACHINES = (
-    "ideal", "local", "equivariant", "boundary", *_SOFT, "patch_composite", "pca_local",
-    "global_equivariant", "smoothed", "nearest", "wiener", "best",
+    "ideal", *PATCH_KINDS, "patch_composite", "pca_local",
+    "global_equivariant", "smoothed", "tempered", "nearest", "wiener", "best",
 )  # fmt: skip
 
 
@@ -56,6 +59,7 @@ def make_machine(
     | `pca_local` | the cells that the Wiener filter looks at, at the same place | threshold |
     | `global_equivariant` | whole training images at every circular shift | |
     | `smoothed` | `ideal`, averaged over perturbed queries | smoothing |
+    | `tempered` | `ideal` with its log-weights divided by a temperature | temperature |
     | `nearest` | the nearest training image | |
     | `wiener` | the linear filter of the images' mean and covariance | |
     | `best` | a convex mixture of others, weighed anew at every t | weights |
@@ -64,9 +68,9 @@ def make_machine(
         kind: one of `MACHINES`.
         images: the training images.
         size: the value of the machine's dial: an odd patch size k, a width in pixels, a threshold
-            in [0, 1], or a smoothing in units of sigma; or one for each time with `.at(t)`, such as
-            fitted scales. May be left out where every call gives its own, or without a dial. The
-            fitted `els.stacking.Weights` of `best`.
+            in [0, 1], a smoothing in units of sigma, or a temperature; or one for each time with
+            `.at(t)`, such as fitted scales. May be left out where every call gives its own, or
+            without a dial. The fitted `els.stacking.Weights` of `best`.
         schedule: the noise schedule; the paper's by default.
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
             or "auto", the fastest that works here.
@@ -88,8 +92,7 @@ def make_machine(
     """
     _check(kind, images, engine=engine, chunk=chunk, tolerance=tolerance)
     schedule = schedule or CosineSchedule()
-    rule = kind.removesuffix("_soft")
-    if rule in ("local", "equivariant", "boundary"):
+    if kind in PATCH_KINDS:
         return PatchMachine(
             kind, images, size=size, schedule=schedule, engine=engine, chunk=chunk,
             tolerance=tolerance, window=window or ("gaussian" if kind in _SOFT else "hard"),
@@ -108,7 +111,10 @@ def make_machine(
     if kind in ("ideal", "nearest", "global_equivariant"):
         plain = {"ideal": Ideal, "nearest": Nearest, "global_equivariant": GlobalEquivariant}
         return plain[kind](kind, images, schedule=schedule, chunk=chunk)
-    dialled = {"patch_composite": PatchComposite, "pca_local": PcaLocal, "smoothed": Smoothed}
+    dialled = {
+        "patch_composite": PatchComposite, "pca_local": PcaLocal, "smoothed": Smoothed,
+        "tempered": Tempered,
+    }  # fmt: skip
     return dialled[kind](kind, images, size=size, schedule=schedule, chunk=chunk)
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from els.images import ImageSet
 from els.machines.engine_torch import image_posterior
 from els.machines.ideal import Ideal
-from els.machines.machine import ByTime, Dial
-from els.schedule import CosineSchedule
+from els.machines.machine import Dial
 
 SMOOTHING = Dial("smoothing", (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5))
 
@@ -27,20 +26,6 @@ class Smoothed(Ideal):
     """
 
     dial = SMOOTHING
-
-    def __init__(
-        self,
-        kind: str,
-        images: ImageSet,
-        *,
-        size: float | ByTime | None,
-        schedule: CosineSchedule,
-        chunk: int | None,
-    ) -> None:
-        super().__init__(kind, images, schedule=schedule, chunk=chunk)
-        self.size = size
-        if isinstance(size, int | float):
-            self.check(size)
 
     def answers(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float, ...]

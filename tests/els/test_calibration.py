@@ -132,7 +132,8 @@ def test_images_alone_choose_the_value_that_denoises_them_best() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "dial"),
     [("boundary_soft", 1.0, "width"), ("pca_local", 0.1, "threshold"),
-     ("smoothed", 0.3, "smoothing"), ("patch_composite", 5, "size")],
+     ("smoothed", 0.3, "smoothing"), ("tempered", 4.0, "temperature"),
+     ("patch_composite", 5, "size")],
 )  # fmt: skip
 def test_every_dial_is_found_again(kind: str, value: float, dial: str) -> None:
     images = load_images("digits", size=12, limit=60)

@@ -23,6 +23,7 @@ ENGINES = [
     "torch",
     pytest.param("native", marks=pytest.mark.skipif(available() is not None, reason="no compiler")),
 ]
+ALONE = [kind for kind in MACHINES if kind != "best"]  # which is a mixture of others
 DIALS = {"pca_local": 0.1, "smoothed": 0.3, "boundary_soft": 1.0, "equivariant_soft": 1.0}
 
 
@@ -37,7 +38,7 @@ def scalars(t: float) -> tuple[float, float]:
     return float(SCHEDULE.alpha(t)), float(SCHEDULE.sigma(t))
 
 
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", ALONE)
 def test_a_batch_of_times_and_labels_equals_its_singletons_in_any_chunks(kind: str) -> None:
     images = random_images(10, 2, 8, 8, classes=2)
     x = torch.cat([noisy(images, 1, t)[0] for t in (0.1, 0.5, 0.5, 0.9)])
@@ -52,7 +53,7 @@ def test_a_batch_of_times_and_labels_equals_its_singletons_in_any_chunks(kind: s
     torch.testing.assert_close(together[1::2], only(x, times)[1::2], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MACHINES if kind != "wiener"])
+@pytest.mark.parametrize("kind", [kind for kind in ALONE if kind != "wiener"])
 def test_answers_lie_within_the_training_pixels(kind: str) -> None:
     images = random_images(5, 1, 7, 7)
     for scale, t in itertools.product((0.1, 30.0), (0.02, 0.5, 1.0)):
@@ -126,6 +127,17 @@ def test_nearest_gives_the_nearest_image() -> None:
     answer = make_machine("nearest", labelled)(x, times, label)
     distances[torch.arange(20) % 2 != label[:, None]] = torch.inf
     torch.testing.assert_close(answer, to_float(images.pixels[distances.argmin(dim=1)]))
+
+
+def test_temperature_goes_from_the_nearest_image_over_ideal_to_the_mean() -> None:
+    images = random_images(6, 1, 6, 6)
+    x, times = noisy(images, 2, 0.6)
+    machine = make_machine("tempered", images)
+    for value, kind in ((1e-3, "nearest"), (1.0, "ideal")):
+        expected = make_machine(kind, images)(x, times)
+        torch.testing.assert_close(machine(x, times, size=value), expected, atol=1e-5, rtol=0)
+    mean = to_float(images.pixels).mean(dim=0)
+    torch.testing.assert_close(machine(x, times, size=1e6)[0], mean, atol=1e-3, rtol=0)
 
 
 def test_no_smoothing_is_ideal_and_much_of_it_is_the_mean() -> None:
@@ -309,6 +321,7 @@ def test_temperature_divides_the_log_weights() -> None:
     [
         ({"kind": "pca_local", "size": 1.5}, "threshold 1.5 is not a share"),
         ({"kind": "smoothed", "size": -0.1}, "smoothing -0.1 of the smoothed machine is below 0"),
+        ({"kind": "tempered", "size": 0.0}, "temperature 0.0 is not above 0"),
         ({"kind": "patch_composite", "size": 4}, "patch size 4 is not a positive odd number"),
         ({"kind": "boundary_soft", "size": 0.0}, "width 0.0 of a Gaussian window"),
         ({"kind": "boundary", "window": "flat", "size": 0.5}, "width 0.5 of a flat window"),

@@ -1,0 +1,42 @@
+"""The ideal score machine at a temperature: from the nearest image to the mean of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from els.errors import InputError
+from els.machines.engine_torch import image_posterior
+from els.machines.ideal import Ideal
+from els.machines.machine import Dial
+from els.machines.posterior import Posterior
+
+TEMPERATURE = Dial("temperature", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
+
+
+class Tempered(Ideal):
+    """`Ideal` with its log-weights divided by a temperature."""
+
+    dial = TEMPERATURE
+
+    def check(self, value: float) -> None:
+        """See `Machine.check`."""
+        if not 0 < value < float("inf"):
+            raise InputError(f"temperature {value} is not above 0")
+
+    def posteriors(
+        self,
+        x: Tensor,
+        t: Tensor,
+        pixels: Tensor,
+        values: Sequence[float | None],
+        *,
+        details: bool = False,
+    ) -> list[Posterior]:
+        """See `PosteriorMachine.posteriors`."""
+        alpha, sigma = self.at_times(t, x)
+        return [
+            image_posterior(x, pixels, alpha, sigma * value**0.5, chunk=self.chunk, details=details)
+            for value in values
+        ]
