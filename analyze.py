@@ -333,7 +333,7 @@ class Analysis:
         """The values of its dial that are tried."""
         if machine.dial.name == "size":
             return self.sizes
-        return [value for value in machine.dial.candidates if _allowed(machine, value)]
+        return machine.allowed(machine.dial.candidates)
 
     def _starts(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Noise (n c h w) and labels (n,) or None of the seeds."""
@@ -562,14 +562,6 @@ class Recording:
             return estimate.mean
         self.seen.append(torch.ones(len(x)))
         return machine(x, t, label)
-
-
-def _allowed(machine: Machine, value: float) -> bool:
-    try:
-        machine.check(value)
-    except InputError:
-        return False
-    return True
 
 
 def _fitted(denoiser: Denoiser) -> object:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,6 +124,15 @@ class Machine(ABC):
         """
         if value < 0:
             raise InputError(f"{self.dial.name} {value} of the {self.kind} machine is below 0")
+
+    def allowed(self, values: Iterable[float]) -> list[float]:
+        """Those of the values that the dial has a meaning for."""
+        found = []
+        for value in values:
+            with suppress(InputError):
+                self.check(value)
+                found.append(value)
+        return found
 
     def check_query(self, x: Tensor) -> None:
         """Refuse images that are not of the machine's shape, or not finite.

@@ -23,7 +23,7 @@ from els.schedule import CosineSchedule
 
 SIZE = Dial("size", (3, 5, 7, 9, 11, 13, 15, 17))
 SIDE = Dial("side", (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 11.0, 13.0, 15.0))
-WIDTH = Dial("width", (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6))
+WIDTH = Dial("width", (0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0))
 
 Symmetry = Literal["flip", "turns"]
 

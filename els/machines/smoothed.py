@@ -12,7 +12,7 @@ from els.machines.engine_torch import image_posterior
 from els.machines.ideal import Ideal
 from els.machines.machine import Dial
 
-SMOOTHING = Dial("smoothing", (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5))
+SMOOTHING = Dial("smoothing", (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.5, 4.0))
 
 # Perturbed queries that are averaged: pairs of opposite sign, the same for every query.
 _PAIRS = 8
