@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ import torch
 import wandb
 from jsonargparse import ArgumentParser
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -52,8 +53,7 @@ from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
 from els.machines import MACHINES, PATCH_KINDS, Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
 from els.machines.mixture import Mixture
-from els.machines.patches import PatchMachine
-from els.machines.places import PATCH_MACHINES, check_size
+from els.machines.patches import SIZE, PatchMachine
 from els.probes import (
     NO_GRADIENT,
     Probes,
@@ -64,7 +64,7 @@ from els.probes import (
 from els.report.comparison import Comparison
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
-from els.report.results import IDEAL, Results
+from els.report.results import IDEAL, Results, scales_path
 from els.report.tables import agreement_table, probes_text, seed_rows, time_rows, write_csv
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.stacking import Weights, normal_equations, solve
@@ -73,6 +73,9 @@ from models.checkpoints import find_checkpoint, load_denoiser
 from models.denoiser import NetworkDenoiser
 from models.formats.artifacts import artifact_name, is_artifact
 from models.tracking import LoggerName, say_where, wandb_settings
+
+# Raised with every change of the code that changes results, so that old ones are not reused.
+_RESULTS_VERSION = 2
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -132,7 +135,7 @@ class Settings:
     machines: Literal["all"] | list[str] | None = None
     sizes: list[int] | None = None
     symmetries: list[Literal["flip", "turns"]] = field(default_factory=list)
-    held_out: int = 32
+    held_out: int = 16
     criterion: Criterion = "cosine"
     seeds: int = 40
     calibration_seeds: int = 8
@@ -220,25 +223,27 @@ class Analysis:
             self.data = replace(self.data, fingerprint=self.data_hash)
         self.fabric = Fabric(accelerator="cpu", devices=1)
         self.work = Work(self.folder / ".work")
-        self.engine = choose_engine(
-            torch.empty(0, *self.images.image_shape, device=self.device), settings.engine
-        )
         self.kinds = self._kinds()
+        self.engine = choose_engine(
+            torch.empty(0, *self.images.image_shape, device=self.device), settings.engine,
+            plain=not any(kind == "best" or kind.endswith("_soft") for kind in self.kinds),
+        )  # fmt: skip
+        self._made: dict[str, Machine] = {}
         self.sizes = self._sizes()
+        self.dialled = {
+            kind: self._candidates(machine)
+            for kind in self.kinds
+            if (machine := self._machine(kind, None)).dial
+        }
 
     def share_out(self) -> None:
         """Start the other processes, or join them under torchrun or SLURM."""
         settings = self.settings
         many = settings.devices * settings.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ
-        self.fabric = Fabric(
-            accelerator="cuda" if self.device.type == "cuda" else "cpu",
-            devices=settings.devices, num_nodes=settings.num_nodes,
-            strategy="ddp" if many else "auto",
-        )  # fmt: skip
-        self.fabric.launch()
         if not many:
             return
-        console.quiet = not self.fabric.is_global_zero
+        accelerator = "cuda" if self.device.type == "cuda" else "cpu"
+        self.fabric = _launched(accelerator, settings.devices, settings.num_nodes)
         self.device = self.fabric.device
         self.network.net.to(self.device)
         if self.device.type == "cpu":
@@ -257,11 +262,8 @@ class Analysis:
         fitted = seeds[: settings.calibration_seeds]
         judged = seeds[settings.calibration_seeds :]
         noise, labels = self._starts(judged)
-        scales = {
-            kind: self._calibrate(kind, fitted)
-            for kind in self.kinds
-            if self._machine(kind, None).dial
-        }
+        scales = {kind: self._calibrate(kind, fitted) for kind in self.dialled}
+        data_scales = self._calibrate_on_data() if self.kinds[0] in self.dialled else None
         weights = self._stack(fitted) if "best" in self.kinds else None
         network = {
             steps: self._paths("network", self.network, judged, steps)
@@ -289,7 +291,7 @@ class Analysis:
             context=self._context(),
             probes=self._probe(fitted),
             weights=weights,
-            data_scales=self._calibrate_on_data() if scales.get(self.kinds[0]) else None,
+            data_scales=data_scales,
         )
         if self.fabric.is_global_zero:
             results.save(self.folder)
@@ -324,16 +326,20 @@ class Analysis:
         side = min(self.images.image_shape[1:])
         sizes = sorted(set(self.settings.sizes or [k for k in range(3, 19, 2) if k <= side]))
         for kind in self.kinds:
-            if kind in PATCH_MACHINES:
-                for size in sizes:
-                    check_size(kind, size, self.images.image_shape)
+            machine = self._machine(kind, None)
+            for size in sizes if machine.dial == SIZE else ():
+                machine.check(size)
         return sizes
 
     def _candidates(self, machine: Machine) -> list[float]:
         """The values of its dial that are tried."""
-        if machine.dial.name == "size":
-            return self.sizes
-        return machine.allowed(machine.dial.candidates)
+        values = self.sizes if machine.dial == SIZE else machine.allowed(machine.dial.candidates)
+        if not values:
+            raise InputError(
+                f"no {machine.dial.name} of the {machine.kind} machine fits images of shape "
+                f"{self.images.image_shape}; leave it out of --machines, or give --sizes"
+            )
+        return values
 
     def _starts(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Noise (n c h w) and labels (n,) or None of the seeds."""
@@ -345,18 +351,19 @@ class Analysis:
         return noise, seeded_labels(seeds, self.network.num_classes)
 
     def _machine(self, kind: str, fitted: Scales | Weights | None) -> Machine:
-        return make_machine(
-            kind, self.images, size=fitted, schedule=self.network.schedule,
-            engine=self.settings.engine, chunk=self.settings.chunk,
-            tolerance=self.settings.tolerance, around=self._around,
-            symmetries=self.settings.symmetries if kind in PATCH_KINDS else (),
-        )  # fmt: skip
+        """The machine of that kind, which keeps what it knows of the images from call to call."""
+        if kind not in self._made:
+            self._made[kind] = make_machine(
+                kind, self.images, schedule=self.network.schedule, engine=self.settings.engine,
+                chunk=self.settings.chunk, tolerance=self.settings.tolerance, around=self._around,
+                symmetries=self.settings.symmetries if kind in (*PATCH_KINDS, "best") else (),
+            )  # fmt: skip
+        return self._made[kind].fitted(fitted)
 
     def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:
         settings = self.settings
-        path = self.folder / ("scales.json" if kind == self.kinds[0] else f"scales_{kind}.json")
-        machine = self._machine(kind, None)
-        candidates = self._candidates(machine)
+        path = scales_path(self.folder, kind, list(self.dialled))
+        machine, candidates = self._machine(kind, None), self.dialled[kind]
         what = ("calibration", kind, settings.criterion, candidates, settings.steps)
         source = self._key(*what, settings.label, list(seeds))
         if path.exists() and not settings.force:
@@ -400,7 +407,8 @@ class Analysis:
     def _stack(self, seeds: Sequence[int]) -> Weights:
         """The weights of `best`, by least squares on the network's path."""
         mixture = self._machine("best", None)
-        what = ("stacking", "best", list(mixture.names), self.settings.steps)
+        label = self.settings.label
+        what = ("stacking", "best", list(mixture.names), self.settings.steps, label, list(seeds))
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
             points, labels = self._points(some)
@@ -413,11 +421,11 @@ class Analysis:
     def _calibrate_on_data(self) -> Scales | None:
         """The first machine's dial that denoises held-out images best, without the network."""
         settings, machine = self.settings, self._machine(self.kinds[0], None)
-        held_out = _held_out(self.data, settings.held_out)
+        conditional = self.network.num_classes is not None
+        held_out = _held_out(self.data, settings.held_out, self.images, conditional, settings.label)
         if held_out is None:
             return None
-        count, conditional = len(held_out), self.network.num_classes is not None
-        candidates = self._candidates(machine)
+        count, candidates = len(held_out), self.dialled[machine.kind]
         what = ("data", machine.kind, candidates, settings.steps, held_out.fingerprint())
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
@@ -523,7 +531,8 @@ class Analysis:
         """A name for what is computed from this checkpoint, these images and `parts`."""
         # The description tells apart what one file of weights can be loaded as.
         loaded = (self.checkpoint_hash, self.network.description)
-        content = json.dumps([*loaded, self.data_hash, self.settings.symmetries, *parts])
+        made_by = (_RESULTS_VERSION, self.settings.symmetries)
+        content = json.dumps([*loaded, self.data_hash, *made_by, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _context(self) -> dict[str, object]:
@@ -531,18 +540,22 @@ class Analysis:
         data, settings, shape = self.data, self.settings, self.images.image_shape
         return {
             "run": settings.folder.name,
-            "data": {**asdict(data), "images": len(self.images), "shape": list(shape)},
+            "data": {**asdict(data), "images": len(self.images), "shape": list(shape),
+                     "sha256": self.data_hash},
             "network": self.network.description,
             "checkpoint": {"path": settings.checkpoint, "sha256": self.checkpoint_hash},
             "settings": {
-                "machines": list(self.kinds), "sizes": self.sizes,
+                "machines": list(self.kinds), "sizes": self.sizes, "dials": self.dialled,
                 "held_out": settings.held_out, "symmetries": list(settings.symmetries),
                 "criterion": settings.criterion, "seeds": settings.seeds,
                 "calibration_seeds": settings.calibration_seeds, "steps": settings.steps,
                 "tolerance": settings.tolerance,
                 "network_steps": settings.network_steps, "label": settings.label,
             },
-            "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "numpy")},
+            "versions": {
+                "results": _RESULTS_VERSION,
+                **{name: version(name) for name in ("torch", "pytorch-lightning", "numpy")},
+            },
         }  # fmt: skip
 
 
@@ -571,15 +584,33 @@ def _fitted(denoiser: Denoiser) -> object:
     return denoiser.size.sizes if isinstance(denoiser, Machine) and denoiser.size else None
 
 
-def _held_out(data: DataSpec, count: int) -> ImageSet | None:
-    """At most `count` images that the network was not trained on, if there are any."""
+def _held_out(
+    data: DataSpec, count: int, known: ImageSet, conditional: bool, label: int | None
+) -> ImageSet | None:
+    """At most `count` images that the network was not trained on, of classes that it knows."""
     if not count:
         return None
     try:
-        return replace(data, limit=count).load("val")
+        images = replace(data, limit=None).load("val")
     except InputError as error:
         console.print(f"no held-out images, so no calibration without the network ({error})")
         return None
+    if conditional:
+        classes = known.labels.unique() if label is None else torch.tensor([label])
+        images = images.take(torch.isin(images.labels, classes).nonzero().flatten())
+    if not len(images):
+        console.print("no held-out images of these classes, so no calibration without the network")
+        return None
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.take(order[:count].sort().values)
+
+
+@cache
+def _launched(accelerator: str, devices: int, num_nodes: int) -> Fabric:
+    """The processes, started once however many networks they analyse."""
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy="ddp")
+    fabric.launch()
+    return fabric
 
 
 def _probe_at(
@@ -761,12 +792,8 @@ def report(results: Results, settings: Settings) -> list[Path]:
     ]  # fmt: skip
 
 
-def analyse(settings: Settings) -> Results | None:
-    """One network: measured, or taken from an earlier analysis, and reported.
-
-    Returns:
-        the results, or None in a process that only helped to find them.
-    """
+def analyse(settings: Settings) -> Results:
+    """One network: measured, or taken from an earlier analysis, and reported by one process."""
     analysis = Analysis(settings)
     console.print(f"network  {analysis.network.description}")
     console.print(f"images   {len(analysis.images)} of '{analysis.data.name}'")
@@ -777,8 +804,8 @@ def analyse(settings: Settings) -> Results | None:
     else:
         analysis.share_out()
         results = analysis.run()
-        if not analysis.fabric.is_global_zero:
-            return None
+    if rank_zero_only.rank:
+        return results
     files = report(results, settings)
     summary = results.summary()
     for block in (summary, *summary["other_steps"]):
@@ -826,6 +853,7 @@ def main(args: Sequence[str] | None = None) -> Results | list[Results]:
     Returns:
         the results, a list of them for several checkpoints.
     """
+    console.quiet = rank_zero_only.rank > 0
     parser = Parser(description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
     parser.add_argument(
@@ -849,7 +877,7 @@ def main(args: Sequence[str] | None = None) -> Results | list[Results]:
     if len(set(names)) < len(names):
         raise InputError(f"the checkpoints' runs are not told apart by their names: {names}")
     results = [analyse(one) for one in every]
-    if None not in results:
+    if not rank_zero_only.rank:
         compare(results, every)
     return results
 

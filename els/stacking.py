@@ -122,7 +122,18 @@ def solve(
 
 
 def _convex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Argmin of w G w / 2 - r w over the simplex, without the components that hardly count."""
+    """Argmin of w G w / 2 - r w over the simplex; components that hardly count are dropped first.
+
+    The problem is solved once, and again with those that have some weight.
+    """
+    weights = _simplex(gram, right)
+    kept = weights >= _LEAST_WEIGHT
+    weights[:] = 0
+    weights[kept] = _simplex(gram[np.ix_(kept, kept)], right[kept])
+    return weights
+
+
+def _simplex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
     scale = np.trace(gram) / len(gram)
     values, vectors = np.linalg.eigh(gram / scale)
     root = np.sqrt(np.clip(values, 1e-12, None))
@@ -130,5 +141,4 @@ def _convex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
     target = (vectors.T @ (right / scale)) / root
     rows = np.vstack([rows, np.full(len(gram), _SUM_TO_ONE)])
     weights, _ = nnls(rows, np.append(target, _SUM_TO_ONE), maxiter=100 * len(gram))
-    weights[weights < _LEAST_WEIGHT * weights.sum()] = 0
     return weights / weights.sum()

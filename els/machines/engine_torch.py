@@ -168,7 +168,7 @@ def _accumulate(
     `best` is the index of a patch.
     """
     patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
-    with _full_precision():
+    with full_precision():
         logits = torch.bmm(query, patches.mT)
         if allowed is not None:
             logits.masked_fill_(~allowed, -torch.inf)
@@ -253,7 +253,7 @@ def working_dtype(x: Tensor, alpha: Tensor, sigma: Tensor, terms: int) -> torch.
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Matrix products without TF32, whatever the program has chosen for its networks."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

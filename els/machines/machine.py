@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,6 +96,8 @@ class Machine(ABC):
             InputError: as `__call__`.
         """
         self.check_query(x)
+        if values is not None and not len(values):
+            raise InputError(f"the {self.kind} machine was asked at no value of its dial")
         out = x.new_empty(1 if values is None else len(values), *x.shape)
         for (some_values, one_label), indices in self.alike(t, label, values).items():
             images = self.images if one_label is None else self.of_class(one_label)
@@ -116,13 +119,19 @@ class Machine(ABC):
             values: checked values of the dial.
         """
 
+    def fitted(self, size: float | ByTime | None) -> Machine:
+        """The same machine at another setting of its dial; both share what they know."""
+        other = copy(self)
+        other.size = size
+        return other
+
     def check(self, value: float) -> None:
         """Refuse a value that the dial has no meaning for.
 
         Raises:
             InputError: when it does not.
         """
-        if value < 0:
+        if not value >= 0:
             raise InputError(f"{self.dial.name} {value} of the {self.kind} machine is below 0")
 
     def allowed(self, values: Iterable[float]) -> list[float]:

@@ -78,12 +78,12 @@ def make_machine(
             answer.
         tolerance: a standard error of x0_hat in pixel units. Images are then visited in random
             order, until each query's root mean squared standard error is below it; 0 is exact.
-            Patch machines alone heed it.
+            Only the patch machines estimate; all others, `best` too, are always exact.
         window: "hard", "flat" or "gaussian" windows of a patch machine, as its kind says unless
             told; the sides of flat windows are continuous. See `els.machines.windows`.
         shift: the largest displacement of a patch (`boundary` alone): 0 makes it `local`.
-        symmetries: "flip" and "turns" add the mirrored and quarter-turned images to a patch
-            machine's dictionary, for networks trained with such augmentation.
+        symmetries: "flip" and "turns" add the mirrored and quarter-turned images to the dictionary
+            of a patch machine, or of those in `best`, for networks trained with such augmentation.
         temperature: what a patch machine's log-weights are divided by.
         around: the patch machine that `best` is built around: `boundary` or `equivariant`.
 
@@ -104,7 +104,9 @@ def make_machine(
             "local, equivariant and boundary"
         )
     if kind == "best":
-        parts = _parts(around, images, schedule=schedule, engine=engine, chunk=chunk)
+        parts = _parts(
+            around, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
+        )
         return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
     if kind == "wiener":
         return Wiener(kind, images, size=None, schedule=schedule)
@@ -125,17 +127,16 @@ def _parts(
     schedule: CosineSchedule,
     engine: EngineName,
     chunk: int | None,
+    symmetries: Sequence[Symmetry],
 ) -> list[Part]:
-    """What `best` is a mixture of: hard and soft windows at many places and at one, and `wiener`.
-
-    Chosen among such mixtures on seeds of their own; `boundary_soft` alone is as good with zero
-    padding and much worse with circular padding.
-    """
+    """What `best` mixes: hard and soft windows at many places, hard ones at one, and `wiener`."""
     if around not in ("boundary", "equivariant"):
         raise InputError(f"best is built around boundary or equivariant, not '{around}'")
     parts = []
     for kind in (around, f"{around}_soft", "local"):
-        machine = make_machine(kind, images, schedule=schedule, engine=engine, chunk=chunk)
+        machine = make_machine(
+            kind, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
+        )
         side = min(images.image_shape[1:])
         values = [v for v in machine.dial.candidates if machine.dial != SIZE or v <= side]
         parts.append(Part(machine, tuple(machine.allowed(values))))

@@ -9,9 +9,9 @@ from einops import rearrange
 from torch import Tensor
 
 from els.images import to_float
-from els.machines.engine_torch import working_dtype
+from els.machines.engine_torch import full_precision, working_dtype
 
-# Numbers of a chunk's log-weights held at a time: 64 MiB of float32.
+# Numbers of a chunk of images held at a time: 64 MiB of float32.
 _BUDGET = 1 << 24
 
 
@@ -59,18 +59,19 @@ def masked_posterior(
     peak = torch.full((len(mask), 1), -torch.inf, dtype=dtype, device=x.device)
     mass = torch.zeros_like(peak)
     moment = peak.new_zeros(len(mask), x[0].numel() if whole else x.shape[1])
-    for some in pixels.split(chunk or max(1, _BUDGET // x[0].numel())):
-        y = rearrange(to_float(some.to(x.device)).to(dtype), "n c h w -> n c (h w)")
-        squares = (query - alpha.to(dtype) * y).square().sum(dim=1)
-        logits = cells @ squares.T / (-2 * sigma.to(dtype) ** 2)  # (pixels, n)
-        top = torch.maximum(peak, logits.amax(dim=1, keepdim=True))
-        weights = (logits - top).exp()
-        shrink = (peak - top).exp()
-        if whole:
-            found = weights @ rearrange(y, "n c p -> n (c p)")
-        else:
-            found = torch.einsum("pn,ncp->pc", weights, y)
-        mass = mass * shrink + weights.sum(dim=1, keepdim=True)
-        moment = moment * shrink + found
-        peak = top
+    with full_precision():
+        for some in pixels.split(chunk or max(1, _BUDGET // x[0].numel())):
+            y = rearrange(to_float(some.to(x.device)).to(dtype), "n c h w -> n c (h w)")
+            squares = (query - alpha.to(dtype) * y).square().sum(dim=1)
+            logits = cells @ squares.T / (-2 * sigma.to(dtype) ** 2)  # (pixels, n)
+            top = torch.maximum(peak, logits.amax(dim=1, keepdim=True))
+            weights = (logits - top).exp()
+            shrink = (peak - top).exp()
+            if whole:
+                found = weights @ rearrange(y, "n c p -> n (c p)")
+            else:
+                found = torch.einsum("pn,ncp->pc", weights, y)
+            mass = mass * shrink + weights.sum(dim=1, keepdim=True)
+            moment = moment * shrink + found
+            peak = top
     return MaskedPosterior(mass=mass, moment=moment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,10 +70,21 @@ class Mixture(Machine):
     @torch.no_grad()
     def components(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """What every component answers (k b c h w); arguments as `Machine.__call__`."""
-        return torch.cat([
-            part.machine.at_values(x, t, None if part.values == (None,) else part.values, label)
-            for part in self.parts
-        ])  # fmt: skip
+        self.check_query(x)
+        out = x.new_empty(len(self.names), *x.shape)
+        for (_, one_label), i in self.alike(t, label, None).items():
+            images = self.images if one_label is None else self.of_class(one_label)
+            answers = [a for part in self.parts
+                       for a in part.machine.answers(x[i], t[i], images, part.values)]  # fmt: skip
+            for row, answer in zip(out, answers, strict=True):
+                row[i] = answer.to(x)
+        return out
+
+    def fitted(self, size: WeightsByTime | None) -> Mixture:
+        """The same mixture with other weights."""
+        other = copy(self)
+        other.weights = size
+        return other
 
     def answers(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]

@@ -87,7 +87,9 @@ class PatchMachine(PosteriorMachine):
         self.check_query(x)
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
         seen = torch.zeros(len(x))
-        for ((value,), one_label), i in self.alike(t, label, size and [size]).items():
+        for ((value,), one_label), i in self.alike(
+            t, label, None if size is None else [size]
+        ).items():
             images = self.images if one_label is None else self.of_class(one_label)
             part = self._estimate(x[i], t[i], images.pixels, value)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)

@@ -67,6 +67,8 @@ class PcaLocal(GaussianMachine):
     def _reach(self, images: ImageSet, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The filter's rows by pixel, relative to each one's largest entry ((h w), (h w))."""
         key = (id(images), float(sigma))
+        if any(at != key[1] for _, at in self._reaches):
+            self._reaches.clear()  # one time is enough: every class has a map of (h w)^2 numbers
         if key not in self._reaches:
             c = images.image_shape[0]
             matrix = self.moments(images).filter(alpha, sigma).abs()

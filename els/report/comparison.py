@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich import box
 from rich.table import Table
 
@@ -44,22 +45,21 @@ class Comparison:
         return list(dict.fromkeys(kind for one in self.results for kind in one.machines))
 
     def table(self) -> Table:
-        """Medians and intervals of each metric, for the terminal."""
+        """Medians and intervals of each metric, for the terminal, where networks are columns."""
         table = Table(
             title="Agreement with each network: median [95 % interval over seeds]",
             box=box.SIMPLE_HEAD, title_justify="left",
         )  # fmt: skip
-        for name in ("network", "metric", *self.kinds):
-            table.add_column(name)
-        for name, summary in zip(self.names, self.summaries, strict=True):
-            for metric in METRICS:
+        for name in ("metric", "machine", *self.names):
+            table.add_column(name, justify="left" if name in ("metric", "machine") else "right")
+        for metric in METRICS:
+            for i, kind in enumerate(self.kinds):
                 cells = [
-                    interval_text(summary["machines"][kind][metric])
-                    if kind in summary["machines"]
-                    else ""
-                    for kind in self.kinds
+                    interval_text(one["machines"][kind][metric]) if kind in one["machines"] else ""
+                    for one in self.summaries
                 ]
-                table.add_row(name if metric == METRICS[0] else "", metric, *cells)
+                table.add_row("" if i else metric, kind, *cells)
+            table.add_section()
         return table
 
     def rows(self) -> list[dict[str, Any]]:
@@ -86,7 +86,9 @@ class Comparison:
                 ax.plot(one.t, np.median(values.numpy(), axis=1), line, color=colour, label=kind)
             ax.set(xlabel="t (1 = pure noise)", ylabel="pearson_r of x0_hat", xlim=(1.02, 0))
             ax.set_title(name, loc="left")
-        axes[-1].legend(fontsize=7)
+        lines = [Line2D([], [], color=colour, ls=line) for colour, line in
+                 (machine_colour(self.kinds, kind) for kind in self.kinds)]  # fmt: skip
+        figure.legend(lines, self.kinds, loc="outside lower center", ncols=6, fontsize=8)
         return figure
 
     def write(self, folder: Path) -> list[Path]:

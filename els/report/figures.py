@@ -210,6 +210,8 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
     for name, draw in FIGURES.items():
         if name in _OF_SCALES and not results.scales:
             continue
+        if name == "scales" and all(one.dial != SIZE.name for one in results.scales.values()):
+            continue
         if name in _OF_PROBES and results.probes is None:
             continue
         with matplotlib.rc_context(_STYLE):

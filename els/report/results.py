@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ class Results:
         by_t: for each machine, pearson_r between its x0_hat and the network's, each on its own
             path (steps n), t = 1 first.
         t: the times of those steps.
-        scales: the fitted patch sizes of each machine that has any.
+        scales: the fitted dial of each machine that has one.
         context: data, network, checkpoint and settings, as plain data for the record.
         probes: what the network was measured to look at; None in folders from before.
         weights: those of `best`, where it is among the machines.
@@ -95,9 +95,11 @@ class Results:
         """
         (folder / "agreement.json").unlink(missing_ok=True)
         paths = []
-        for i, (kind, scales) in enumerate(self.scales.items()):
-            paths.append(folder / ("scales.json" if i == 0 else f"scales_{kind}.json"))
+        for kind, scales in self.scales.items():
+            paths.append(scales_path(folder, kind, list(self.scales)))
             scales.save(paths[-1])
+        for left in set(folder.glob("scales*.json")) - set(paths):  # of other machines, before
+            left.unlink()
         for name, part in (
             ("network.json", self.probes), ("weights.json", self.weights),
             ("data_scales.json", self.data_scales),
@@ -142,7 +144,8 @@ class Results:
                 if name.startswith(f"{prefix}/")
             }
 
-        scales = [Scales.load(path) for path in sorted(folder.glob("scales*.json"))]
+        found = [Scales.load(path) for path in folder.glob("scales*.json")]
+        scales = {one.machine: one for one in found}
         measured = ("seeds", "steps", "machines", "other_steps")
         return cls(
             seeds=tuple(arrays["seeds"].tolist()),
@@ -152,12 +155,17 @@ class Results:
             machines=group("machine"),
             by_t=group("by_t"),
             t=tuple(arrays["t"].tolist()),
-            scales={one.machine: one for one in scales if f"machine/{one.machine}" in arrays},
+            scales={kind: scales[kind] for kind in group("machine") if kind in scales},
             context={name: value for name, value in summary.items() if name not in measured},
             probes=_load(Probes, folder / "network.json"),
             weights=_load(Weights, folder / "weights.json"),
             data_scales=_load(Scales, folder / "data_scales.json"),
         )
+
+
+def scales_path(folder: Path, kind: str, kinds: Sequence[str]) -> Path:
+    """Where the scales of one of the kinds are kept: those of the first are scales.json."""
+    return folder / ("scales.json" if kind == kinds[0] else f"scales_{kind}.json")
 
 
 def _load(kind: type[_Saved], path: Path) -> _Saved | None:
