@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from PIL import Image
 
 import analyze
 from els.calibration import Scales
-from els.machines import make_machine
+from els.machines import Dial, make_machine
+from els.machines.tempered import Tempered
 from els.probes import effective_receptive_field, equivariance_error, shares_held
 from els.report.results import Results
 from els.report.tables import time_rows
@@ -239,6 +241,39 @@ def test_a_finished_analysis_is_reused_and_force_repeats_it(
     for kind, values in repeated["machines"].items():
         expected = content["machines"][kind]["pearson_r"]["median"]
         assert values["pearson_r"]["median"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_results_of_other_dials_or_other_code_are_not_reused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["--checkpoint", str(checkpoint), *QUICK, "--logger", "none", "--out", str(tmp_path)]
+    args += ["--machines", "[tempered,ideal]", "--held_out", "0"]
+    first = analyze.main(args)
+    monkeypatch.setattr(Tempered, "dial", Dial("temperature", (3.0, 5.0)))
+    second = analyze.main(args)
+    assert first.scales["tempered"].candidates != second.scales["tempered"].candidates
+    before = (tmp_path / "analysis" / "agreement.json").stat().st_mtime_ns
+    monkeypatch.setattr(analyze, "_RESULTS_VERSION", -1)
+    analyze.main(args)
+    assert (tmp_path / "analysis" / "agreement.json").stat().st_mtime_ns > before
+
+
+def test_two_processes_share_what_is_left_of_several_networks(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    other.parent.mkdir(parents=True)
+    shutil.copy(checkpoint, other)
+    ask = [*QUICK, "--logger", "none", "--held_out", "0"]
+    done = run("analyze.py", "--checkpoint", checkpoint, *ask, "--out", tmp_path / "tiny")
+    assert done.returncode == 0, done.stderr
+    done = run("analyze.py", "--checkpoint", checkpoint, other, *ask, "--out", tmp_path,
+               "--devices", "2")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("This analysis was finished before") == 1
+    assert done.stdout.count("Agreement with each network") == 1
+    one, two = (Results.load(tmp_path / name / "analysis") for name in ("tiny", "other"))
+    assert one.scales["boundary"].sizes == two.scales["boundary"].sizes
 
 
 @pytest.mark.parametrize("launcher", [
@@ -475,5 +510,15 @@ def test_results_come_back_from_disk_unchanged(tmp_path: Path) -> None:
     results.save(tmp_path)
     loaded = Results.load(tmp_path)
     assert loaded.summary() == results.summary()
+    one, other = (
+        Scales("boundary", "cosine", (0,), (3, 5), (1.0, 0.5), sizes, (sizes,), (((0.1,),),))
+        for sizes in ((3, 3), (5, 5))
+    )
+    local = replace(one, machine="local")
+    machines = {"local": images[3], "boundary": images[2]}
+    replace(results, scales={"local": local, "boundary": one}, machines=machines).save(tmp_path)
+    replace(results, scales={"boundary": other}).save(tmp_path)  # which is scales.json now
+    assert dict(Results.load(tmp_path).scales) == {"boundary": other}
+    assert [path.name for path in tmp_path.glob("scales*.json")] == ["scales.json"]
     assert loaded.subject == "boundary"
     assert torch.equal(loaded.labels, results.labels)

@@ -10,8 +10,8 @@ FORBIDDEN = {
     "models": ("train", "analyze"),
 }
 ORDER = (
-    "els.errors", "els.schedule", "els.denoiser", "els.probes", "els.machines", "els.calibration",
-    "els.report", "models", "analyze",
+    "els.errors", "els.schedule", "els.denoiser", "els.probes", "els.sampling", "els.machines",
+    "els.calibration", "els.stacking", "els.report", "models", "analyze",
 )  # fmt: skip
 
 

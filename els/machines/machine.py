@@ -47,7 +47,8 @@ class Machine(ABC):
     Attributes:
         kind: its name in `els.machines.make_machine`.
         images: the training images.
-        size: the dial's value, one for all times or one for each; None without a dial.
+        size: the dial's value (a size, width, threshold, ...: see `dial`), one for all times or one
+            for each; None, and not looked at, without a dial.
         schedule: the noise schedule that x_t comes from.
     """
 

@@ -21,8 +21,8 @@ _PAIRS = 8
 class Smoothed(Ideal):
     """x0_hat(x) = mean over v of ideal(x + smoothing sigma v), v standard normal.
 
-    The score is averaged over perturbed queries; as the perturbations come in pairs of opposite
-    sign, that is the average of x0_hat.
+    The score is averaged over 16 perturbed queries, the same for every query, which stand in for
+    the expectation. As they come in pairs of opposite sign, that is the average of x0_hat.
     """
 
     dial = SMOOTHING

@@ -18,7 +18,8 @@ def window(name: WindowName, width: float) -> tuple[int, tuple[float, ...] | Non
 
     - "hard": width is k, an odd number; None stands for weights of 1 throughout.
     - "flat": width is the side of a square, at least 1; between odd numbers the outermost ring
-      weighs partly, so that the square grows continuously.
+      weighs partly. The weights are continuous in the width; which places a pixel may use goes by
+      k, and changes where k does.
     - "gaussian": width is the standard deviation in pixels; weights are exp(-d^2 / (2 width^2)).
     """
     if name == "hard":

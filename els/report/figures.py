@@ -152,7 +152,7 @@ def agreement_figure(results: Results) -> Figure:
 
 
 def _scatter_against_ideal(ax: Axes, results: Results, values: dict[str, np.ndarray]) -> None:
-    if IDEAL not in values:
+    if IDEAL not in values or len(values) == 1:
         ax.set_axis_off()
         return
     ideal = values[IDEAL]

@@ -214,5 +214,10 @@ def test_bad_queries_are_refused() -> None:
         machine(x * torch.nan, t, size=3)
     with pytest.raises(InputError, match="no image has label 5"):
         machine(x, t, torch.tensor([5]), size=3)
+    with pytest.raises(InputError, match="at no value of its dial"):
+        machine.at_values(x, t, [])
+    estimating = make_machine("boundary", random_images(), tolerance=0.1)
+    with pytest.raises(InputError, match="patch size 0 is not"):
+        estimating(x, t, size=0)
     with pytest.raises(InputError, match="no training images"):
         make_machine("ideal", random_images(0))
