@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,10 @@ class Results:
 
     def summary(self) -> dict[str, Any]:
         """The content of agreement.json: medians, intervals and what they were measured on."""
+        return self._summary
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:  # every form of the report asks for the bootstrap
         first, *others = (self._summary_at(steps) for steps in self.network)
         return {**self.context, "seeds": len(self.seeds), **first, "other_steps": others}
 
