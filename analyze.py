@@ -826,7 +826,7 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
     folder = folder / "comparison"
     folder.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(tuple(results))
-    console.print(comparison.table())
+    console.print(comparison.table(console.width))
     files = comparison.write(folder)
     for file in files:
         console.print(str(file))

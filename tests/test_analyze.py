@@ -23,6 +23,7 @@ from els.calibration import Scales
 from els.machines import Dial, make_machine
 from els.machines.tempered import Tempered
 from els.probes import effective_receptive_field, equivariance_error, shares_held
+from els.report.comparison import Comparison
 from els.report.results import Results
 from els.report.tables import time_rows
 from els.sampling import ddim, ddim_steps, seeded_noise
@@ -522,3 +523,17 @@ def test_results_come_back_from_disk_unchanged(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("scales*.json")] == ["scales.json"]
     assert loaded.subject == "boundary"
     assert torch.equal(loaded.labels, results.labels)
+
+
+def test_the_table_is_turned_round_where_it_does_not_fit() -> None:
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    one = Results(
+        seeds=(4, 5, 6), labels=None, noise=x, network={20: x}, machines={"local": x, "ideal": -x},
+        by_t={}, t=(1.0,), scales={}, context={"run": "first"},
+    )  # fmt: skip
+    both = Comparison((one, replace(one, machines={"local": x}, context={"run": "second"})))
+    wide, narrow = both.table(100), both.table(40)
+    assert [column.header for column in wide.columns] == ["metric", "network", "local", "ideal"]
+    assert [column.header for column in narrow.columns] == ["metric", "machine", "first", "second"]
+    assert list(wide.columns[3].cells)[:2] == ["-1.000 [-1.00, -1.00]", ""]
+    assert list(narrow.columns[3].cells)[:2] == ["1.000 [1.00, 1.00]", ""]

@@ -18,6 +18,9 @@ from els.report.figures import machine_colour, save_figure, styled_figure
 from els.report.results import Results
 from els.report.tables import interval_text, write_csv
 
+_METRIC_WIDTH = 11
+_CELL_WIDTH = 22
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -44,21 +47,28 @@ class Comparison:
         """Every machine of any of them, in the order of their first appearance."""
         return list(dict.fromkeys(kind for one in self.results for kind in one.machines))
 
-    def table(self) -> Table:
-        """Medians and intervals of each metric, for the terminal, where networks are columns."""
+    def table(self, width: int) -> Table:
+        """Medians and intervals of each metric, for a terminal of so many columns.
+
+        One row a network and one column a machine where they fit, else the other way round.
+        """
+        fits = _METRIC_WIDTH + _CELL_WIDTH * (1 + len(self.kinds)) <= width
+        rows, columns = (self.names, self.kinds) if fits else (self.kinds, self.names)
+        machines = dict(zip(self.names, (one["machines"] for one in self.summaries), strict=True))
         table = Table(
             title="Agreement with each network: median [95 % interval over seeds]",
             box=box.SIMPLE_HEAD, title_justify="left",
         )  # fmt: skip
-        for name in ("metric", "machine", *self.names):
-            table.add_column(name, justify="left" if name in ("metric", "machine") else "right")
+        for name in ("metric", "network" if fits else "machine", *columns):
+            table.add_column(name, justify="right" if name in columns else "left")
         for metric in METRICS:
-            for i, kind in enumerate(self.kinds):
-                cells = [
-                    interval_text(one["machines"][kind][metric]) if kind in one["machines"] else ""
-                    for one in self.summaries
-                ]
-                table.add_row("" if i else metric, kind, *cells)
+            for i, row in enumerate(rows):
+                cells = []
+                for column in columns:
+                    name, kind = (row, column) if fits else (column, row)
+                    value = machines[name].get(kind)
+                    cells.append("" if value is None else interval_text(value[metric]))
+                table.add_row("" if i else metric, row, *cells)
             table.add_section()
         return table
 
