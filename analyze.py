@@ -315,7 +315,7 @@ class Analysis:
         if asked is None:
             return (self._around, "local", IDEAL)
         if asked == "all":
-            others = {"boundary", "boundary_soft", "equivariant", "equivariant_soft"}
+            others = set(PATCH_KINDS) - {"local"}
             first = (self._around, "best", f"{self._around}_soft")
             return (*first, *(kind for kind in MACHINES[::-1] if kind not in {*first, *others}))
         if unknown := [kind for kind in asked if kind not in MACHINES]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from els.images import ImageSet, to_float
 from els.machines.machine import Machine
-from els.schedule import CosineSchedule
 
 # Numbers of a chunk of images held at a time: 32 MiB of float64.
 _BUDGET = 1 << 22
@@ -20,15 +19,7 @@ class GlobalEquivariant(Machine):
     All the inner products <x, T_s y> of an image are one circular correlation, and so is the
     weighted sum of its shifts: both go through the FFT, in float64.
 
-    Attributes:
-        chunk: training images at a time; None chooses by memory.
     """
-
-    def __init__(
-        self, kind: str, images: ImageSet, *, schedule: CosineSchedule, chunk: int | None
-    ) -> None:
-        super().__init__(kind, images, size=None, schedule=schedule)
-        self.chunk = chunk
 
     def answers(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]

@@ -6,31 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from els.images import ImageSet
 from els.machines.engine_torch import image_posterior
-from els.machines.machine import ByTime, PosteriorMachine
+from els.machines.machine import PosteriorMachine
 from els.machines.posterior import Posterior
-from els.schedule import CosineSchedule
 
 
 class Ideal(PosteriorMachine):
-    """x0_hat = sum_i w_i y_i / sum_i w_i, w_i = exp(-||x - alpha y_i||^2 / (2 sigma^2)).
-
-    Attributes:
-        chunk: training images at a time; None chooses by memory.
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        images: ImageSet,
-        *,
-        schedule: CosineSchedule,
-        chunk: int | None,
-        size: float | ByTime | None = None,
-    ) -> None:
-        super().__init__(kind, images, size=size, schedule=schedule)
-        self.chunk = chunk
+    """x0_hat = sum_i w_i y_i / sum_i w_i, w_i = exp(-||x - alpha y_i||^2 / (2 sigma^2))."""
 
     def posteriors(
         self,

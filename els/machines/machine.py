@@ -50,6 +50,7 @@ class Machine(ABC):
         size: the dial's value (a size, width, threshold, ...: see `dial`), one for all times or one
             for each; None, and not looked at, without a dial.
         schedule: the noise schedule that x_t comes from.
+        chunk: training images at a time; None chooses by memory.
     """
 
     dial: Dial | None = None
@@ -61,11 +62,13 @@ class Machine(ABC):
         *,
         size: float | ByTime | None,
         schedule: CosineSchedule,
+        chunk: int | None = None,
     ) -> None:
         self.kind = kind
         self.images = images
-        self.size = size
+        self.size = size if self.dial else None
         self.schedule = schedule
+        self.chunk = chunk
         self._by_label: dict[int, ImageSet] = {}
         if isinstance(size, int | float) and self.dial:
             self.check(size)

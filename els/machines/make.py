@@ -25,10 +25,17 @@ from els.schedule import CosineSchedule
 
 _SOFT = ("boundary_soft", "equivariant_soft")
 PATCH_KINDS = (*PATCH_MACHINES, *_SOFT)
-MACHINES = (
-    "ideal", *PATCH_KINDS, "patch_composite", "pca_local",
-    "global_equivariant", "smoothed", "tempered", "nearest", "wiener", "best",
-)  # fmt: skip
+_BY_KIND = {
+    "patch_composite": PatchComposite,
+    "pca_local": PcaLocal,
+    "global_equivariant": GlobalEquivariant,
+    "smoothed": Smoothed,
+    "tempered": Tempered,
+    "nearest": Nearest,
+    "wiener": Wiener,
+    "ideal": Ideal,
+}
+MACHINES = ("ideal", *PATCH_KINDS, *(kind for kind in _BY_KIND if kind != "ideal"), "best")
 
 
 def make_machine(
@@ -98,26 +105,19 @@ def make_machine(
             tolerance=tolerance, window=window or ("gaussian" if kind in _SOFT else "hard"),
             shift=shift, symmetries=symmetries, temperature=temperature,
         )  # fmt: skip
-    if window is not None or shift is not None or symmetries or temperature != 1:
+    if window is not None or shift is not None or temperature != 1:
         raise InputError(
-            f"the {kind} machine has no patches: window, shift, symmetries and temperature are for "
-            "local, equivariant and boundary"
+            f"the {kind} machine has no patches: window, shift and temperature are for local, "
+            "equivariant and boundary"
         )
     if kind == "best":
         parts = _parts(
             around, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
         )
         return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
-    if kind == "wiener":
-        return Wiener(kind, images, size=None, schedule=schedule)
-    if kind in ("ideal", "nearest", "global_equivariant"):
-        plain = {"ideal": Ideal, "nearest": Nearest, "global_equivariant": GlobalEquivariant}
-        return plain[kind](kind, images, schedule=schedule, chunk=chunk)
-    dialled = {
-        "patch_composite": PatchComposite, "pca_local": PcaLocal, "smoothed": Smoothed,
-        "tempered": Tempered,
-    }  # fmt: skip
-    return dialled[kind](kind, images, size=size, schedule=schedule, chunk=chunk)
+    if symmetries:
+        raise InputError(f"the {kind} machine has no patches, which symmetries are for")
+    return _BY_KIND[kind](kind, images, size=size, schedule=schedule, chunk=chunk)
 
 
 def _parts(

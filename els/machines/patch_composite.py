@@ -7,11 +7,10 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from els.images import ImageSet
-from els.machines.machine import ByTime, Machine
+from els.machines.machine import Machine
 from els.machines.masked import masked_posterior
 from els.machines.patches import SIZE
 from els.machines.places import check_size
-from els.schedule import CosineSchedule
 
 
 class PatchComposite(Machine):
@@ -21,23 +20,9 @@ class PatchComposite(Machine):
     centre of every patch, this takes all of it; at k = 1 they are the same. Windows that cross a
     border are cut off there.
 
-    Attributes:
-        chunk: training images at a time; None chooses by memory.
     """
 
     dial = SIZE
-
-    def __init__(
-        self,
-        kind: str,
-        images: ImageSet,
-        *,
-        size: int | ByTime | None,
-        schedule: CosineSchedule,
-        chunk: int | None,
-    ) -> None:
-        super().__init__(kind, images, size=size, schedule=schedule)
-        self.chunk = chunk
 
     def check(self, value: float) -> None:
         """See `Machine.check`."""

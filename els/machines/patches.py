@@ -33,7 +33,6 @@ class PatchMachine(PosteriorMachine):
 
     Attributes:
         engine: see `els.machines.engines.patch_posteriors`.
-        chunk: training images at a time; None chooses by memory.
         tolerance: standard error of x0_hat in pixel units that is good enough; 0 is exact.
         window: how cells of a patch are weighed; see `els.machines.windows`.
         shift: largest displacement of a patch along either axis; None for any.
@@ -60,13 +59,12 @@ class PatchMachine(PosteriorMachine):
         self.window: WindowName = window
         self.dial = {"hard": SIZE, "flat": SIDE, "gaussian": WIDTH}[window]
         self.engine = engine
-        self.chunk = chunk
         self.tolerance = tolerance
         self.shift = shift
         self.symmetries = tuple(symmetries)
         self.temperature = temperature
         self._check_options(images)
-        super().__init__(kind, images, size=size, schedule=schedule)
+        super().__init__(kind, images, size=size, schedule=schedule, chunk=chunk)
 
     def __call__(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
@@ -87,9 +85,8 @@ class PatchMachine(PosteriorMachine):
         self.check_query(x)
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
         seen = torch.zeros(len(x))
-        for ((value,), one_label), i in self.alike(
-            t, label, None if size is None else [size]
-        ).items():
+        asked = None if size is None else [size]
+        for ((value,), one_label), i in self.alike(t, label, asked).items():
             images = self.images if one_label is None else self.of_class(one_label)
             part = self._estimate(x[i], t[i], images.pixels, value)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)

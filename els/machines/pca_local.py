@@ -38,8 +38,7 @@ class PcaLocal(GaussianMachine):
         schedule: CosineSchedule,
         chunk: int | None,
     ) -> None:
-        super().__init__(kind, images, size=size, schedule=schedule)
-        self.chunk = chunk
+        super().__init__(kind, images, size=size, schedule=schedule, chunk=chunk)
         self._reaches: dict[tuple[int, float], Tensor] = {}
 
     def check(self, value: float) -> None:

@@ -57,9 +57,15 @@ class GaussianMachine(Machine):
     """A machine that needs the images' moments, which are found once for each class."""
 
     def __init__(
-        self, kind: str, images: ImageSet, *, size: float | ByTime | None, schedule: CosineSchedule
+        self,
+        kind: str,
+        images: ImageSet,
+        *,
+        size: float | ByTime | None,
+        schedule: CosineSchedule,
+        chunk: int | None = None,
     ) -> None:
-        super().__init__(kind, images, size=size, schedule=schedule)
+        super().__init__(kind, images, size=size, schedule=schedule, chunk=chunk)
         self._moments: dict[int, tuple[ImageSet, Gaussian]] = {}
 
     def moments(self, images: ImageSet) -> Gaussian:

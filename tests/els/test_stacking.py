@@ -82,6 +82,18 @@ def test_sums_over_seeds_are_those_of_all() -> None:
         torch.testing.assert_close(whole[name], parts[0][name] + parts[1][name])
 
 
+def test_symmetries_reach_the_patch_machines_of_a_mixture() -> None:
+    images = random_images(6)
+    mixture = make_machine("best", images, symmetries=["flip"])
+    x, t = torch.randn(1, 1, 8, 8), torch.tensor([0.5])
+    expected = make_machine("boundary", images, size=3, symmetries=["flip"])(x, t)
+    torch.testing.assert_close(mixture.components(x, t)[0], expected)
+    with pytest.raises(InputError, match="the best machine has no patches"):
+        make_machine("best", images, temperature=2.0)
+    with pytest.raises(InputError, match="the ideal machine has no patches"):
+        make_machine("ideal", images, symmetries=["flip"])
+
+
 def test_weights_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
     weights = Weights("best", ("a", "b"), (1.0, 0.5), ((0.5, 0.5), (1.0, 0.0)), (0, 1), "here")
     weights.save(tmp_path / "weights.json")
