@@ -12,10 +12,10 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,8 @@ from els.machines import MACHINES, PATCH_KINDS, Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
 from els.machines.mixture import Mixture
 from els.machines.patches import SIZE, PatchMachine
+from els.mosaic import Mosaic, trace
+from els.novelty import Novelty, nearest_images
 from els.probes import (
     NO_GRADIENT,
     Probes,
@@ -63,6 +65,7 @@ from els.probes import (
 )
 from els.report.comparison import Comparison
 from els.report.figures import write_figures
+from els.report.origins import HELD_OUT, NETWORK, Origins, shown_images
 from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results, scales_path
 from els.report.tables import agreement_table, probes_text, seed_rows, time_rows, write_csv
@@ -127,6 +130,8 @@ class Settings:
         num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
+        mosaic: find out where samples come from: the winning training patch of every pixel, and
+            the nearest training images.
         force: compute again what is there already.
     """
 
@@ -156,6 +161,7 @@ class Settings:
     num_nodes: int = 1
     logger: LoggerName = "wandb"
     project: str = "els"
+    mosaic: bool = True
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -265,14 +271,15 @@ class Analysis:
         scales = {kind: self._calibrate(kind, fitted) for kind in self.dialled}
         data_scales = self._calibrate_on_data() if self.kinds[0] in self.dialled else None
         weights = self._stack(fitted) if "best" in self.kinds else None
+        tracer = self._tracer(scales)
         network = {
-            steps: self._paths("network", self.network, judged, steps)
+            steps: self._sample(NETWORK, self.network, judged, steps, tracer)
             for steps in dict.fromkeys([*settings.network_steps, settings.steps])
         }
         machines = {
-            kind: self._paths(
+            kind: self._sample(
                 kind, self._machine(kind, weights if kind == "best" else scales.get(kind)),
-                judged, settings.steps,
+                judged, settings.steps, tracer,
             )
             for kind in self.kinds
         }  # fmt: skip
@@ -280,11 +287,11 @@ class Analysis:
             seeds=tuple(judged),
             labels=labels,
             noise=noise,
-            network={steps: network[steps].samples for steps in settings.network_steps},
-            machines={kind: paths.samples for kind, paths in machines.items()},
+            network={steps: network[steps].paths.samples for steps in settings.network_steps},
+            machines={kind: walk.paths.samples for kind, walk in machines.items()},
             by_t={
-                kind: _agreement_by_t(paths, network[settings.steps])
-                for kind, paths in machines.items()
+                kind: _agreement_by_t(walk.paths, network[settings.steps].paths)
+                for kind, walk in machines.items()
             },
             t=tuple(self._times),
             scales=scales,
@@ -293,6 +300,9 @@ class Analysis:
             weights=weights,
             data_scales=data_scales,
         )
+        if settings.mosaic:
+            origins = self._origins(results.order(), network, machines)
+            results = replace(results, origins=origins)
         if self.fabric.is_global_zero:
             results.save(self.folder)
         self.work.clear()
@@ -303,7 +313,11 @@ class Analysis:
         if self.settings.force or not (self.folder / "agreement.json").exists():
             return None
         results = Results.load(self.folder)
-        return results if dict(results.context) == self._context() else None
+        if dict(results.context) != self._context():
+            return None
+        if self.settings.mosaic and results.origins is None:
+            console.print("The earlier analysis has no mosaics; --force true makes them.")
+        return results
 
     @property
     def _around(self) -> str:
@@ -418,11 +432,16 @@ class Analysis:
         total = {name: sum(part[name] for part in parts) for name in parts[0]}
         return solve(total, mixture, t=self._times, seeds=seeds, source=self._key(*what))
 
+    @cached_property
+    def held_out(self) -> ImageSet | None:
+        """Images that the network was not trained on, as many as were asked for."""
+        conditional, settings = self.network.num_classes is not None, self.settings
+        return _held_out(self.data, settings.held_out, self.images, conditional, settings.label)
+
     def _calibrate_on_data(self) -> Scales | None:
         """The first machine's dial that denoises held-out images best, without the network."""
         settings, machine = self.settings, self._machine(self.kinds[0], None)
-        conditional = self.network.num_classes is not None
-        held_out = _held_out(self.data, settings.held_out, self.images, conditional, settings.label)
+        conditional, held_out = self.network.num_classes is not None, self.held_out
         if held_out is None:
             return None
         count, candidates = len(held_out), self.dialled[machine.kind]
@@ -480,15 +499,33 @@ class Analysis:
             skipped="" if shares else NO_GRADIENT,
         )
 
-    def _paths(self, name: str, denoiser: Denoiser, seeds: Sequence[int], steps: int) -> Paths:
-        """Sample from every seed."""
+    def _tracer(self, scales: Mapping[str, Scales]) -> PatchMachine | None:
+        """The machine whose patches mosaics are made of: the first that has any."""
+        kinds = [kind for kind in self.kinds if kind in PATCH_KINDS]
+        if not kinds or not self.settings.mosaic:
+            return None
+        return self._machine(kinds[0], scales[kinds[0]])
+
+    def _sample(
+        self,
+        name: str,
+        denoiser: Denoiser,
+        seeds: Sequence[int],
+        steps: int,
+        tracer: PatchMachine | None,
+    ) -> Walk:
+        """Sample from every seed; trace the network's first samples and the tracer's own."""
         estimated = isinstance(denoiser, PatchMachine) and self.settings.tolerance > 0
         tolerance = self.settings.tolerance if estimated else 0
-        what = ("paths", name, steps, _fitted(denoiser), tolerance)
+        traced = tracer is not None and (
+            steps == self.settings.network_steps[0] if name == NETWORK else name == tracer.kind
+        )
+        tracer = tracer if traced else None
+        what = ("paths", name, steps, _fitted(denoiser), tolerance, traced and _fitted(tracer))
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
             noise, labels = self._starts(some)
-            recording = Recording(denoiser)
+            recording = Recording(denoiser, tracer, every_time=name != NETWORK and not estimated)
             found = ddim_paths(
                 recording, noise.to(self.device), steps=steps, batch=len(some),
                 label=_to(labels, self.device), schedule=self.network.schedule, on_step=advance,
@@ -497,15 +534,53 @@ class Analysis:
                 "samples": found.samples.cpu(),
                 "x0_hats": found.x0_hats.cpu(),
                 "seen": torch.stack(recording.seen),
+                **recording.traces(),
             }
 
         parts = self._by_batch(f"sampling {name}, {steps} steps", what, seeds, steps, compute)
+        found = {key: torch.cat([part.pop(key) for part in parts], dim=int(key != "samples"))
+                 for key in list(parts[0])}  # fmt: skip
+        seen = found.pop("seen")
         if estimated:
-            _print_seen(name, torch.cat([part["seen"] for part in parts], dim=1))
-        return Paths(
-            samples=torch.cat([part["samples"] for part in parts]),
-            x0_hats=torch.cat([part["x0_hats"] for part in parts], dim=1),
+            _print_seen(name, seen)
+        paths = Paths(samples=found.pop("samples"), x0_hats=found.pop("x0_hats"))
+        times = self.network.schedule.timesteps(steps)[:-1].tolist()
+        return Walk(
+            paths, Mosaic.of(tuple(times[-len(found["best"]) :]), found) if traced else None
         )
+
+    def _origins(
+        self, order: Sequence[int], network: Mapping[int, Walk], machines: Mapping[str, Walk]
+    ) -> Origins:
+        """Where the samples of the network and of the first machine come from."""
+        subject, first = self.kinds[0], network[self.settings.network_steps[0]]
+        mosaics = {NETWORK: first, **machines}
+        mosaics = {name: walk.mosaic for name, walk in mosaics.items() if walk.mosaic is not None}
+        samples = {NETWORK: first.paths.samples, subject: machines[subject].paths.samples}
+        if self.held_out is not None:
+            samples[HELD_OUT] = to_float(self.held_out.pixels)
+        paths = {NETWORK: network[self.settings.steps].paths, subject: machines[subject].paths}
+        return Origins(
+            subject=subject,
+            machine=next((name for name in mosaics if name != NETWORK), None),
+            mosaics=mosaics,
+            novelty={name: self._novelty(name, x) for name, x in samples.items()},
+            paths={name: to_uint8(path.x0_hats) for name, path in paths.items()},
+            training=shown_images(self.images, mosaics.values(), order) if mosaics else None,
+        )
+
+    def _novelty(self, name: str, samples: Tensor) -> Novelty:
+        """The nearest training images of samples."""
+        digest = hashlib.sha256(samples.contiguous().numpy()).hexdigest()
+
+        def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
+            x = samples[torch.tensor(some)].to(self.device)
+            return nearest_images(x, self.images.pixels, on_step=advance).tensors()
+
+        parts = self._by_batch(
+            f"nearest images of {name}", ("novelty", name, digest), range(len(samples)), 1, compute
+        )
+        return Novelty(**{key: torch.cat([part[key] for part in parts]) for key in parts[0]})
 
     def _by_batch(
         self,
@@ -559,16 +634,51 @@ class Analysis:
         }  # fmt: skip
 
 
-class Recording:
-    """A denoiser that keeps the share of the images that each answer took."""
+@dataclass(frozen=True)
+class Walk:
+    """Sampling paths, and where their samples come from if they were traced."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    paths: Paths
+    mosaic: Mosaic | None
+
+
+class Recording:
+    """A denoiser that keeps what is to be known of each answer.
+
+    Attributes:
+        denoiser: what answers.
+        tracer: the machine to trace answers with; None for none.
+        every_time: whether the tracer is the denoiser itself, so that every answer can be traced at
+            no further cost; else only the latest is.
+        seen: the share of the images that each answer took (b,).
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, tracer: PatchMachine | None, *, every_time: bool
+    ) -> None:
         self.denoiser = denoiser
+        self.tracer = tracer
+        self.every_time = every_time
         self.seen: list[Tensor] = []
+        self._traces: list[Tensors] = []
+        self._latest: tuple[Tensor, Tensor, Tensor | None] | None = None
+
+    def traces(self) -> Tensors:
+        """The fields of `Mosaic` at each traced time (m b ...); none without a tracer."""
+        if self.tracer is None:
+            return {}
+        found = self._traces or [trace(self.tracer, *self._latest)[1]]
+        return {name: torch.stack([one[name] for one in found]) for name in found[0]}
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `els.denoiser.Denoiser`."""
         machine = self.denoiser
+        self._latest = (x, t, label)
+        if self.tracer is not None and self.every_time:
+            self.seen.append(torch.ones(len(x)))
+            x0_hat, found = trace(self.tracer, x, t, label)
+            self._traces.append(found)
+            return x0_hat
         if isinstance(machine, PatchMachine) and machine.tolerance:
             estimate = machine.estimate(x, t, label)
             self.seen.append(estimate.seen)
@@ -788,6 +898,7 @@ def report(results: Results, settings: Settings) -> list[Path]:
     return [
         *sorted(folder.glob("*scales*.json")), *folder.glob("network.json"),
         *folder.glob("weights.json"), folder / "agreement.json", folder / "samples.npz",
+        *folder.glob("origins.npz"),
         folder / "per_seed.csv", folder / "per_t.csv", folder / "report.html", *figures,
     ]  # fmt: skip
 

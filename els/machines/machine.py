@@ -182,15 +182,23 @@ class Machine(ABC):
         alpha, sigma = coefficients(t, x.double(), self.schedule)
         return alpha.flatten(), sigma.flatten()
 
+    def value_at(self, t: float) -> float:
+        """The dial's value at time t.
+
+        Raises:
+            InputError: when it was given none.
+        """
+        if self.size is None:
+            raise InputError(
+                f"the {self.kind} machine needs a {self.dial.name}: one, or fitted scales"
+            )
+        return self.size if isinstance(self.size, int | float) else self.size.at(t)
+
     def _values_at(self, t: float, values: Sequence[float] | None) -> tuple[float | None, ...]:
         if self.dial is None:
             return (None,) if values is None else (None,) * len(values)
         if values is None:
-            if self.size is None:
-                raise InputError(
-                    f"the {self.kind} machine needs a {self.dial.name}: one, or fitted scales"
-                )
-            values = [self.size if isinstance(self.size, int | float) else self.size.at(t)]
+            values = [self.value_at(t)]
         for value in values:
             self.check(value)
         return tuple(values)

@@ -18,10 +18,12 @@ from els.calibration import Scales
 from els.errors import InputError
 from els.files import replacing, write_json
 from els.probes import Probes
+from els.report.origins import Origins
 from els.stacking import Weights
 
 IDEAL = "ideal"
-_Saved = TypeVar("_Saved", Probes, Weights, Scales)
+_ORIGINS = "origins.npz"
+_Saved = TypeVar("_Saved", Probes, Weights, Scales, Origins)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Results:
         weights: those of `best`, where it is among the machines.
         data_scales: the first machine's dial as held-out images alone suggest it; None where that
             was not asked for.
+        origins: where the samples come from; None where that was not asked for, and in folders
+            from before.
     """
 
     seeds: tuple[int, ...]
@@ -58,6 +62,7 @@ class Results:
     probes: Probes | None = None
     weights: Weights | None = None
     data_scales: Scales | None = None
+    origins: Origins | None = None
 
     @property
     def subject(self) -> str:
@@ -74,6 +79,13 @@ class Results:
         target = self.network[network_steps or self.network_steps]
         return {kind: agreement(x, target) for kind, x in self.machines.items()}
 
+    def order(self) -> list[int]:
+        """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
+        score = self.by_seed()[self.subject]["pearson_r"]
+        ranked = score.argsort(descending=True, stable=True).tolist()
+        first = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+        return list(dict.fromkeys([*first, *ranked]))
+
     def summary(self) -> dict[str, Any]:
         """The content of agreement.json: medians, intervals and what they were measured on."""
         return self._summary
@@ -81,7 +93,13 @@ class Results:
     @cached_property
     def _summary(self) -> dict[str, Any]:  # every form of the report asks for the bootstrap
         first, *others = (self._summary_at(steps) for steps in self.network)
-        return {**self.context, "seeds": len(self.seeds), **first, "other_steps": others}
+        summary = {**self.context, "seeds": len(self.seeds), **first, "other_steps": others}
+        if self.origins is not None:
+            summary["novelty"] = {
+                side: {name: asdict(summarise(value)) for name, value in values.items()}
+                for side, values in self.origins.by_seed().items()
+            }
+        return summary
 
     def _summary_at(self, network_steps: int) -> dict[str, Any]:
         metrics = self.by_seed(network_steps)
@@ -107,7 +125,7 @@ class Results:
             left.unlink()
         for name, part in (
             ("network.json", self.probes), ("weights.json", self.weights),
-            ("data_scales.json", self.data_scales),
+            ("data_scales.json", self.data_scales), (_ORIGINS, self.origins),
         ):  # fmt: skip
             (folder / name).unlink(missing_ok=True)
             if part is not None:
@@ -151,7 +169,7 @@ class Results:
 
         found = [Scales.load(path) for path in folder.glob("scales*.json")]
         scales = {one.machine: one for one in found}
-        measured = ("seeds", "steps", "machines", "other_steps")
+        measured = ("seeds", "steps", "machines", "other_steps", "novelty")
         return cls(
             seeds=tuple(arrays["seeds"].tolist()),
             labels=torch.from_numpy(arrays["labels"]) if "labels" in arrays else None,
@@ -165,6 +183,7 @@ class Results:
             probes=_load(Probes, folder / "network.json"),
             weights=_load(Weights, folder / "weights.json"),
             data_scales=_load(Scales, folder / "data_scales.json"),
+            origins=_load(Origins, folder / _ORIGINS),
         )
 
 

@@ -1,0 +1,168 @@
+"""Patch mosaics: which training patch every pixel of an image came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from els.images import to_float
+from els.machines.patches import PatchMachine
+from els.machines.windows import window
+
+Tensors = dict[str, Tensor]
+_TO_MOST = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Where every pixel of n images came from among the training images, at m times of a path.
+
+    At each time a patch machine is asked at the x of the path. A pixel's *winner* is the training
+    patch with the largest weight in its posterior mean.
+
+    Attributes:
+        t: the m times, from 1 downwards; the last is that of the final image.
+        pixels: the winners' centre pixels, uint8 (m n c h w): the image redrawn from them.
+        best: image, row and column of the winner's centre, int32 (m n 3 h w).
+        weight: the winner's weight (m n h w), in (0, 1].
+        effective_size: (sum_j w_j)^2 / sum_j w_j^2, how many patches count (m n h w).
+        top_share: the share of the weight that one training image holds, the one that holds most
+            (m n h w), in (0, 1].
+        second: like `best`, at the last time alone, for the patch with the largest weight in any
+            other image, int32 (n 3 h w).
+        second_weight: its weight (n h w); 0 where there is no other image.
+        consistency: see `local_consistency` (m n); NaN with symmetries.
+    """
+
+    t: tuple[float, ...]
+    pixels: Tensor
+    best: Tensor
+    weight: Tensor
+    effective_size: Tensor
+    top_share: Tensor
+    second: Tensor
+    second_weight: Tensor
+    consistency: Tensor
+
+    @classmethod
+    def of(cls, t: tuple[float, ...], found: Tensors) -> Mosaic:
+        """From what `trace` found, each (m n ...)."""
+        found = dict(found)
+        last = {name: found.pop(name)[-1] for name in ("second", "second_weight")}
+        return cls(t=t, **found, **last)
+
+    def tensors(self) -> Tensors:
+        """All but the times, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "t"}
+
+    def images_drawn_on(self) -> Tensor:
+        """How many different training images the final winners are from (n,)."""
+        winners = rearrange(self.best[-1][:, 0], "n h w -> n (h w)")
+        return torch.tensor([len(row.unique()) for row in winners])
+
+    def effective_images(self) -> Tensor:
+        """The same, where an image counts by its share of the pixels: 1 / sum_i share_i^2 (n,)."""
+        winners = rearrange(self.best[-1][:, 0], "n h w -> n (h w)")
+        counts = (row.unique(return_counts=True)[1].double() for row in winners)
+        return torch.stack([count.sum() ** 2 / (count**2).sum() for count in counts])
+
+    def largest_piece(self) -> Tensor:
+        """The largest share of the pixels from one training image at one displacement (n,).
+
+        1 for a copy of a training image, shifted or not.
+        """
+        image, row, column = self.best[-1].unbind(dim=1)
+        h, w = row.shape[1:]
+        down = row - torch.arange(h)[:, None]
+        across = column - torch.arange(w)
+        pieces = rearrange([image, down, across], "k n h w -> n (h w) k")
+        counts = [one.unique(dim=0, return_counts=True)[1].max() for one in pieces]
+        return torch.stack(counts) / (h * w)
+
+    def borders(self) -> tuple[Tensor, Tensor]:
+        """Where neighbouring final winners are of different training images.
+
+        Returns:
+            bool (n h - 1 w), between a pixel and the one below it, and bool (n h w - 1), between
+            a pixel and the one to its right.
+        """
+        image = self.best[-1][:, 0]
+        return image[:, 1:] != image[:, :-1], image[:, :, 1:] != image[:, :, :-1]
+
+
+def trace(
+    machine: PatchMachine, x: Tensor, t: Tensor, label: Tensor | None = None
+) -> tuple[Tensor, Tensors]:
+    """A patch machine's answer, and where it came from.
+
+    Args:
+        machine: a machine with a fitted dial.
+        x: noisy images (b c h w).
+        t: one time for all of them (b,).
+        label: class indices (b,) or None.
+
+    Returns:
+        x0_hat (b c h w), and the fields of `Mosaic` at this time (b ...), on the CPU.
+    """
+    found = machine.posterior(x, t, label)
+    image, row, column = found.best.cpu().unbind(dim=1)
+    pixels = rearrange(machine.images.pixels[image, :, row, column], "b h w c -> b c h w")
+    if machine.symmetries:  # where a mirrored patch has its cells is not known
+        consistency = torch.full((len(x),), torch.nan)
+    else:
+        consistency = local_consistency(machine, pixels, found.best.cpu(), float(t[0]))
+    return found.mean.to(x), {
+        "pixels": pixels,
+        "best": found.best.int().cpu(),
+        "weight": found.best_weight[:, 0].half().cpu(),
+        "effective_size": found.effective_size[:, 0].clamp(max=_TO_MOST).half().cpu(),
+        "top_share": found.top_share[:, 0].half().cpu(),
+        "second": found.second.int().cpu(),
+        "second_weight": found.second_weight[:, 0].half().cpu(),
+        "consistency": consistency,
+    }
+
+
+def local_consistency(machine: PatchMachine, pixels: Tensor, best: Tensor, t: float) -> Tensor:
+    """How well winning patches agree where they overlap (b,): 1 wholly, 0 no better than chance.
+
+    Pixel u's winner says what is at u + d, for every d in its window; so does the winner of u + d,
+    whose centre is there. 1 - mean (difference)^2 / (2 variance), over all u and d != 0, with the
+    variance of the winners' centres in the image: 2 variance is what two of them taken at random
+    differ by. Cells are weighed as the machine's window does; it may be below 0.
+
+    Args:
+        machine: the machine that chose the winners, without symmetries.
+        pixels: the winners' centres, uint8 (b c h w).
+        best: image, row and column of them (b 3 h w).
+        t: the time, for the size of the window.
+    """
+    size, profile = window(machine.window, machine.value_at(t))
+    radius, (h, w) = size // 2, pixels.shape[2:]
+    image, row, column = best.unbind(dim=1)
+    centres = to_float(pixels)
+    wraps = machine.rule == "equivariant"
+    total = weight = torch.zeros(len(pixels))
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            rows, columns = _reached(h, dy, wraps), _reached(w, dx, wraps)
+            if not (dy or dx) or not len(rows) or not len(columns):
+                continue
+            at = (slice(None), rows[:, None], columns)  # the places u whose u + d is in the image
+            said = machine.images.pixels[image[at], :, row[at] + dy, column[at] + dx]
+            there = centres[:, :, (rows[:, None] + dy) % h, (columns + dx) % w]
+            apart = to_float(rearrange(said, "b h w c -> b c h w")) - there
+            factor = 1.0 if profile is None else profile[abs(dy)] * profile[abs(dx)]
+            total = total + factor * reduce(apart**2, "b c h w -> b", "sum")
+            weight = weight + factor * apart[0].numel()
+    spread = 2 * centres.var(dim=(2, 3), correction=0).mean(dim=1)
+    return 1 - (total / weight.clamp(min=1) / spread).nan_to_num(0)
+
+
+def _reached(length: int, d: int, wraps: bool) -> Tensor:
+    """The places u of an axis for which u + d is in the image too; all where it wraps round."""
+    places = torch.arange(length)
+    return places if wraps else places[(places + d >= 0) & (places + d < length)]

@@ -1,0 +1,94 @@
+"""How far samples are from copying a training image, wherever in the picture it may have moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from els.images import to_float
+
+# Pixels this close are the same to the eye: 13 of 256 grey levels, images in [-1, 1].
+SAME = 0.1
+_BUDGET = 1 << 22  # numbers of a chunk of training images
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """The nearest training image of each of n samples, up to circular translation.
+
+    Attributes:
+        nearest: index of the training image y whose shifted copy T_s y is nearest (n,).
+        shift: rows and columns by which y is moved down and to the right (n 2).
+        distance: root mean squared difference to T_s y, images in [-1, 1] (n,).
+        in_place: the same to the training image that is nearest without moving any (n,).
+        memorised: the share of pixels that differ from T_s y by at most `SAME` (n,).
+    """
+
+    nearest: Tensor
+    shift: Tensor
+    distance: Tensor
+    in_place: Tensor
+    memorised: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+@torch.no_grad()
+def nearest_images(
+    samples: Tensor, pixels: Tensor, *, on_step: Callable[[int], None] = lambda images: None
+) -> Novelty:
+    """Compare every sample with every training image at every shift.
+
+    All inner products <x, T_s y> of an image are one circular correlation, taken by FFT.
+
+    Args:
+        samples: images in [-1, 1] (n c h w).
+        pixels: training images, uint8 (m c h w).
+        on_step: called with the number of samples when one is done, for a progress bar.
+    """
+    h, w = samples.shape[2:]
+    moved, still = (torch.full((len(samples),), torch.inf) for _ in range(2))
+    place, image = (torch.zeros(len(samples), dtype=torch.int64) for _ in range(2))
+    chunk = max(1, _BUDGET // pixels[0].numel())
+    spectra = torch.fft.rfft2(samples.float()).conj()  # (n c h f)
+    for first in range(0, len(pixels), chunk):
+        y = to_float(pixels[first : first + chunk].to(samples.device))
+        shifts, norm = torch.fft.rfft2(y), y.square().sum(dim=(1, 2, 3))
+        for i in range(len(samples)):
+            inner = torch.fft.irfft2((spectra[i] * shifts).sum(dim=1), s=(h, w))  # <x, T_-s y>
+            apart = norm[:, None, None] - 2 * inner  # less |x|^2, the same for all
+            least, where = apart.flatten().min(dim=0)
+            if least < moved[i]:
+                moved[i], place[i] = least, first * h * w + where
+            least, where = apart[:, 0, 0].min(dim=0)
+            if least < still[i]:
+                still[i], image[i] = least, first + where
+            on_step(1 if first + chunk >= len(pixels) else 0)
+    return _measured(samples.cpu(), pixels, place, image)
+
+
+def _measured(samples: Tensor, pixels: Tensor, place: Tensor, image: Tensor) -> Novelty:
+    """Distances to what was found, by subtraction: the FFT's rounding only chose it."""
+    h, w = samples.shape[2:]
+    nearest = place // (h * w)
+    shift = -torch.stack([place // w % h, place % w], dim=1)
+    shift += torch.tensor([h, w]) * (shift < -torch.tensor([h, w]) // 2)  # the shorter way round
+    moved = torch.stack([
+        to_float(pixels[i]).roll(tuple(s.tolist()), dims=(1, 2))
+        for i, s in zip(nearest, shift, strict=True)
+    ])  # fmt: skip
+    apart = (samples.double() - moved).abs()
+    in_place = samples.double() - to_float(pixels[image])
+    return Novelty(
+        nearest=nearest,
+        shift=shift,
+        distance=reduce(apart**2, "n c h w -> n", "mean").sqrt(),
+        in_place=reduce(in_place**2, "n c h w -> n", "mean").sqrt(),
+        memorised=(apart <= SAME).all(dim=1).double().mean(dim=(1, 2)),
+    )

@@ -1,0 +1,153 @@
+"""Where the samples of an analysis come from: mosaics, novelty, and the paths that led there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from els.files import replacing
+from els.images import ImageSet
+from els.mosaic import Mosaic
+from els.novelty import Novelty
+
+NETWORK = "network"
+HELD_OUT = "held-out images"
+# Bytes of training images that are kept for the page, whose size they are most of.
+_BUDGET = 4 << 20
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training images that mosaics are shown with: those that won most, as far as they fit.
+
+    Attributes:
+        indices: their places in the training set (k,), ascending.
+        pixels: uint8 (k c h w).
+        labels: (k,) or None.
+        classes: the name of each class.
+    """
+
+    indices: Tensor
+    pixels: Tensor
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What is known of the network's and a machine's samples beside how well they agree.
+
+    Attributes:
+        subject: the machine whose path is kept.
+        machine: the patch machine that the mosaics were made with; None where there is none.
+        mosaics: by "network" and machine; that of the network has its last time alone.
+        novelty: by "network", subject and, as a yardstick, "held-out images".
+        paths: x0_hat at each step for "network" and subject, as uint8 (steps n c h w), clipped.
+        training: training images to show.
+    """
+
+    subject: str
+    machine: str | None
+    mosaics: Mapping[str, Mosaic]
+    novelty: Mapping[str, Novelty]
+    paths: Mapping[str, Tensor]
+    training: TrainingImages | None = field(default=None)
+
+    def by_seed(self) -> dict[str, dict[str, Tensor]]:
+        """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
+        found = {}
+        for side, novelty in self.novelty.items():
+            found[side] = {
+                "distance": novelty.distance, "distance_in_place": novelty.in_place,
+                "memorised": novelty.memorised,
+            }  # fmt: skip
+            if side in self.mosaics:
+                mosaic = self.mosaics[side]
+                found[side] |= {
+                    "images": mosaic.images_drawn_on().double(),
+                    "effective_images": mosaic.effective_images(),
+                    "largest_piece": mosaic.largest_piece().double(),
+                }
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write as arrays, whole or not at all."""
+        arrays = {"subject": np.array(self.subject), "machine": np.array(self.machine or "")}
+        for side, mosaic in self.mosaics.items():
+            arrays[f"mosaic/{side}/t"] = np.array(mosaic.t)
+            arrays |= {f"mosaic/{side}/{k}": v.numpy() for k, v in mosaic.tensors().items()}
+        for side, novelty in self.novelty.items():
+            arrays |= {f"novelty/{side}/{k}": v.numpy() for k, v in novelty.tensors().items()}
+        arrays |= {f"path/{side}": x.numpy() for side, x in self.paths.items()}
+        if self.training is not None:
+            arrays["training/indices"] = self.training.indices.numpy()
+            arrays["training/pixels"] = self.training.pixels.numpy()
+            arrays["training/classes"] = np.array(self.training.classes, dtype=str)
+            if self.training.labels is not None:
+                arrays["training/labels"] = self.training.labels.numpy()
+        with replacing(path) as partial:
+            np.savez_compressed(partial, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Origins:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file}
+
+        def part(prefix: str) -> dict[str, dict[str, Tensor]]:
+            found: dict[str, dict[str, Tensor]] = {}
+            for name, value in arrays.items():
+                kind, _, rest = name.partition("/")
+                side, _, key = rest.rpartition("/")
+                if kind == prefix:
+                    found.setdefault(side, {})[key] = torch.from_numpy(value)
+            return found
+
+        training = part("training").get("")
+        return cls(
+            subject=str(arrays["subject"]),
+            machine=str(arrays["machine"]) or None,
+            mosaics={
+                side: Mosaic(t=tuple(values.pop("t").tolist()), **values)
+                for side, values in part("mosaic").items()
+            },
+            novelty={side: Novelty(**values) for side, values in part("novelty").items()},
+            paths=part("path").get("", {}),
+            training=training and TrainingImages(
+                indices=training["indices"], pixels=training["pixels"],
+                labels=training.get("labels"), classes=tuple(arrays["training/classes"].tolist()),
+            ),
+        )  # fmt: skip
+
+
+def shown_images(
+    images: ImageSet, mosaics: Iterable[Mosaic], order: Iterable[int], *, budget: int = _BUDGET
+) -> TrainingImages:
+    """The images that the final mosaics of the seeds draw on, the first seeds' first.
+
+    Args:
+        images: the training images.
+        mosaics: of the same seeds.
+        order: positions of the seeds, those to be shown first.
+        budget: bytes of pixels to keep; a seed's images with the most pixels come first.
+    """
+    most = max(1, budget // images.pixels[0].numel())
+    chosen: dict[int, None] = {}
+    mosaics = list(mosaics)
+    for i in order:
+        if len(chosen) >= most:
+            break
+        won = torch.cat([one.best[-1][i, 0].flatten() for one in mosaics])
+        next_best = torch.cat([one.second[i, 0].flatten() for one in mosaics])
+        for some in (won, next_best):
+            found, counts = some.unique(return_counts=True)
+            ranked = found[counts.argsort(descending=True, stable=True)].tolist()
+            chosen |= dict.fromkeys(ranked)
+    indices = torch.tensor(sorted(list(chosen)[:most]))
+    part = images.take(indices)
+    return TrainingImages(indices, part.pixels, part.labels, part.classes)
