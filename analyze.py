@@ -313,7 +313,10 @@ class Analysis:
         if self.settings.force or not (self.folder / "agreement.json").exists():
             return None
         results = Results.load(self.folder)
-        if dict(results.context) != self._context():
+        context = self._context()
+        if any(
+            results.context.get(key) != value for key, value in context.items() if key != "training"
+        ):  # a record for readers
             return None
         if self.settings.mosaic and results.origins is None:
             console.print("The earlier analysis has no mosaics; --force true makes them.")
@@ -619,6 +622,7 @@ class Analysis:
                      "sha256": self.data_hash},
             "network": self.network.description,
             "checkpoint": {"path": settings.checkpoint, "sha256": self.checkpoint_hash},
+            "training": _training(settings.checkpoint),
             "settings": {
                 "machines": list(self.kinds), "sizes": self.sizes, "dials": self.dialled,
                 "held_out": settings.held_out, "symmetries": list(settings.symmetries),
@@ -799,6 +803,15 @@ def _data(network: NetworkDenoiser, settings: Settings) -> DataSpec:
     return DataSpec(name, root=settings.data_root or "data", size=height, channels=channels)
 
 
+def _training(checkpoint: str) -> dict[str, str]:
+    """The training run's configuration, where it lies beside the checkpoint."""
+    path = Path(checkpoint)
+    for folder in (path.parent.parent, path.parent, path):
+        if (config := folder / "config.yaml").is_file():
+            return {"config": str(config), "text": config.read_text()}
+    return {}
+
+
 def _check_label(label: int | None, num_classes: int | None) -> None:
     if label is None:
         return
@@ -892,7 +905,7 @@ def report(results: Results, settings: Settings) -> list[Path]:
     """Write figures, tables and the page beside the results; returns all the paths."""
     folder = settings.folder / "analysis"
     figures = write_figures(results, folder)
-    write_page(results, figures, folder / "report.html")
+    write_page(results, folder / "report.html")
     write_csv(folder / "per_seed.csv", seed_rows(results))
     write_csv(folder / "per_t.csv", time_rows(results))
     return [

@@ -13,7 +13,6 @@ from els.machines.patches import PatchMachine
 from els.machines.windows import window
 
 Tensors = dict[str, Tensor]
-_TO_MOST = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def trace(
         "pixels": pixels,
         "best": found.best.int().cpu(),
         "weight": found.best_weight[:, 0].half().cpu(),
-        "effective_size": found.effective_size[:, 0].clamp(max=_TO_MOST).half().cpu(),
+        "effective_size": found.effective_size[:, 0].float().cpu(),
         "top_share": found.top_share[:, 0].half().cpu(),
         "second": found.second.int().cpu(),
         "second_weight": found.second_weight[:, 0].half().cpu(),

@@ -14,7 +14,10 @@ from rich import box
 from rich.table import Table
 
 from els.agreement import METRICS
+from els.files import replacing
+from els.report.charts import comparison_charts
 from els.report.figures import machine_colour, save_figure, styled_figure
+from els.report.page import chart_section, document, html_table
 from els.report.results import Results
 from els.report.tables import interval_text, write_csv
 
@@ -105,4 +108,36 @@ class Comparison:
         """Write the table as CSV and the curves as PNG; returns the paths."""
         path = folder / "comparison.csv"
         write_csv(path, self.rows())
-        return [path, save_figure(self.by_t_figure(), folder / "by_t.png")]
+        with replacing(folder / "report.html") as partial:
+            partial.write_text(self.page())
+        return [path, folder / "report.html", save_figure(self.by_t_figure(), folder / "by_t.png")]
+
+    def page(self) -> str:
+        """The table and the curves as one self-contained page."""
+        found = comparison_charts(self.results, self.names)
+        parts = [
+            f'<p class="headline">{len(self.names)} networks, predicted by closed-form machines '
+            "from the same noise.</p>",
+            '<p class="caption">Median over seeds [95 % bootstrap interval]. The curves are those '
+            "of each network's first machine.</p>",
+        ]
+        for metric in METRICS:
+            rows = [
+                [name, *(interval_text(one["machines"][kind][metric])
+                         if kind in one["machines"] else "" for kind in self.kinds)]
+                for name, one in zip(self.names, self.summaries, strict=True)
+            ]  # fmt: skip
+            parts.append(f"<h2>{metric}</h2>{html_table(['network', *self.kinds], rows)}")
+        for name, heading, text in (
+            ("scales", "Fitted scale", "Medians and the middle 80 % of the calibration seeds."),
+            ("by_t", "Agreement by time", "Medians and quartiles of the seeds; noise on the left."),
+        ):
+            parts.append(chart_section(name, heading, text, found[name]))
+        facts = [
+            [name, str(one.context.get("network")), str(one.seeds[0]), str(one.seeds[-1]),
+             str(one.context.get("checkpoint", {}).get("path"))]
+            for name, one in zip(self.names, self.results, strict=True)
+        ]  # fmt: skip
+        header = ["network", "what it is", "first seed", "last seed", "checkpoint"]
+        parts.append(f"<h2>How this was made</h2>{html_table(header, facts)}")
+        return document("Comparison of networks", "".join(parts), {"charts": found})

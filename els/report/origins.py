@@ -87,7 +87,7 @@ class Origins:
         if self.training is not None:
             arrays["training/indices"] = self.training.indices.numpy()
             arrays["training/pixels"] = self.training.pixels.numpy()
-            arrays["training/classes"] = np.array(self.training.classes, dtype=str)
+            arrays["classes"] = np.array(self.training.classes, dtype=str)
             if self.training.labels is not None:
                 arrays["training/labels"] = self.training.labels.numpy()
         with replacing(path) as partial:
@@ -120,7 +120,7 @@ class Origins:
             paths=part("path").get("", {}),
             training=training and TrainingImages(
                 indices=training["indices"], pixels=training["pixels"],
-                labels=training.get("labels"), classes=tuple(arrays["training/classes"].tolist()),
+                labels=training.get("labels"), classes=tuple(arrays["classes"].tolist()),
             ),
         )  # fmt: skip
 

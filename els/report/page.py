@@ -1,65 +1,40 @@
-"""Results as one self-contained page."""
+"""Results as one self-contained page: plain HTML, a script, and charts of Vega-Lite."""
 
 from __future__ import annotations
 
-import base64
 import html
 import json
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+import vl_convert
+from torch import Tensor
 
 from els.agreement import METRICS
 from els.files import replacing
-from els.report.results import Results
+from els.images import to_uint8
+from els.machines.patches import SIDE, SIZE, WIDTH
+from els.machines.windows import window
+from els.mosaic import Mosaic
+from els.report.charts import Spec, charts
+from els.report.origins import NETWORK, Origins
+from els.report.paper import released_sizes
+from els.report.results import IDEAL, Results
+from els.report.sheets import coloured, in_colour, sheet
 from els.report.tables import interval_text, probes_text
+from els.report.wording import INTRODUCTION, TEXT
 
-# Of each figure: a heading, and what one sees.
-_TEXT = {
-    "samples": (
-        "What was drawn",
-        "Noise, network and machines from the same seeds, from the best seed to the worst; above "
-        "each column the first machine's pearson_r.",
-    ),
-    "scales": (
-        "Fitted scale",
-        "The patch size at which the machine answers most like the network, at each time.",
-    ),
-    "agreement": (
-        "Agreement by seed",
-        "How the seeds are spread, and whether the machine beats memorisation on each.",
-    ),
-    "by_t": (
-        "Agreement by time",
-        "Agreement of the estimated clean images along the denoising path.",
-    ),
-    "looks": (
-        "Fitted size against what the network looks at",
-        "The fitted patch size beside the smallest squares that hold half and 90 % of the squared "
-        "gradient of the network's x0_hat at the centre pixel, at the x that the size was fitted "
-        "at, and beside the largest window that it could look at. Near t = 1 the centre's own "
-        "share is the network's error in eps as well; per_t.csv also has the sizes without it.",
-    ),
-    "equivariance": (
-        "Equivariance error",
-        "How much the network's answer for the same content changes with the place it is put at: "
-        "0 not at all, 1 as much as unrelated answers differ. By the distance to the border of "
-        "the nearer of the two places.",
-    ),
-    "criterion": (
-        "Calibration",
-        "What the scales were chosen from; the dots are the chosen sizes.",
-    ),
-}
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-img { max-width: 100%; height: auto; background: white; border-radius: 6px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-td { font-variant-numeric: tabular-nums; white-space: nowrap; }
-pre { overflow-x: auto; font-size: .8rem; }
-"""
+PAGE_LIMIT = 10_000_000  # bytes
+# Seeds shown side by side, and seeds with path and mosaic: as many as the limit leaves room for.
+_SEEDS = ((None, 8), (None, 4), (None, 2), (48, 1), (24, 1), (12, 1))
+_WINDOWS = {SIZE.name: "hard", SIDE.name: "flat", WIDTH.name: "gaussian"}
+_HERE = Path(__file__).parent
+
+Data = dict[str, Any]
 
 
 def headline(results: Results) -> str:
@@ -75,43 +50,396 @@ def headline(results: Results) -> str:
     )
 
 
-def write_page(results: Results, figures: list[Path], path: Path) -> None:
-    """Write the page with the figures inside it."""
-    summary = results.summary()
-    parts = [f"<p><strong>{html.escape(headline(results))}</strong></p>"]
-    parts += [_table(block) for block in (summary, *summary["other_steps"])]
-    if results.probes is not None:
-        parts.append(f"<p>Network: {html.escape(probes_text(results.probes))}.</p>")
-    for figure in figures:
-        data = base64.b64encode(figure.read_bytes()).decode()
-        heading, text = map(html.escape, _TEXT[figure.stem])
-        parts.append(f"<h2>{heading}</h2><p>{text}</p>"
-                     f'<img alt="{text}" src="data:image/png;base64,{data}">')  # fmt: skip
-    record = html.escape(json.dumps(dict(results.context), indent=1))
-    parts.append(
-        f"<details><summary>What this was measured on</summary><pre>{record}</pre></details>"
-    )
-    title = html.escape(f"Agreement: {results.context.get('run', results.subject)}")
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
-    )
+def write_page(results: Results, path: Path) -> None:
+    """Write the page; it shows fewer seeds where it would be larger than `PAGE_LIMIT`."""
+    for side_by_side, explored in _SEEDS:
+        page = _page(results, side_by_side, explored)
+        if len(page.encode()) <= PAGE_LIMIT:
+            break
     with replacing(path) as partial:
         partial.write_text(page)
 
 
-def _table(block: dict) -> str:
+def document(title: str, body: str, data: Data) -> str:
+    """A page with everything in it: style, script, charts' library, data."""
+    return Template(_asset("page.html")).substitute(
+        title=html.escape(title), style=_asset("page.css"), body=body, library=_library(),
+        script=_asset("page.js"), data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+    )  # fmt: skip
+
+
+def chart_section(name: str, heading: str, text: str, specs: Sequence[Spec]) -> str:
+    """A heading, what one sees, and the place of some charts; nothing without any."""
+    if not specs:
+        return ""
+    many = ' class="charts"' if len(specs) > 1 else ""
+    return f'<h2>{heading}</h2><p class="caption">{text}</p><div id="chart-{name}"{many}></div>'
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text, which scrolls by itself where it is wider than the page."""
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>")  # fmt: skip
+
+
+def _page(results: Results, side_by_side: int | None, explored: int) -> str:
+    found = charts(results)
+    order = results.order()
+    seeds = order[:explored]
+    body = [
+        f'<p class="headline">{html.escape(headline(results))}</p>',
+        INTRODUCTION.format(machine=html.escape(results.subject), steps=len(results.t)),
+        _gallery_html(results, shown=side_by_side), _agreement_html(results),
+        _scales_html(results, found["scales"]), _criterion_html(results, found["criterion"]),
+        chart_section("by_t", "Agreement by time", TEXT["by_t"], found["by_t"]),
+        chart_section("scatter", *_scatter_text(results), found["scatter"]),
+        *_origins_html(results, seeds, found), _equivariance_html(results, found["equivariance"]),
+        _record_html(results),
+    ]  # fmt: skip
+    data = {"charts": found, "gallery": _gallery(results, order[:side_by_side])}
+    if results.origins is not None:
+        data["walk"] = _walk(results, results.origins, seeds)
+        if results.origins.machine is not None:
+            data["explorer"] = _explorer(results, results.origins, seeds)
+    return document(
+        f"Agreement: {results.context.get('run', results.subject)}", "".join(body), data
+    )
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_HERE / name).read_text()
+
+
+# --- network, machines and seeds side by side -------------------------------------------------
+
+
+def _gallery(results: Results, seeds: Sequence[int]) -> Data:
+    rows = {"noise": results.noise, NETWORK: results.network[results.network_steps],
+            **results.machines}  # fmt: skip
+    names = _standing(results)
+    metrics = {
+        kind: {name: _rounded(values[name][seeds], 4) for name in METRICS}
+        for kind, values in results.by_seed().items()
+    }
+    return {
+        "sheet": sheet(torch.stack([to_uint8(x[seeds]) for x in rows.values()], dim=1)),
+        "names": list(rows), "metrics": metrics, "subject": results.subject,
+        "rows": [{"seed": results.seeds[i], "note": _joined(names.get(i), _label(results, i))}
+                 for i in seeds],
+    }  # fmt: skip
+
+
+def _standing(results: Results) -> dict[int, str]:
+    """Which seeds are predicted best, worst and in the middle."""
+    first = results.order()[:3]
+    return dict(zip(first, ("best", "median", "worst"), strict=False)) if len(first) == 3 else {}
+
+
+def _label(results: Results, seed: int) -> str:
+    if results.labels is None:
+        return ""
+    return _class_name(results.origins, int(results.labels[seed]))
+
+
+def _class_name(origins: Origins | None, label: int) -> str:
+    classes = () if origins is None or origins.training is None else origins.training.classes
+    return classes[label] if label < len(classes) else f"class {label}"
+
+
+def _joined(*parts: str | None) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _gallery_html(results: Results, *, shown: int | None) -> str:
+    options = "".join(f"<option>{name}</option>" for name in METRICS)
+    left_out = ""
+    if shown is not None and shown < len(results.seeds):
+        left_out = f" {shown} of {len(results.seeds)} seeds are shown, to keep this page small."
+    return (
+        "<h2>Network and machines, side by side</h2>"
+        '<p class="caption">Each row starts from the same noise. The best, the median and the '
+        f"worst predicted seed come first. Press a heading to sort.{left_out}</p>"
+        f'<div class="controls"><label>sort by <select id="gallery-metric">{options}</select>'
+        '</label><button class="plain" type="button" id="gallery-first">best, median, worst first'
+        '</button></div><div class="scroll gallery" tabindex="0" role="region" '
+        'aria-label="Images of every seed"><table id="gallery"></table></div>'
+    )
+
+
+def _agreement_html(results: Results) -> str:
+    summary = results.summary()
+    blocks = "".join(_table(block) for block in (summary, *summary["other_steps"]))
+    return f"<h2>Agreement in numbers</h2>{TEXT['metrics']}{blocks}"
+
+
+def _table(block: Mapping[str, Any]) -> str:
     steps = block["steps"]
-    head = "".join(f"<th>{name}</th>" for name in ("machine", *METRICS, "beats ideal"))
     rows = []
     for kind, values in block["machines"].items():
         share = values.get("beats_ideal")
-        cells = [kind, *(interval_text(values[name]) for name in METRICS),
-                 "" if share is None else f"{share:.0%}"]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append([kind, *(interval_text(values[name]) for name in METRICS),
+                     "" if share is None else f"{share:.0%}"])  # fmt: skip
+    table = html_table(("machine", *METRICS, "beats ideal"), rows)
     return (
         f"<p>Network {steps['network']} steps, machine {steps['machine']} steps; median and 95 % "
-        f'bootstrap interval over seeds.</p><div class="scroll"><table><thead><tr>{head}</tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"bootstrap interval over seeds.</p>{table}"
     )
+
+
+# --- curves ---------------------------------------------------------------------------------
+
+
+def _scales_html(results: Results, specs: Sequence[Spec]) -> str:
+    text = TEXT["scales"]
+    if results.probes is not None:
+        text += f" The network: {html.escape(probes_text(results.probes))}."
+    if released_sizes(results) is not None:
+        text += " Dotted: what the paper's authors released for their network of this kind."
+    return chart_section("scales", "Fitted scale", text, specs)
+
+
+def _criterion_html(results: Results, specs: Sequence[Spec]) -> str:
+    if not specs:
+        return ""
+    options = "".join(f'<option value="{i}">{html.escape(kind)}</option>'
+                      for i, kind in enumerate(results.scales))  # fmt: skip
+    chooser = ""
+    if len(specs) > 1:
+        chooser = ('<div class="controls"><label>machine <select id="choose-criterion">'
+                   f"{options}</select></label></div>")  # fmt: skip
+    return (f'<h2>Calibration</h2><p class="caption">{TEXT["criterion"]}</p>{chooser}'
+            '<div id="chart-criterion"></div>')  # fmt: skip
+
+
+def _scatter_text(results: Results) -> tuple[str, str]:
+    other = IDEAL if IDEAL in results.machines else list(results.machines)[-1]
+    return (
+        f"Machine against {other}",
+        f"One point a seed. Above the line, the machine is closer to the network than {other}.",
+    )
+
+
+def _equivariance_html(results: Results, specs: Sequence[Spec]) -> str:
+    return chart_section("equivariance", "Equivariance error", TEXT["equivariance"], specs)
+
+
+# --- where samples come from ------------------------------------------------------------------
+
+
+def _origins_html(
+    results: Results, seeds: Sequence[int], found: Mapping[str, Sequence[Spec]]
+) -> list[str]:
+    origins = results.origins
+    if origins is None:
+        return [_missing("This analysis was made without mosaics (or before there were any): "
+                         "<code>--force true</code> makes them.")]  # fmt: skip
+    parts = [_walk_html(results, origins, seeds)]
+    if origins.machine is None:
+        parts.append(_missing("None of the machines answers with patches, which mosaics are made "
+                              "of; add <code>boundary</code>, <code>equivariant</code> or "
+                              "<code>local</code> to <code>--machines</code>."))  # fmt: skip
+    else:
+        parts.append(_explorer_html(results, origins, seeds))
+    novelty = chart_section("novelty", "Novelty", TEXT["novelty"], found["novelty"])
+    consistency = chart_section(
+        "consistency", "Local consistency", TEXT["consistency"], found["consistency"]
+    )
+    return [*parts, novelty, consistency]
+
+
+def _missing(why: str) -> str:
+    return f'<h2>Where samples come from</h2><p class="caption">{why}</p>'
+
+
+def _seed_options(results: Results, seeds: Sequence[int]) -> str:
+    names = _standing(results)
+    return "".join(
+        f'<option value="{i}">'
+        f"{_joined(f'seed {results.seeds[seed]}', names.get(seed), _label(results, seed))}</option>"
+        for i, seed in enumerate(seeds)
+    )
+
+
+def _walk_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
+    most = len(results.t) - 1
+    return (
+        f'<h2>Along the path</h2><p class="caption">{TEXT["walk"]}</p><div class="controls">'
+        f'<label>seed <select id="walk-seed">{_seed_options(results, seeds)}</select></label>'
+        '<button class="plain" type="button" id="walk-play">Play</button>'
+        '<label class="wide">t <input type="range" id="walk-t" min="0" '
+        f'max="{most}" value="{most // 2}"></label></div>'
+        '<p id="walk-now" aria-live="polite"></p><div id="walk" class="tiles"></div>'
+    )
+
+
+def _walk(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
+    """x0_hat of network and machine at every step, and what the machine made its from."""
+    mosaic = origins.mosaics.get(origins.machine or "")
+    traced = mosaic if mosaic is not None and len(mosaic.t) == len(results.t) else None
+    names = [f"{side}: x0_hat" for side in origins.paths]
+    captions = ["what the image would be without noise"] * len(names)
+    if traced is not None:
+        names += [f"{origins.machine}: mosaic", "patches that count", "top image's share"]
+        most = float(traced.effective_size.max())
+        captions += [
+            "the winning training pixels",
+            f"dark 1, bright {most:,.0f}",
+            "dark 0, bright 1",
+        ]
+    return {
+        "t": _rounded(results.t, 4), "names": names, "captions": captions,
+        "size": traced and _window_sides(results, traced.t),
+        "seeds": [_walk_of(results, origins, traced, seed) for seed in seeds],
+    }  # fmt: skip
+
+
+def _walk_of(results: Results, origins: Origins, traced: Mosaic | None, seed: int) -> Data:
+    rows = [in_colour(path[:, seed]) for path in origins.paths.values()]
+    notes: list[list[str] | None] = [None] * len(rows)
+    if traced is not None:
+        effective, share = traced.effective_size[:, seed], traced.top_share[:, seed]
+        scale = traced.effective_size.max().log().clamp(min=1)
+        rows += [in_colour(traced.pixels[:, seed]), coloured(effective.clamp(min=1).log() / scale),
+                 coloured(share)]  # fmt: skip
+        consistency = traced.consistency[:, seed]
+        notes += [
+            None if consistency.isnan().any() else [f"consistency {c:.2f}" for c in consistency],
+            [f"median {m:,.0f}" for m in effective.flatten(1).median(dim=1).values.tolist()],
+            [f"median {m:.2f}" for m in share.float().flatten(1).median(dim=1).values.tolist()],
+        ]
+    return {
+        "sheet": sheet(torch.stack(rows)), "notes": notes,
+        "pearson_r": _rounded(results.by_t[origins.subject][:, seed], 4),
+    }  # fmt: skip
+
+
+def _window_sides(results: Results, t: Sequence[float]) -> list[int]:
+    """Sides of the windows that the mosaics' machine compared at some times, in pixels."""
+    scales = results.scales[results.origins.machine]
+    return [int(window(_WINDOWS[scales.dial], scales.at(time))[0]) for time in t]
+
+
+def _explorer_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
+    sides = "".join(f'<option value="{html.escape(side)}">{html.escape(side)}</option>'
+                    for side in reversed(list(origins.mosaics)))  # fmt: skip
+    figures = "".join(
+        f'<figure><canvas id="{name}-image" role="img" aria-label="{what} in its training image">'
+        f'</canvas><canvas class="zoom" id="{name}-patch" role="img" aria-label="{what}"></canvas>'
+        f'<figcaption id="{name}-text"></figcaption></figure>'
+        for name, what in (("best", "the winning patch"), ("next", "the next best patch"))
+    )
+    return (
+        f'<h2>Mosaic explorer</h2><p class="caption">{TEXT["explorer"]}</p>'
+        '<div class="controls"><label>seed <select id="mosaic-seed">'
+        f"{_seed_options(results, seeds)}</select></label>"
+        f'<label>image of <select id="mosaic-side">{sides}</select></label>'
+        '<label>show <select id="mosaic-view"><option value="mosaic">patch mosaic</option>'
+        '<option value="image">image as drawn</option></select></label></div>'
+        '<div class="explorer"><div><canvas id="mosaic" tabindex="0" role="application" '
+        'aria-label="Image to explore: arrow keys move from pixel to pixel" '
+        'aria-describedby="mosaic-text"></canvas></div>'
+        f'<div><p id="mosaic-text" aria-live="polite"></p><div class="sources">{figures}</div>'
+        "</div></div>"
+    )
+
+
+def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
+    """The final mosaics, and the training images that they show."""
+    training, samples = origins.training, {NETWORK: results.network[results.network_steps],
+                                           **results.machines}  # fmt: skip
+    count = len(training.indices)
+    columns = max(1, min(count, round(count**0.5)))
+    rows = -(-count // columns)
+    padded = torch.zeros(rows * columns, *training.pixels.shape[1:], dtype=torch.uint8)
+    padded[:count] = training.pixels
+    labels = None
+    if training.labels is not None:
+        labels = [_class_name(origins, label) for label in training.labels.tolist()]
+    return {
+        "height": results.noise.shape[2], "width": results.noise.shape[3],
+        "training": {"indices": training.indices.tolist(), "labels": labels, "columns": columns,
+                     "sheet": sheet(padded.unflatten(0, (rows, columns)))},
+        "seeds": [
+            {"sides": {side: _explorer_side(results, mosaic, samples[side][seed], seed)
+                       for side, mosaic in origins.mosaics.items()}}
+            for seed in seeds
+        ],
+    }  # fmt: skip
+
+
+def _explorer_side(results: Results, mosaic: Mosaic, sample: Tensor, seed: int) -> Data:
+    image, row, column = (part.flatten().tolist() for part in mosaic.best[-1][seed])
+    second, second_row, second_column = (part.flatten().tolist() for part in mosaic.second[seed])
+    return {
+        "sheet": sheet(torch.stack([to_uint8(sample), mosaic.pixels[-1][seed]])[None]),
+        "k": _window_sides(results, mosaic.t[-1:])[0],
+        "image": image, "row": row, "column": column,
+        "second": second, "second_row": second_row, "second_column": second_column,
+        **{name: _rounded(values.flatten()) for name, values in (
+            ("weight", mosaic.weight[-1][seed]), ("effective", mosaic.effective_size[-1][seed]),
+            ("top", mosaic.top_share[-1][seed]), ("second_weight", mosaic.second_weight[seed]),
+        )},
+    }  # fmt: skip
+
+
+# --- the record -------------------------------------------------------------------------------
+
+
+def _record_html(results: Results) -> str:
+    context, settings = results.context, results.context.get("settings", {})
+    data, checkpoint = context.get("data", {}), context.get("checkpoint", {})
+    training = context.get("training", {})
+    facts = {
+        "network": context.get("network"),
+        "images": f"{data.get('images')} of '{data.get('name')}', shape {data.get('shape')}",
+        "checkpoint": f"{checkpoint.get('path')}, sha256 {str(checkpoint.get('sha256'))[:16]}...",
+        "seeds": f"{len(results.seeds)} ({results.seeds[0]} to {results.seeds[-1]}), after "
+        f"{settings.get('calibration_seeds')} for calibration",
+        "versions": ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items()),
+    }
+    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items())
+    record = json.dumps({k: v for k, v in context.items() if k != "training"}, indent=1)
+    parts = [
+        "<h2>How this was made</h2>", f"<dl>{rows}</dl>",
+        f"<p>The commands that reproduce it:</p><pre>{html.escape(_commands(results))}</pre>",
+        "<details><summary>Everything on record</summary>"
+        f"<pre>{html.escape(record)}</pre></details>",
+    ]  # fmt: skip
+    if training.get("text"):
+        parts.append("<details><summary>The training run's configuration</summary>"
+                     f"<pre>{html.escape(training['text'])}</pre></details>")  # fmt: skip
+    return "".join(parts)
+
+
+def _commands(results: Results) -> str:
+    """The command lines that train and analyse this again."""
+    settings = dict(results.context.get("settings", {}))
+    checkpoint = results.context.get("checkpoint", {}).get("path", "CHECKPOINT")
+    settings.pop("dials", None)
+    options = [f"--{name} {_argument(value)}" for name, value in settings.items()
+               if value is not None and value != []]  # fmt: skip
+    analysis = " \\\n    ".join([f"python analyze.py --checkpoint {checkpoint}", *options])
+    config = results.context.get("training", {}).get("config")
+    return f"python train.py fit --config {config}\n{analysis}" if config else analysis
+
+
+def _argument(value: object) -> str:
+    if isinstance(value, list):
+        return "'[" + ",".join(str(one) for one in value) + "]'"
+    return str(value)
+
+
+def _rounded(values: Tensor | Sequence[float], digits: int = 4) -> list[float]:
+    """As JSON holds them: so many significant digits."""
+    values = values.tolist() if isinstance(values, Tensor) else values
+    return [float(f"{value:.{digits}g}") for value in values]
