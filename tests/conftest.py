@@ -45,6 +45,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
+# A small analysis, of few seeds and steps.
+QUICK = [
+    "--seeds", "7", "--calibration_seeds", "2", "--steps", "4", "--sizes", "[3,7]",
+    "--network_steps", "[4,6]", "--batch", "3", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def analysed(trained: Path) -> Path:
+    """The folder of the analysis of that network, logged to W&B offline."""
+    from entry import run
+
+    done = run("analyze.py", "--checkpoint", trained / "checkpoints" / "last.ckpt", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "boundary" in done.stdout
+    assert str(trained / "analysis" / "report.html") in done.stdout
+    assert "wandb sync" in done.stdout
+    return trained / "analysis"
+
+
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(2)

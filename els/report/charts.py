@@ -59,7 +59,7 @@ def scales_chart(results: Results) -> alt.LayerChart:
             if f"erf/{share}" in results.probes.sides():
                 name = f"network: side holding {share} % of the gradient"
                 rows += _rows(name, results.probes.t, results.probes.sides()[f"erf/{share}"])
-                styles[name] = ("#CC79A7", line)
+                styles[name] = ("#8B5E3C", line)
     released = released_sizes(results)
     if released is not None:
         rows += _rows("released with the paper", list(released), list(released.values()))
