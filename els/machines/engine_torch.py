@@ -91,7 +91,9 @@ def image_posterior(
     for i, images in enumerate(pixels.split(chunk)):
         y = to_float(images.to(x.device)).to(dtype)
         y = rearrange(y, "n c h w -> 1 n (c h w)")
-        sums = _accumulate(_with_norm(query, alpha, sigma), y, y, images=len(y), details=details)
+        sums = _accumulate(
+            _with_norm(query, alpha, sigma), y, y, images=len(images), details=details
+        )
         moment = sums.pop("moment").reshape(x.shape)
         alike = {name: repeat(value, "1 b 1 -> b 1 h w", h=x.shape[2], w=x.shape[3])
                  for name, value in sums.items()}  # fmt: skip
