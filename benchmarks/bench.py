@@ -59,6 +59,7 @@ def main() -> None:
     images = load(options.data)
     sections: dict[str, Callable[[], object]] = {
         "engines": lambda: engines(images, reason is None),
+        "details": lambda: details(images, reason is None),
         "growth": lambda: growth(images, options.most),
         "ceiling": lambda: ceiling(reason is None),
         "tolerance": lambda: tolerance(images),
@@ -190,6 +191,29 @@ def engines(images: ImageSet, native: bool) -> dict[str, object]:
             ratios = [slow[k] / fast[k] for k in SIZES]
             results[f"native_over_{other}"] = ratios
             console.print(f"native is {', '.join(f'{r:.1f}' for r in ratios)} x as fast as {other}")
+    return results
+
+
+def details(images: ImageSet, native: bool) -> dict[int, dict[str, float]]:
+    """Seconds of the native engine for 1,000 images without and with details, by patch size."""
+    if not native:
+        return {}
+    x, alpha, sigma = query(images)
+    pixels = images.pixels[:1000]
+
+    def run(size: int, *, detailed: bool) -> float:
+        return seconds(lambda: patch_posteriors(
+            x, pixels, alpha, sigma, kind="boundary", sizes=[size], engine="native",
+            details=detailed), repeats=1)  # fmt: skip
+
+    results = {}
+    for size in SIZES:
+        # By turns, so that a busy machine slows both alike.
+        times = [(run(size, detailed=False), run(size, detailed=True)) for _ in range(5)]
+        plain, detailed = (min(column) for column in zip(*times, strict=True))
+        results[size] = {"plain": plain, "detailed": detailed, "ratio": detailed / plain}
+        console.print(f"k = {size}: {plain:.3f} s without details, {detailed:.3f} s with them "
+                      f"({detailed / plain:.2f} x)")  # fmt: skip
     return results
 
 

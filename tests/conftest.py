@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
+import oracle
 import pytest
 import torch
 
 from els.images import ImageSet
+from els.machines.posterior import Posterior
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -68,3 +71,30 @@ def analysed(trained: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(2)
+
+
+def assert_images_told(
+    got: Posterior,
+    u: tuple[int, int],
+    logs: dict[tuple[int, int, int], float],
+    images: int | None = None,
+) -> None:
+    """Hold what the first query's posterior says about images at u to the oracle's log-weights.
+
+    With `images`, image i + images is image i mirrored from left to right.
+    """
+    best, second = (tuple(patch[0, :, *u].tolist()) for patch in (got.best, got.second))
+    truth = oracle.details(logs, best[0], images)
+    for name in ("top", "top_share", "second_peak"):
+        value = float(getattr(got, name)[0, 0, *u])
+        assert value == pytest.approx(getattr(truth, name), rel=1e-3, abs=1e-3), name
+    weight = math.exp(truth.second_peak - max(logs.values())) * truth.top_share / truth.top
+    assert float(got.second_weight[0, 0, *u]) == pytest.approx(weight, rel=2e-3, abs=1e-6)
+    if truth.second is not None:
+        image, row, column = second
+        found = [second]
+        if images is not None:
+            found.append((image + images, row, got.mass.shape[-1] - 1 - column))
+        assert image != best[0]
+        nearest = max(logs.get(patch, -math.inf) for patch in found)
+        assert nearest == pytest.approx(truth.second_peak, abs=1e-3)

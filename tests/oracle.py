@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 KINDS = ("ideal", "local", "equivariant", "boundary")
@@ -30,13 +35,45 @@ def log_weights(
     kind: str,
     size: int | None,
     u: tuple[int, int],
+    *,
+    shift: int | None = None,
+    profile: Sequence[float] | None = None,
 ) -> dict[tuple[int, int, int], float]:
     """log w_j of every patch that pixel u may use, by its image, row and column."""
     return {
-        (i, *v): -_distance(x, alpha * y, u, v, kind, size) / (2 * sigma**2)
+        (i, *v): -_distance(x, alpha * y, u, v, kind, size, profile) / (2 * sigma**2)
         for i, y in enumerate(images)
         for v in _places(kind, size, *u, *x.shape[1:])
+        if shift is None or max(abs(v[0] - u[0]), abs(v[1] - u[1])) <= shift
     }
+
+
+class Details(NamedTuple):
+    """What `Posterior` says about images: see there."""
+
+    top: float
+    top_share: float
+    second: tuple[int, int, int] | None
+    second_peak: float
+
+
+def details(
+    logs: dict[tuple[int, int, int], float], best_image: int, images: int | None = None
+) -> Details:
+    """Top and second among patches by their log-weights, where the best one's image is known.
+
+    With `images`, the image numbered i is the image i % images in another position.
+    """
+    peak = max(logs.values())
+    masses = defaultdict(float)
+    second, second_peak = None, -math.inf
+    for patch, log in logs.items():
+        masses[patch[0]] += math.exp(log - peak)
+        image = patch[0] if images is None else patch[0] % images
+        if image != best_image and log > second_peak:
+            second, second_peak = patch, log
+    top = max(masses.values())
+    return Details(top, top / sum(masses.values()), second, second_peak)
 
 
 def _places(kind: str, size: int | None, uy: int, ux: int, h: int, w: int) -> list[tuple[int, int]]:
@@ -62,6 +99,7 @@ def _distance(
     v: tuple[int, int],
     kind: str,
     size: int | None,
+    profile: Sequence[float] | None = None,
 ) -> float:
     if kind == "ideal":
         return float(((x - y) ** 2).sum())
@@ -71,7 +109,8 @@ def _distance(
         for dx in range(-r, r + 1):
             a = _pixel(x, u[0] + dy, u[1] + dx, wrap=kind == "equivariant")
             b = _pixel(y, v[0] + dy, v[1] + dx, wrap=False)
-            total += float(((a - b) ** 2).sum())
+            weight = 1 if profile is None else profile[abs(dy)] * profile[abs(dx)]
+            total += weight * float(((a - b) ** 2).sum())
     return total
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from els.machines.inputs import check_inputs
 from els.machines.places import PATCH_MACHINES
-from els.machines.posterior import Posterior
+from els.machines.posterior import Posterior, named
 
 MOST_CHANNELS = 4
 
@@ -55,7 +55,7 @@ class _Job(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in
           ("x", "pixels", "alpha", "sigma", "radii", "profiles", "wanted", "peak", "mass",
-           "moment", "square", "best")),
+           "moment", "square", "best", "top", "second_peak", "second")),
         *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
           ("channels", "height", "width", "sizes", "kind", "threads", "shift")),
@@ -97,7 +97,7 @@ def patch_posteriors(
         sizes: patch sizes, odd, such as `els.machines.places.check_size` allows.
         threads: threads to use; as many as PyTorch uses when None. Neither it nor the batch changes
             the answer beyond rounding.
-        details: also find `Posterior.square` and `Posterior.best`.
+        details: also find what `Posterior` has only with details.
         wanted: the places of each query that are asked for, bool (b h w); all when None. The
             others stay empty, and what they would have cost is saved.
         profiles, shift: see `els.machines.engines.patch_posteriors`.
@@ -133,7 +133,10 @@ def patch_posteriors(
         memory["wanted"] = wanted.to("cpu", torch.uint8).contiguous()
     if details:
         memory["square"] = torch.zeros_like(memory["mass"])
-        memory["best"] = torch.zeros_like(memory["mass"], dtype=torch.int64)
+        memory["top"] = torch.zeros_like(memory["mass"])
+        memory["second_peak"] = memory["peak"].clone()
+        for name in ("best", "second"):
+            memory[name] = torch.zeros_like(memory["mass"], dtype=torch.int64)
     job = _Job(
         queries=b, channels=c, height=h, width=w, sizes=len(radii),
         kind=PATCH_MACHINES.index(kind), threads=threads or torch.get_num_threads(),
@@ -148,13 +151,11 @@ def patch_posteriors(
 def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Posterior:
     """What the compiled code has left in memory for one of the sizes."""
     sums = {name: memory[name][:, size].to(device, torch.float32)
-            for name in ("peak", "mass", "moment", "square") if name in memory}  # fmt: skip
-    if "best" not in memory:
-        return Posterior(**sums)
-    patch = memory["best"][:, size].to(device)
-    h, w = patch.shape[-2:]
-    best = torch.cat([patch // (h * w), patch // w % h, patch % w], dim=1)
-    return Posterior(**sums, best=best)
+            for name in ("peak", "mass", "moment", "square", "top", "second_peak")
+            if name in memory}  # fmt: skip
+    patches = {name: named(memory[name][:, size].to(device))
+               for name in ("best", "second") if name in memory}  # fmt: skip
+    return Posterior(**sums, **patches)
 
 
 def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:

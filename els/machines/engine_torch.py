@@ -51,7 +51,7 @@ def patch_posterior(
         size: the patch size k, odd.
         chunk: training images at a time; chosen to bound memory when None. The answer does not
             depend on it.
-        details: also find `Posterior.square` and `Posterior.best`.
+        details: also find what `Posterior` has only with details.
         profile, shift: see `els.machines.engines.patch_posteriors`.
     """
     h, w = x.shape[2:]
@@ -82,7 +82,7 @@ def image_posterior(
 ) -> Posterior:
     """The posterior over whole training images, as `patch_posterior` with P = the image.
 
-    A pixel's `best` is the pixel at its own place in the best image.
+    A pixel's `best` is the pixel at its own place in the best image, and so is its `second`.
     """
     dtype = working_dtype(x, alpha, sigma, x[0].numel())
     query = rearrange(_scaled(x, alpha, sigma, dtype), "b c h w -> 1 b (c h w)")
@@ -91,12 +91,14 @@ def image_posterior(
     for i, images in enumerate(pixels.split(chunk)):
         y = to_float(images.to(x.device)).to(dtype)
         y = rearrange(y, "n c h w -> 1 n (c h w)")
-        sums = _accumulate(_with_norm(query, alpha, sigma), y, y, details=details)
+        sums = _accumulate(
+            _with_norm(query, alpha, sigma), y, y, images=len(images), details=details
+        )
         moment = sums.pop("moment").reshape(x.shape)
         alike = {name: repeat(value, "1 b 1 -> b 1 h w", h=x.shape[2], w=x.shape[3])
                  for name, value in sums.items()}  # fmt: skip
-        if details:
-            alike["best"] = _at_own_place(alike["best"])
+        for name in ("best", "second") if details else ():
+            alike[name] = _at_own_place(alike[name])
         total = total.merge(Posterior(moment=moment, **alike).shifted(i * chunk))
     norm = (x.to(dtype) ** 2).sum(dim=(1, 2, 3), keepdim=True)
     return _less_query_norm(total, norm, sigma)
@@ -130,9 +132,11 @@ def _stream(
             centres = _gather(rearrange(y, "n c h w -> n c h w 1 1"), gy.training, gx.training)
             query = _with_norm(query, alpha, sigma)
             near = None if shift is None else _near(gy, gx, shift, len(x), len(y)).to(x.device)
-            sums = _accumulate(query, patches, centres, details=details, allowed=near)
-            if details:
-                sums["best"] = _places(sums["best"], gy.training, gx.training)
+            sums = _accumulate(
+                query, patches, centres, images=len(y), details=details, allowed=near
+            )
+            for name in ("best", "second") if details else ():
+                sums[name] = _places(sums[name], gy.training, gx.training)
             _scatter(part, sums, gy.query, gx.query)
         total = total.merge(part.shifted(i * chunk))
     norm = _windows((x.to(dtype) ** 2).sum(dim=1, keepdim=True), size, wrap=wrap) * root**2
@@ -159,27 +163,40 @@ def _accumulate(
     patches: Tensor,
     centres: Tensor,
     *,
+    images: int,
     details: bool,
     allowed: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Sums (g m e) of queries (g m d+1) over patches (g p d), by their names in `Posterior`.
 
     The query's last entry weighs the squared norm of a patch: one product is the log-weight.
-    `best` is the index of a patch.
+    The patches are those of `images` images, one after the other, and as many of each. `best` and
+    `second` are indices of patches.
     """
     patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
     with full_precision():
         logits = torch.bmm(query, patches.mT)
         if allowed is not None:
             logits.masked_fill_(~allowed, -torch.inf)
-        best = logits.argmax(dim=-1, keepdim=True) if details else None
-        peak = logits.gather(-1, best) if details else logits.amax(dim=-1, keepdim=True)
+        best_two = _best_two(logits.unflatten(-1, (images, -1))) if details else {}
+        peak = best_two["peak"] if details else logits.amax(dim=-1, keepdim=True)
         weights = logits.sub_(peak).exp_()
         sums = torch.bmm(weights, torch.cat([centres, torch.ones_like(centres[..., :1])], dim=-1))
     found = {"peak": peak, "mass": sums[..., -1:], "moment": sums[..., :-1]}
     if details:
-        found |= {"square": weights.square_().sum(dim=-1, keepdim=True), "best": best}
+        by_image = weights.unflatten(-1, (images, -1)).sum(dim=-1)
+        top = by_image.amax(dim=-1, keepdim=True)
+        found |= best_two | {"top": top, "square": weights.square_().sum(dim=-1, keepdim=True)}
     return found
+
+
+def _best_two(logits: Tensor) -> dict[str, Tensor]:
+    """The best patch (g m 1) of log-weights (g m n p), and that of the other images."""
+    by_image, places = logits.max(dim=-1)
+    peak, image = by_image.max(dim=-1, keepdim=True)
+    second_peak, other = by_image.scatter(-1, image, -torch.inf).max(dim=-1, keepdim=True)
+    best, second = (i * logits.shape[-1] + places.gather(-1, i) for i in (image, other))
+    return {"peak": peak, "best": best, "second_peak": second_peak, "second": second}
 
 
 def _places(index: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
@@ -214,7 +231,9 @@ def _with_norm(query: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 def _less_query_norm(total: Posterior, norm: Tensor, sigma: Tensor) -> Posterior:
     """Add what the expanded square leaves out, -||P_u x||^2 / (2 sigma^2), to the log-weights."""
     scale = rearrange(sigma.to(norm.dtype), "b -> b 1 1 1")
-    return replace(total, peak=total.peak - norm / (2 * scale**2))
+    less = norm / (2 * scale**2)
+    second_peak = None if total.second_peak is None else total.second_peak - less
+    return replace(total, peak=total.peak - less, second_peak=second_peak)
 
 
 def _windows(x: Tensor, size: int, *, wrap: bool) -> Tensor:

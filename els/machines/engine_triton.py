@@ -24,7 +24,7 @@ from torch import Tensor
 
 from els.machines.engine_torch import patch_posterior
 from els.machines.inputs import check_inputs
-from els.machines.posterior import Posterior
+from els.machines.posterior import Posterior, named
 
 MOST_CHANNELS = 4
 
@@ -43,6 +43,8 @@ _BUDGET = 1 << 24
 _LEAST_PARTS = 64
 _IMAGE_BYTES = 1 << 26
 _LN2 = math.log(2)
+# From here on a -log2 weight is that of no patch: see the kernel.
+_NOTHING = 1e38
 
 
 def interpreted() -> bool:
@@ -97,7 +99,7 @@ def patch_posteriors(
         alpha, sigma: the schedule at each query's time (b,), sigma > 0.
         kind: one of `els.machines.places.PATCH_MACHINES`.
         sizes: patch sizes, odd, such as `els.machines.places.check_size` allows.
-        details: also find `Posterior.square` and `Posterior.best`.
+        details: also find what `Posterior` has only with details.
 
     Returns:
         A float32 posterior for each size, in the order given, on x's device. Its partition into
@@ -110,7 +112,7 @@ def patch_posteriors(
     check_inputs(x, pixels, engine="triton", most_channels=MOST_CHANNELS)
     grids = {size: _Grid.of(kind, size, x.shape[2], x.shape[3]) for size in sizes}
     alpha, sigma = (value.to(x.device, torch.float64) for value in (alpha, sigma))
-    most = max(1, _BUDGET // (_LEAST_PARTS * _numbers(x)))
+    most = max(1, _BUDGET // (_LEAST_PARTS * _numbers(x, details)))
     parts = [
         _stream(x[i : i + most], pixels, alpha[i : i + most], sigma[i : i + most], grids, details)
         for i in range(0, max(1, len(x)), most)
@@ -119,9 +121,10 @@ def patch_posteriors(
 
 
 def _in_float32(total: Posterior) -> Posterior:
-    sums = {name: value.float() for name in ("peak", "mass", "moment", "square")
+    sums = {name: value.float()
+            for name in ("peak", "mass", "moment", "square", "top", "second_peak")
             if (value := getattr(total, name)) is not None}  # fmt: skip
-    return Posterior(**sums, best=total.best)
+    return replace(total, **sums)
 
 
 @dataclass(frozen=True)
@@ -174,21 +177,23 @@ class _Grid:
     def shifts(self) -> int:
         return self.y.shifts * self.x.shifts
 
-    def shares(self, images: int, *, others: int, most_parts: int) -> tuple[int, int]:
+    def shares(self, images: int, *, others: int, most_parts: int, whole: bool) -> tuple[int, int]:
         """Displacements and images of a part, when there are `others` programs for each part.
 
-        There are at most `most_parts` parts, or four times as many where nothing divides evenly.
+        With `whole`, a part has all displacements of its images. There are at most `most_parts`
+        parts, or four times as many where nothing divides evenly.
         """
         pairs = self.shifts * images
         terms = max(min(pairs * others // _PROGRAMS, _TERMS), math.ceil(pairs / most_parts))
-        shifts = min(self.shifts, max(1, terms // min(images, _IMAGES)))
+        shifts = self.shifts if whole else max(1, terms // min(images, _IMAGES))
+        shifts = min(self.shifts, shifts)
         return shifts, min(images, max(1, terms // shifts))
 
 
-def _numbers(x: Tensor) -> int:
+def _numbers(x: Tensor, details: bool) -> int:
     """Numbers in what one part says about one of the queries x (b c h w)."""
     _, c, h, w = x.shape
-    return (c + 2) * h * w
+    return (c + 2 + 5 * details) * h * w
 
 
 def _stream(
@@ -206,7 +211,7 @@ def _stream(
     unit = 1 / (sigma * math.sqrt(2 * _LN2))
     queries = (x.detach().double() * unit.view(-1, 1, 1, 1)).float().contiguous()
     steps = (alpha * unit / 127.5).float()
-    most_parts = max(1, _BUDGET // (len(x) * _numbers(x)))
+    most_parts = max(1, _BUDGET // (len(x) * _numbers(x, details)))
     shifts = max(grid.shifts for grid in grids.values())
     chunk = max(1, min(_IMAGE_BYTES // x[0].numel(), most_parts * _TERMS // shifts))
     for i, images in enumerate(pixels.split(chunk)):
@@ -226,11 +231,11 @@ def _launch(
     b, c, h, w = queries.shape
     tiles = math.ceil(h / grid.y.tile) * math.ceil(w / grid.x.tile)
     shifts_per_part, images_per_part = grid.shares(
-        len(images), others=b * tiles, most_parts=most_parts
+        len(images), others=b * tiles, most_parts=most_parts, whole=details
     )
     parts = math.ceil(grid.shifts / shifts_per_part) * math.ceil(len(images) / images_per_part)
-    partials = queries.new_empty(parts, b, c + 2 + details, h, w)
-    best = partials.new_empty((parts, b, 1, h, w) if details else 1, dtype=torch.int32)
+    partials = queries.new_empty(parts, b, c + 2 + 3 * details, h, w)
+    best = partials.new_empty((parts, b, 2, h, w) if details else 1, dtype=torch.int32)
     with torch.cuda.device_of(queries):
         patch_sums[parts * tiles, b](
             queries, images, steps, partials, best,
@@ -246,7 +251,9 @@ def _launch(
 
 def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterior:
     """What the parts of a launch say together: see `partials` and `best` in the kernel."""
-    moment, mass, least, square = partials.split([channels, 1, 1, int(best is not None)], dim=2)
+    moment, mass, least, *seen = partials.split(
+        [channels, 1, 1] + ([1, 1, 1] if best is not None else []), dim=2
+    )
     nearest, part = least.min(dim=0, keepdim=True)
     share = torch.exp2(nearest - least)
     total = Posterior(
@@ -256,10 +263,20 @@ def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterio
     )
     if best is None:
         return total
-    h, w = best.shape[-2:]
-    place = best.gather(0, part)[0].long()
+    square, top, second_least = seen
+    best, second = best.long().split(1, dim=2)
+    # Parts have images of their own: all but the nearest one's offer their best as the second.
+    offers, offered = (
+        theirs.scatter(0, part, own.gather(0, part))
+        for theirs, own in ((least, second_least), (best, second))
+    )
+    second_least, other = offers.min(dim=0, keepdim=True)
+    nothing = second_least[0] >= _NOTHING
     return replace(
         total,
         square=(square * share**2).sum(dim=0, dtype=torch.float64),
-        best=torch.cat([place // (h * w), place // w % h, place % w], dim=1),
+        best=named(best.gather(0, part)[0]),
+        top=(top * share).amax(dim=0).double(),
+        second=named(offered.gather(0, other)[0]),
+        second_peak=(-_LN2 * second_least[0].double()).masked_fill(nothing, -torch.inf),
     )

@@ -52,7 +52,7 @@ def patch_posteriors(
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any
             device), or "auto", the fastest that can do this.
         chunk: training images at a time in the torch engine; chosen to bound memory when None.
-        details: also find `Posterior.square` and `Posterior.best`, with indices into `pixels`.
+        details: also find what `Posterior` has only with details, with indices into `pixels`.
         wanted: the places of each query that are asked for, bool (b h w); all when None. The
             others stay empty. The native engine saves what they would have cost.
         profiles: for every size, the weight of a window's rows and of its columns by their distance

@@ -222,7 +222,7 @@ class PosteriorMachine(Machine):
         Args:
             x, t, values: as in `answers`.
             pixels: training images, uint8 (n c h w).
-            details: also find `Posterior.square` and `Posterior.best`.
+            details: also find what `Posterior` has only with details.
         """
 
     def answers(
@@ -237,8 +237,9 @@ class PosteriorMachine(Machine):
     ) -> Posterior:
         """All that the dictionary says about x (b c h w), with details; arguments as `__call__`.
 
-        `Posterior.best` holds indices into `self.images`, whatever the label. With symmetries it
-        names the place in the image as it is, which the query met mirrored or turned.
+        `Posterior.best` and `second` hold indices into `self.images`, whatever the label. With
+        symmetries they name the place in the image as it is, which the query met mirrored or
+        turned.
 
         Raises:
             InputError: as `__call__`.
@@ -251,7 +252,7 @@ class PosteriorMachine(Machine):
             (part,) = self.posteriors(x[i], t[i], images.pixels, values, details=True)
             if one_label is not None:
                 of_class = (self.images.labels == one_label).nonzero().flatten().to(x.device)
-                part = part.with_images(of_class[part.best[:, :1]])
+                part = part.with_images(of_class.__getitem__)
             parts.append(part)
             order += i
         return Posterior.cat(parts).take(torch.tensor(order, dtype=torch.int64).argsort())

@@ -19,6 +19,7 @@
 #include <new>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 // The whole interface: laid out as `_Job` in engine_native.py.
@@ -36,8 +37,11 @@ struct Job {
   double* moment;               // (b m c h w), merged into
   double* square;               // (b m h w), merged into; null if no details are asked for
   std::int64_t* best;           // (b m h w): (image * h + row) * w + column; null as square is
+  double* top;                  // (b m h w): mass of the heaviest image, merged into; null as well
+  double* second_peak;          // (b m h w): of all other images than that of best; null as well
+  std::int64_t* second;         // (b m h w), as best
   std::int64_t queries, images;
-  std::int64_t first_image;     // the index by which `best` names the first of the images
+  std::int64_t first_image;     // the index by which patches name the first of the images
   std::int32_t channels, height, width, sizes, kind, threads;
   std::int32_t shift;           // largest displacement along either axis
 };
@@ -68,6 +72,8 @@ enum Kind { kLocal, kEquivariant, kBoundary };
 inline vec splat(float value) { return vec{} + value; }
 inline vec least_of(vec a, vec b) { return a < b ? a : b; }
 inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
+
+inline bits pick(bits mask, bits a, bits b) { return (mask & a) | (~mask & b); }
 
 inline bool any(bits mask) {
   std::uint64_t words[sizeof(bits) / 8], all = 0;
@@ -175,7 +181,7 @@ struct Details<true> {
   void shrink(vec factor) { square *= factor * factor; }
   void absorb(vec weight, bits largest, std::uint32_t patch) {
     square += weight * weight;
-    best = (largest & patch) | (~largest & best);
+    best = pick(largest, bits{} + patch, best);
   }
 };
 
@@ -211,6 +217,39 @@ struct Sums : Details<Detailed> {
   }
 };
 
+// What has been seen of whole images at one query place. Each lane has seen some of them, one after
+// the other, and knows the two that come nearest: `least` and `best` are the nearest one's.
+template <int C>
+struct Images : Sums<C, true> {
+  vec top = {};                       // largest mass of one image, relative to `least` as mass is
+  vec second_least = splat(FLT_MAX);  // of the nearest of the other images
+  bits second = {};
+
+  // Take in one image of every lane, without those lanes where it is not `present`.
+  void fold(const Sums<C, true>& image, bits present) {
+    const vec found = present ? image.least : splat(FLT_MAX);
+    const vec lowest = least_of(found, this->least);
+    const vec old_share = exp2_of(lowest - this->least);
+    const vec share = present ? exp2_of(lowest - image.least) : vec{};
+    this->mass = this->mass * old_share + image.mass * share;
+    for (int c = 0; c < C; ++c)
+      this->moment[c] = this->moment[c] * old_share + image.moment[c] * share;
+    this->square = this->square * old_share * old_share + image.square * share * share;
+    top = largest_of(top * old_share, image.mass * share);
+    const bits first = (bits)(found < this->least), nearer = (bits)(found < second_least);
+    second = pick(first, this->best, pick(nearer, image.best, second));
+    second_least = first ? this->least : least_of(found, second_least);
+    this->best = pick(first, image.best, this->best);
+    this->least = lowest;
+  }
+
+  // From where on a patch of the image at hand changes nothing, neither a sum nor the two nearest.
+  vec limit(const Sums<C, true>& image) const {
+    return largest_of(least_of(this->least, image.least) + kNegligible,
+                      least_of(second_least, image.least));
+  }
+};
+
 // A share of the work: some images, some row displacements, one query.
 struct Item {
   std::int64_t query, first_group, last_group;
@@ -225,8 +264,8 @@ class Plan {
     const std::int64_t wanted = job.threads > 1 ? 8 * job.threads : 1;
     const std::int64_t cuts = std::max((groups_ + kGroups - 1) / kGroups, ceil(wanted, queries_));
     cuts_ = std::min(cuts, groups_);
-    rows_ = static_cast<int>(
-        std::min<std::int64_t>(ceil(wanted, queries_ * cuts_), row_displacements));
+    const std::int64_t most = job.best ? 1 : row_displacements;  // details keep images whole
+    rows_ = static_cast<int>(std::min<std::int64_t>(ceil(wanted, queries_ * cuts_), most));
   }
 
   std::int64_t size() const { return queries_ * cuts_ * rows_; }
@@ -267,13 +306,15 @@ class Worker {
         nothing_(row_cells_),
         stack_(static_cast<std::size_t>(kBand) * stack_cells_),
         tails_(static_cast<std::size_t>(2 * margin_ + 1) * W),
-        sums_(static_cast<std::size_t>(job.sizes) * places_) {
+        sums_(static_cast<std::size_t>(job.sizes) * places_),
+        folded_(Detailed ? sums_.size() : 0) {
     terms_.reserve(2 * margin_ + kBand);
   }
 
   void run(const Item& item, std::mutex& merging) {
     load_query(item.query);
     std::fill(sums_.begin(), sums_.end(), Place());
+    std::fill(folded_.begin(), folded_.end(), Images<C>());
     const Range down = rows_.displacements(job_.radii[0]);
     const Range across = columns_.displacements(job_.radii[0]);
     for (std::int64_t group = item.first_group; group < item.last_group; ++group) {
@@ -285,6 +326,7 @@ class Worker {
         else
           for (int begin = across.begin; begin < across.end; begin += W)
             sweep(s, {begin, std::min(begin + W, across.end)});
+      if constexpr (Detailed) fold(group * kLanes);
     }
     const std::lock_guard<std::mutex> lock(merging);
     for (int size = 0; size < job_.sizes; ++size)
@@ -294,6 +336,14 @@ class Worker {
 
  private:
   using Place = Sums<C, Detailed>;
+  using Total = std::conditional_t<Detailed, Images<C>, Place>;
+
+  const Total& total(std::size_t i) const {
+    if constexpr (Detailed)
+      return folded_[i];
+    else
+      return sums_[i];
+  }
 
   // A row of cells and what keeps the next rows out of the same cache sets.
   static int stride(int cells) { return (cells + 63) / 64 * 64 + 3; }
@@ -330,9 +380,14 @@ class Worker {
     scattered_ = !job_.profiles && count * alone < places_ * shared;
   }
 
+  // How many of the lanes have an image when that in the first lane is number `first`.
+  int present(std::int64_t first) const {
+    return static_cast<int>(std::min<std::int64_t>(kLanes, job_.images - first));
+  }
+
   void load_images(std::int64_t first) {
     const std::uint8_t* source[kLanes];
-    const int present = static_cast<int>(std::min<std::int64_t>(kLanes, job_.images - first));
+    const int present = this->present(first);
     for (int lane = 0; lane < kLanes; ++lane)
       source[lane] = job_.pixels + (first + std::min(lane, present - 1)) * C * places_;
     for (int c = 0; c < C; ++c)
@@ -341,6 +396,17 @@ class Worker {
         for (int lane = 0; lane < kLanes; ++lane)
           values[lane] = lane < present ? levels_[source[lane][c * places_ + p]] : kAbsent;
         std::memcpy(images_.at(p * C + c), values, sizeof(values));
+      }
+  }
+
+  // The images at hand are through, the first of which is number `first`: make room for the next.
+  void fold(std::int64_t first) {
+    bits lanes = {};
+    for (int lane = 0; lane < present(first); ++lane) lanes[lane] = ~0u;
+    for (std::size_t i = 0; i < sums_.size(); ++i)
+      if (wanted_[i % places_]) {
+        folded_[i].fold(sums_[i], lanes);
+        sums_[i] = Place();
       }
   }
 
@@ -395,7 +461,8 @@ class Worker {
     const Range rows = Range{u - r, u + r + 1}.within(down_);
     const int width = columns_.length();
     Place& sums = sums_row_[columns_.place(i)];
-    const vec limit = sums.least + kNegligible;
+    vec limit = sums.least + kNegligible;
+    if constexpr (Detailed) limit = folded_[&sums - sums_.data()].limit(sums);
     vec box[M] = {};
     for (int row = rows.begin; row < rows.end; ++row) {
       const float* x = query_.data() + rows_.place(row) * width * C;
@@ -616,10 +683,8 @@ class Worker {
 
   // Add one place's lanes to the totals of slot = (query, size), in double.
   void merge(const Item& item, std::int64_t slot, int place) {
-    const Place& sums = sums_[(slot % job_.sizes) * places_ + place];
-    int nearest = 0;
-    for (int lane = 1; lane < kLanes; ++lane)
-      if (sums.least[lane] < sums.least[nearest]) nearest = lane;
+    const auto& sums = total((slot % job_.sizes) * places_ + place);
+    const int nearest = lowest_lane(sums.least);
     const float least = sums.least[nearest];
     if (least == FLT_MAX) return;
     const vec weight = exp2_of(splat(least) - sums.least);
@@ -632,9 +697,39 @@ class Worker {
           sums.moment[c], weight);
     if constexpr (Detailed) {
       add(job_.square[at], old_share * old_share, share * share, sums.square, weight * weight);
-      if (mine > peak) job_.best[at] = patch(item, sums.best[nearest], nearest);
+      const vec tops = sums.top * weight;
+      const float top = tops[lowest_lane(-tops)];
+      job_.top[at] = std::max(job_.top[at] * old_share, top * share);
+      merge_best_two(item, sums, nearest, at);
     }
     job_.peak[at] = both;
+  }
+
+  // The nearest two images, which are others than those seen before.
+  void merge_best_two(const Item& item, const Images<C>& sums, int lane, std::int64_t at) {
+    float least = sums.least[lane];
+    std::uint32_t number = sums.best[lane];
+    if (-least * kLn2 > job_.peak[at]) {
+      job_.second_peak[at] = job_.peak[at];
+      job_.second[at] = job_.best[at];
+      job_.best[at] = patch(item, number, lane);
+      vec others = sums.least;
+      others[lane] = sums.second_least[lane];
+      const int next = lowest_lane(others);
+      least = others[next];
+      number = next == lane ? sums.second[lane] : sums.best[next];
+      lane = next;
+    }
+    if (least == FLT_MAX || -least * kLn2 <= job_.second_peak[at]) return;
+    job_.second_peak[at] = -least * kLn2;
+    job_.second[at] = patch(item, number, lane);
+  }
+
+  static int lowest_lane(vec values) {
+    int lowest = 0;
+    for (int lane = 1; lane < kLanes; ++lane)
+      if (values[lane] < values[lowest]) lowest = lane;
+    return lowest;
   }
 
   static void add(double& total, double old_share, double share, vec part, vec weight) {
@@ -666,7 +761,8 @@ class Worker {
   Buffer nothing_;                  // a row outside the image
   Buffer stack_;                    // sums of rows, (kBand, margin + u + margin, W)
   Buffer tails_;                    // (k W)
-  std::vector<Place> sums_;         // (m h w)
+  std::vector<Place> sums_;         // (m h w); with details, of the images at hand alone
+  std::vector<Images<C>> folded_;   // (m h w), of the images before; empty without details
   std::vector<const vec*> terms_;   // rows to add up
   Range down_{}, span_{};           // rows and columns with e_s at the displacements at hand
   const vec* stack_row_ = nullptr;  // of the query row at hand

@@ -52,8 +52,7 @@ fixed = {"CHANNELS": 3, "HEIGHT": 40, "WIDTH": 32, "ROWS": 32, "COLUMNS": 32, "N
 pointers = {"queries": "*fp32", "pixels": "*u8", "steps": "*fp32", "partials": "*fp32",
             "best": "*i32"}
 names = patch_sums.arg_names
-for fixed["WRAPS"] in (True, False):
-    fixed["DETAILS"] = fixed["WRAPS"]
+for fixed["WRAPS"], fixed["DETAILS"] in ((True, True), (False, True), (False, False)):
     source = ASTSource(
         patch_sums,
         signature={name: "constexpr" if name in fixed else pointers.get(name, "i32")
@@ -67,7 +66,7 @@ for fixed["WRAPS"] in (True, False):
 def test_the_kernel_compiles_for_an_h100_without_tf32():
     result = run("-c", COMPILE, interpret=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count(".visible .entry patch_sums") == 2
+    assert result.stdout.count(".visible .entry patch_sums") == 3
     assert "fma.rn.f32" in result.stdout
     assert "tf32" not in result.stdout
 

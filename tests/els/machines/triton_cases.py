@@ -6,8 +6,11 @@ to be tiny there.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from conftest import assert_images_told
+from oracle import log_weights
 from torch import Tensor
 
 from els.errors import InputError
@@ -16,6 +19,7 @@ from els.machines import engine_triton
 from els.machines.engine_torch import patch_posterior
 from els.machines.engine_triton import interpreted, patch_posteriors
 from els.machines.places import PATCH_MACHINES
+from els.machines.posterior import Posterior
 from els.schedule import CosineSchedule
 
 DEVICE = "cpu" if interpreted() else "cuda"
@@ -78,6 +82,15 @@ def check(x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, kind: str,
             torch.testing.assert_close(got.effective_size.cpu().double(), want.effective_size,
                                        rtol=1e-3, atol=0)  # fmt: skip
             assert torch.equal(got.best.cpu(), want.best)
+            check_images(got, want)
+
+
+def check_images(got: Posterior, want: Posterior) -> None:
+    torch.testing.assert_close(got.top_share.cpu().double(), want.top_share, rtol=1e-3, atol=0)
+    torch.testing.assert_close(got.second_peak.cpu().double(), want.second_peak,
+                               rtol=1e-5, atol=2e-4)  # fmt: skip
+    there = want.second_peak.isfinite()
+    assert torch.equal(got.second.cpu() * there, want.second * there)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -110,6 +123,39 @@ def test_details_equal_the_torch_engine_in_float64(kind, monkeypatch):
     """Also over several parts and chunks of images, whose indices start anew."""
     monkeypatch.setattr(engine_triton, "_IMAGE_BYTES", 2 * 2 * 4 * 3)
     check(*random_case((5, 2, 4, 3), [0.3]), kind=kind, sizes=[3], details=True)
+
+
+@pytest.mark.parametrize("kind", PATCH_MACHINES)
+@pytest.mark.parametrize("programs", [1, 1000])
+def test_top_and_second_equal_a_naive_loop_in_float64(kind, programs, monkeypatch):
+    """With all images in one part, and with a part for each."""
+    monkeypatch.setattr(engine_triton, "_PROGRAMS", programs)
+    x, pixels, alpha, sigma = random_case((4, 1, 3, 4), [0.6])
+    (got,) = patch_posteriors(x.to(DEVICE), pixels, alpha, sigma, kind=kind, sizes=[3],
+                              details=True)  # fmt: skip
+    query, images = x[0].double().numpy(), to_float(pixels).double().numpy()
+    for u in np.ndindex(3, 4):
+        assert_images_told(
+            got, u, log_weights(query, images, float(alpha), float(sigma), kind, 3, u)
+        )
+
+
+@pytest.mark.parametrize("kind", PATCH_MACHINES)
+def test_one_image_has_no_second(kind):
+    check(*random_case((1, 2, 3, 4), [0.3]), kind=kind, sizes=[1, 3], details=True)
+
+
+@pytest.mark.parametrize("programs", [1, 1000])
+def test_of_two_equal_images_one_is_best_and_one_second(programs, monkeypatch):
+    monkeypatch.setattr(engine_triton, "_PROGRAMS", programs)
+    x, pixels, alpha, sigma = random_case((3, 2, 3, 4), [0.05])
+    pixels[2] = pixels[0]
+    (got,) = patch_posteriors(x.to(DEVICE), pixels, alpha, sigma, kind="local", sizes=[3],
+                              details=True)  # fmt: skip
+    torch.testing.assert_close(got.top_share, torch.full_like(got.mass, 0.5))
+    torch.testing.assert_close(got.second_peak, got.peak)
+    assert (got.best[:, 0] + got.second[:, 0] == 2).all()
+    assert (got.best[:, 0] != got.second[:, 0]).all()
 
 
 @pytest.mark.parametrize("kind", PATCH_MACHINES)
