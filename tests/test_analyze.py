@@ -31,6 +31,7 @@ from models.checkpoints import load_denoiser
 from models.denoiser import NetworkDenoiser
 from models.networks import build_network
 
+
 @pytest.fixture(scope="module")
 def checkpoint(trained: Path) -> Path:
     return trained / "checkpoints" / "last.ckpt"
