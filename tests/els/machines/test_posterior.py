@@ -30,6 +30,12 @@ ENGINES = [
 ]
 
 
+@pytest.fixture
+def one_thread() -> None:
+    """The native engine then has few items of work, in which a lane sees several images."""
+    torch.set_num_threads(1)
+
+
 def noisy(images: ImageSet, times: list[float]) -> tuple[Tensor, Tensor]:
     """Noisy versions of the first images, one at each time."""
     generator = torch.Generator().manual_seed(1)
@@ -87,6 +93,7 @@ VARIATIONS = [
 ]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("kind", "options"), VARIATIONS, ids=str)
 @pytest.mark.parametrize("t", [0.1, 0.8])
@@ -110,6 +117,7 @@ def test_top_and_second_over_more_images_than_lanes_and_chunks(
         assert_images_told(got, u, logs, images=len(images))
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", PATCH_MACHINES)
 @pytest.mark.parametrize("t", [0.05, 0.5])
@@ -146,6 +154,7 @@ def test_one_image_has_no_second_and_all_the_weight(engine: str, kind: str) -> N
             torch.testing.assert_close(got.top_share, torch.ones_like(got.mass))
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("others", [0, 31, 40])
