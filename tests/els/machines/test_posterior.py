@@ -139,6 +139,21 @@ def test_top_and_second_at_the_places_that_are_wanted(engine: str, kind: str, t:
     assert not got.top[~wanted[:, None]].any()
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_second_far_behind_is_found_in_the_lane_of_the_best(engine: str) -> None:
+    """Where all lanes have seen nearer images, but only one of them in the lane of the second."""
+    levels = torch.tensor([128, *[168] * 15, 164, *[255] * 15], dtype=torch.uint8)
+    asked = ask(ImageSet(levels.view(-1, 1, 1, 1).expand(-1, 1, 5, 5).contiguous()), [0.05])
+    wanted = torch.zeros(1, 5, 5, dtype=torch.bool)
+    wanted[0, 2, 2] = True
+    (got,) = patch_posteriors(
+        **asked, kind="local", sizes=[3], engine=engine, details=True, wanted=wanted
+    )
+    assert got.best[0, :, 2, 2].tolist() == [0, 2, 2]
+    assert got.second[0, :, 2, 2].tolist() == [16, 2, 2]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_image_has_no_second_and_all_the_weight(engine: str, kind: str) -> None:
