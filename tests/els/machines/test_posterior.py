@@ -30,6 +30,12 @@ ENGINES = [
 ]
 
 
+@pytest.fixture
+def one_thread() -> None:
+    """The native engine then has few items of work, in which a lane sees several images."""
+    torch.set_num_threads(1)
+
+
 def noisy(images: ImageSet, times: list[float]) -> tuple[Tensor, Tensor]:
     """Noisy versions of the first images, one at each time."""
     generator = torch.Generator().manual_seed(1)
@@ -87,6 +93,7 @@ VARIATIONS = [
 ]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("kind", "options"), VARIATIONS, ids=str)
 @pytest.mark.parametrize("t", [0.1, 0.8])
@@ -110,6 +117,7 @@ def test_top_and_second_over_more_images_than_lanes_and_chunks(
         assert_images_told(got, u, logs, images=len(images))
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", PATCH_MACHINES)
 @pytest.mark.parametrize("t", [0.05, 0.5])
@@ -131,6 +139,21 @@ def test_top_and_second_at_the_places_that_are_wanted(engine: str, kind: str, t:
     assert not got.top[~wanted[:, None]].any()
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_second_far_behind_is_found_in_the_lane_of_the_best(engine: str) -> None:
+    """Where all lanes have seen nearer images, but only one of them in the lane of the second."""
+    levels = torch.tensor([128, *[168] * 15, 164, *[255] * 15], dtype=torch.uint8)
+    asked = ask(ImageSet(levels.view(-1, 1, 1, 1).expand(-1, 1, 5, 5).contiguous()), [0.05])
+    wanted = torch.zeros(1, 5, 5, dtype=torch.bool)
+    wanted[0, 2, 2] = True
+    (got,) = patch_posteriors(
+        **asked, kind="local", sizes=[3], engine=engine, details=True, wanted=wanted
+    )
+    assert got.best[0, :, 2, 2].tolist() == [0, 2, 2]
+    assert got.second[0, :, 2, 2].tolist() == [16, 2, 2]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_image_has_no_second_and_all_the_weight(engine: str, kind: str) -> None:
@@ -146,6 +169,7 @@ def test_one_image_has_no_second_and_all_the_weight(engine: str, kind: str) -> N
             torch.testing.assert_close(got.top_share, torch.ones_like(got.mass))
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("others", [0, 31, 40])
