@@ -68,6 +68,13 @@ class Mosaic:
         counts = (row.unique(return_counts=True)[1].double() for row in winners)
         return torch.stack([count.sum() ** 2 / (count**2).sum() for count in counts])
 
+    def memorised(self) -> Tensor:
+        """The share of the final pixels of which one training image holds most of the weight (n,).
+
+        Where many images offer the same patch, as in a plain background, none of them does.
+        """
+        return (self.top_share[-1] > 0.5).double().mean(dim=(1, 2))
+
     def largest_piece(self) -> Tensor:
         """The largest share of the pixels from one training image at one displacement (n,).
 

@@ -25,14 +25,14 @@ class Novelty:
         shift: rows and columns by which y is moved down and to the right (n 2).
         distance: root mean squared difference to T_s y, images in [-1, 1] (n,).
         in_place: the same to the training image that is nearest without moving any (n,).
-        memorised: the share of pixels that differ from T_s y by at most `SAME` (n,).
+        matching: the share of pixels that differ from T_s y by at most `SAME` (n,).
     """
 
     nearest: Tensor
     shift: Tensor
     distance: Tensor
     in_place: Tensor
-    memorised: Tensor
+    matching: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them, by name."""
@@ -90,5 +90,5 @@ def _measured(samples: Tensor, pixels: Tensor, place: Tensor, image: Tensor) -> 
         shift=shift,
         distance=reduce(apart**2, "n c h w -> n", "mean").sqrt(),
         in_place=reduce(in_place**2, "n c h w -> n", "mean").sqrt(),
-        memorised=(apart <= SAME).all(dim=1).double().mean(dim=(1, 2)),
+        matching=(apart <= SAME).all(dim=1).double().mean(dim=(1, 2)),
     )

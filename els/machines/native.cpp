@@ -705,11 +705,16 @@ class Worker {
     job_.peak[at] = both;
   }
 
-  // The nearest two images, which are others than those seen before.
+  // The nearest two images, which are others than those seen before. Of equal ones the first in
+  // the set counts as the nearer, whatever the order in which threads come here.
   void merge_best_two(const Item& item, const Images<C>& sums, int lane, std::int64_t at) {
     float least = sums.least[lane];
     std::uint32_t number = sums.best[lane];
-    if (-least * kLn2 > job_.peak[at]) {
+    const auto beats = [&](double peak, std::int64_t other) {
+      const double mine = -least * kLn2;
+      return mine > peak || (mine == peak && patch(item, number, lane) < other);
+    };
+    if (beats(job_.peak[at], job_.best[at])) {
       job_.second_peak[at] = job_.peak[at];
       job_.second[at] = job_.best[at];
       job_.best[at] = patch(item, number, lane);
@@ -720,7 +725,7 @@ class Worker {
       number = next == lane ? sums.second[lane] : sums.best[next];
       lane = next;
     }
-    if (least == FLT_MAX || -least * kLn2 <= job_.second_peak[at]) return;
+    if (least == FLT_MAX || !beats(job_.second_peak[at], job_.second[at])) return;
     job_.second_peak[at] = -least * kLn2;
     job_.second[at] = patch(item, number, lane);
   }

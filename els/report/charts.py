@@ -147,7 +147,7 @@ def novelty_charts(results: Results) -> list[alt.Chart]:
     """Histograms over seeds, for network and machine, and for images that neither has seen."""
     titles = {
         "distance": "distance to nearest training image",
-        "memorised": "share of pixels like that image's",
+        "memorised": "share of memorised pixels",
         "images": "training images drawn on",
     }
     by_seed, found = results.origins.by_seed(), []

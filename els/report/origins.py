@@ -64,13 +64,14 @@ class Origins:
         for side, novelty in self.novelty.items():
             found[side] = {
                 "distance": novelty.distance, "distance_in_place": novelty.in_place,
-                "memorised": novelty.memorised,
+                "matching": novelty.matching,
             }  # fmt: skip
             if side in self.mosaics:
                 mosaic = self.mosaics[side]
                 found[side] |= {
                     "images": mosaic.images_drawn_on().double(),
                     "effective_images": mosaic.effective_images(),
+                    "memorised": mosaic.memorised(),
                     "largest_piece": mosaic.largest_piece().double(),
                 }
         return found

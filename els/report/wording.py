@@ -54,10 +54,11 @@ TEXT = {
         "The network's mosaic asks the same machine at the last step of the network's own path."
     ),
     "novelty": (
-        "Is this copied? Each sample is compared with every training image at every shift (a "
-        "plain distance misses shifted copies; shifts wrap round). The same for held-out images, "
-        "where there are any, says how close two images of this kind come by themselves: where "
-        "backgrounds are plain, most pixels agree with some image."
+        "Is this copied? Left: each sample is compared with every training image at every shift, "
+        "which wraps round (a plain distance misses shifted copies); held-out images say how close "
+        "real images of this kind come. Middle: the share of pixels of which one training image "
+        "holds more than half of the weight. Right: the number of training images that the winners "
+        "are from."
     ),
     "consistency": (
         "Left: how well neighbouring winners agree about the pixels that their patches share; 1 "

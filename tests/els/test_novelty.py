@@ -23,7 +23,7 @@ def test_the_nearest_image_is_that_of_a_plain_search_over_all_shifts() -> None:
         assert [int(found.shift[i, 0]) % 6, int(found.shift[i, 1]) % 7] == list(shifts[place])
         assert float(found.in_place[i]) == pytest.approx(float(apart[0].min()), abs=1e-6)
         same = (x[i].double() - y[image].roll(shifts[place], dims=(1, 2))).abs() <= SAME
-        assert float(found.memorised[i]) == pytest.approx(float(same.all(dim=0).double().mean()))
+        assert float(found.matching[i]) == pytest.approx(float(same.all(dim=0).double().mean()))
 
 
 def test_a_shifted_copy_is_found_where_a_plain_distance_misses_it() -> None:
@@ -33,7 +33,7 @@ def test_a_shifted_copy_is_found_where_a_plain_distance_misses_it() -> None:
     assert found.nearest.tolist() == [3, 11]
     assert found.shift.tolist() == [[2, -3], [2, -3]]
     assert found.distance.tolist() == [0, 0]
-    assert found.memorised.tolist() == [1, 1]
+    assert found.matching.tolist() == [1, 1]
     assert float(found.in_place.min()) > 0.5
 
 
