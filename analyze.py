@@ -25,7 +25,6 @@ import wandb
 from jsonargparse import ArgumentParser
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -46,7 +45,7 @@ from els.calibration import (
     data_points,
     path_points,
 )
-from els.cli import OneLineErrors, exit_cleanly
+from els.cli import OneLineErrors, counted, entry_console, exit_cleanly, facts
 from els.denoiser import Denoiser
 from els.errors import InputError
 from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
@@ -59,13 +58,21 @@ from els.probes import (
     Probes,
     effective_receptive_field,
     equivariance_error,
+    field_text,
     shares_held,
 )
 from els.report.comparison import Comparison
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results, scales_path
-from els.report.tables import agreement_table, probes_text, seed_rows, time_rows, write_csv
+from els.report.tables import (
+    DialCurves,
+    agreement_table,
+    probes_text,
+    seed_rows,
+    time_rows,
+    write_csv,
+)
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.stacking import Weights, normal_equations, solve
 from els.work import Tensors, Work
@@ -77,9 +84,7 @@ from models.tracking import LoggerName, say_where, wandb_settings
 # Raised with every change of the code that changes results, so that old ones are not reused.
 _RESULTS_VERSION = 2
 
-console = Console(highlight=False, soft_wrap=True)
-if not console.is_terminal:
-    console.width = 120  # a table in a file or a log need not fit a window
+console = entry_console()
 
 
 @dataclass(frozen=True)
@@ -786,18 +791,36 @@ def report(results: Results, settings: Settings) -> list[Path]:
     write_csv(folder / "per_seed.csv", seed_rows(results))
     write_csv(folder / "per_t.csv", time_rows(results))
     return [
-        *sorted(folder.glob("*scales*.json")), *folder.glob("network.json"),
-        *folder.glob("weights.json"), folder / "agreement.json", folder / "samples.npz",
-        folder / "per_seed.csv", folder / "per_t.csv", folder / "report.html", *figures,
+        folder / "report.html", *sorted(folder.glob("*scales*.json")),
+        *folder.glob("network.json"), *folder.glob("weights.json"), folder / "agreement.json",
+        folder / "samples.npz", folder / "per_seed.csv", folder / "per_t.csv", *figures,
     ]  # fmt: skip
+
+
+def _introduction(analysis: Analysis) -> dict[str, str]:
+    """What is about to be analysed, as labels and values."""
+    network, settings = analysis.network, analysis.settings
+    images = counted(len(analysis.images), "image")
+    c, h, w = analysis.images.image_shape
+    judged = settings.seeds - settings.calibration_seeds
+    steps = " and ".join(map(str, settings.network_steps))
+    return {
+        "network": network.description.split(",")[0] + f", {network.padding} padding",
+        "parameters": f"{network.parameter_count:,}",
+        "receptive field": field_text(network.receptive_field),
+        "images": f"{analysis.data.name}, {images}, {c} x {h} x {w}",
+        "machines": ", ".join(analysis.kinds),
+        "seeds": f"{settings.calibration_seeds} to calibrate on, {judged} to compare",
+        "steps": f"network {steps}, machines {settings.steps}",
+        "engine": f"{analysis.engine} on {analysis.device}",
+        "results": str(analysis.folder),
+    }
 
 
 def analyse(settings: Settings) -> Results:
     """One network: measured, or taken from an earlier analysis, and reported by one process."""
     analysis = Analysis(settings)
-    console.print(f"network  {analysis.network.description}")
-    console.print(f"images   {len(analysis.images)} of '{analysis.data.name}'")
-    console.print(f"engine   {analysis.engine} on {analysis.device}")
+    console.print(facts(_introduction(analysis)))
     results = analysis.reusable()
     if results is not None:
         console.print("This analysis was finished before; --force true computes it again.")
@@ -812,9 +835,11 @@ def analyse(settings: Settings) -> Results:
         console.print(agreement_table({"seeds": summary["seeds"], **block}))
     if results.probes is not None:
         console.print(probes_text(results.probes))
+    if results.scales:
+        console.print(DialCurves(results.scales))
+    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     for file in files:
         console.print(str(file))
-    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if settings.logger == "wandb":
         log_to_wandb(results, settings, files)
     return results

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from rich import box
 from rich.table import Table
 
 from els.agreement import METRICS
 from els.report.figures import machine_colour, save_figure, styled_figure
 from els.report.results import Results
-from els.report.tables import interval_text, write_csv
+from els.report.tables import HEAD_RULE, interval_text, write_csv
 
 _METRIC_WIDTH = 11
 _CELL_WIDTH = 22
@@ -57,7 +56,7 @@ class Comparison:
         machines = dict(zip(self.names, (one["machines"] for one in self.summaries), strict=True))
         table = Table(
             title="Agreement with each network: median [95 % interval over seeds]",
-            box=box.SIMPLE_HEAD, title_justify="left",
+            box=HEAD_RULE, title_justify="left",
         )  # fmt: skip
         for name in ("metric", "network" if fits else "machine", *columns):
             table.add_column(name, justify="right" if name in columns else "left")

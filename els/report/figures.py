@@ -15,6 +15,7 @@ from torch import Tensor
 from els.files import replacing
 from els.images import to_uint8
 from els.machines.patches import SIZE
+from els.probes import field_text
 from els.report.results import IDEAL, Results
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; in order of the machines.
@@ -68,7 +69,7 @@ def looks_figure(results: Results) -> Figure:
             ax.step(probes.t, probes.sides()[f"erf/{name}"], style, where="mid", color="black",
                     label=f"measured: {name} % of x0_hat's squared gradient")  # fmt: skip
     limit = probes.receptive_field
-    text = "the whole image" if limit is None else f"{limit} px"
+    text = field_text(limit)
     text += " (above)" if limit is not None and limit > 1.5 * side else ""
     ax.axhline(limit or side, color="grey", ls=":", label=f"theoretical receptive field: {text}")
     ax.set(xlabel="t (1 = pure noise)", ylabel="side of the square (pixels)", xlim=(0, 1.02),
