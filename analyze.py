@@ -2,6 +2,7 @@
 
 python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
 python analyze.py --checkpoint A.ckpt B.ckpt C.ckpt --machines all
+python analyze.py figures runs/digits_resnet --formats pdf,png     # again, from saved results alone
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ from els.report.comparison import Comparison
 from els.report.figures import write_figures
 from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results, scales_path
+from els.report.style import FORMATS, chosen_formats
 from els.report.tables import (
     DialCurves,
     agreement_table,
@@ -130,6 +132,7 @@ class Settings:
         devices: processes on each node, which share the seeds; each takes a GPU or its part of
             the cores.
         num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
+        figures: file formats of the figures beside png, which the page is made of: "pdf,svg".
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
         force: compute again what is there already.
@@ -159,11 +162,13 @@ class Settings:
     device: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    figures: list[str] | str = "png"
     logger: LoggerName = "wandb"
     project: str = "els"
     force: bool = False
 
     def __post_init__(self) -> None:
+        chosen_formats(self.figures)
         for name in ("seeds", "calibration_seeds", "steps", "batch", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -176,6 +181,11 @@ class Settings:
                 f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
                 "used for calibration; raise --seeds or lower --calibration_seeds"
             )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the figures; the page is made of PNGs."""
+        return tuple(dict.fromkeys(("png", *chosen_formats(self.figures))))
 
     @property
     def folder(self) -> Path:
@@ -786,8 +796,9 @@ def _charts(results: Results) -> dict[str, object]:
 def report(results: Results, settings: Settings) -> list[Path]:
     """Write figures, tables and the page beside the results; returns all the paths."""
     folder = settings.folder / "analysis"
-    figures = write_figures(results, folder)
-    write_page(results, figures, folder / "report.html")
+    figures = write_figures(results, folder, formats=settings.formats)
+    shown = [path for path in figures if path.suffix == ".png"]
+    write_page(results, shown, folder / "report.html")
     write_csv(folder / "per_seed.csv", seed_rows(results))
     write_csv(folder / "per_t.csv", time_rows(results))
     return [
@@ -852,7 +863,7 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(tuple(results))
     console.print(comparison.table(console.width))
-    files = comparison.write(folder)
+    files = comparison.write(folder, formats=settings[0].formats)
     for file in files:
         console.print(str(file))
     if settings[0].logger == "wandb":
@@ -872,13 +883,49 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
         run.finish()
 
 
-def main(args: Sequence[str] | None = None) -> Results | list[Results]:
+def draw_figures(args: Sequence[str]) -> list[Path]:
+    """Draw the figures of finished analyses again, from what is saved alone; returns the paths."""
+    parser = Parser(description=draw_figures.__doc__.split(";")[0], prog="analyze.py figures")
+    parser.add_argument("runs", nargs="+", type=str, help="runs' folders, such as runs/digits")
+    parser.add_argument("--formats", default="png", help=f"some of {', '.join(FORMATS)}: pdf,png")
+    parser.add_argument("--out", type=str | None, help="a folder; beside the results unless told")
+    options = parser.parse_args(args)
+    formats, runs = chosen_formats(options.formats), [Path(run) for run in options.runs]
+    every = [Results.load(run / "analysis") for run in runs]
+    names = _told_apart([run.resolve().name for run in runs])
+    several, paths = len(runs) > 1, []
+    for run, name, results in zip(runs, names, every, strict=True):
+        folder = run / "analysis"
+        if options.out is not None:
+            folder = Path(options.out, name) if several else Path(options.out)
+        paths += write_figures(results, folder, formats=formats)
+    if several:
+        folder = Path(options.out or runs[0].parent, "comparison")
+        paths += Comparison(tuple(every)).write_figures(folder, formats=formats)
+    for path in paths:
+        console.print(str(path))
+    return paths
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise InputError(f"the runs are not told apart by their names: {names}")
+    return names
+
+
+_COMMANDS = {"figures": draw_figures}
+
+
+def main(args: Sequence[str] | None = None) -> object:
     """Run the command line; `args` stands in for sys.argv in tests.
 
     Returns:
-        the results, a list of them for several checkpoints.
+        the results, a list of them for several checkpoints; or what a command returns.
     """
     console.quiet = rank_zero_only.rank > 0
+    args = sys.argv[1:] if args is None else args
+    if args and args[0] in _COMMANDS:
+        return _COMMANDS[args[0]](args[1:])
     parser = Parser(description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
     parser.add_argument(
@@ -898,9 +945,7 @@ def main(args: Sequence[str] | None = None) -> Results | list[Results]:
             replace(one, out=str(Path(options["out"]) / replace(one, out=None).folder.name))
             for one in every
         ]
-    names = [one.folder.name for one in every]
-    if len(set(names)) < len(names):
-        raise InputError(f"the checkpoints' runs are not told apart by their names: {names}")
+    _told_apart([one.folder.name for one in every])
     results = [analyse(one) for one in every]
     if not rank_zero_only.rank:
         compare(results, every)

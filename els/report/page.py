@@ -10,8 +10,10 @@ from pathlib import Path
 from els.agreement import METRICS
 from els.files import replacing
 from els.report.results import Results
+from els.report.style import DPI
 from els.report.tables import interval_text, probes_text
 
+_SCREEN_DPI = 144  # an inch of a figure on the page, whose letters are small for print
 # Of each figure: a heading, and what one sees.
 _TEXT = {
     "samples": (
@@ -83,10 +85,14 @@ def write_page(results: Results, figures: list[Path], path: Path) -> None:
     if results.probes is not None:
         parts.append(f"<p>Network: {html.escape(probes_text(results.probes))}.</p>")
     for figure in figures:
-        data = base64.b64encode(figure.read_bytes()).decode()
+        content = figure.read_bytes()
+        data = base64.b64encode(content).decode()
+        width = int.from_bytes(content[16:20]) * _SCREEN_DPI // DPI  # of the PNG's header
         heading, text = map(html.escape, _TEXT[figure.stem])
-        parts.append(f"<h2>{heading}</h2><p>{text}</p>"
-                     f'<img alt="{text}" src="data:image/png;base64,{data}">')  # fmt: skip
+        parts.append(
+            f'<h2>{heading}</h2><p>{text}</p><img alt="{text}" width="{width}" '
+            f'src="data:image/png;base64,{data}">'
+        )
     record = html.escape(json.dumps(dict(results.context), indent=1))
     parts.append(
         f"<details><summary>What this was measured on</summary><pre>{record}</pre></details>"
