@@ -238,7 +238,9 @@ def _against_ideal(
         ax.set_ylim(low - 0.08 * (1 - low), 1 + 0.08 * (1 - low))
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.yaxis.set_major_locator(MaxNLocator(3))
-        ax.set_title(kind, fontsize=7)
+        ax.set_title(
+            kind, fontsize=7, loc="right"
+        )  # a long name may reach above the ticks' numbers
         ax.tick_params(labelsize=6)
     figure.suptitle("Above the line: better than ideal", x=0.02, ha="left")
     figure.supxlabel("pearson_r of ideal", fontsize=8)
@@ -305,7 +307,8 @@ def write_figures(
 def _legend_below(figure: Figure, ax: Axes) -> None:
     """What is drawn, where it covers nothing."""
     _, names = ax.get_legend_handles_labels()
-    figure.legend(loc="outside lower center", ncols=1 if max(map(len, names)) > 20 else 3)
+    if names:
+        figure.legend(loc="outside lower center", ncols=1 if max(map(len, names)) > 20 else 3)
 
 
 def _time_ticks(ax: Axes, t: Sequence[float]) -> None:
