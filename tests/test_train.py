@@ -143,7 +143,9 @@ def test_a_terminal_shows_bars_and_a_pipe_plain_lines(tmp_path: Path) -> None:
         assert text in terminal
     assert terminal.index("receptive field") < terminal.index("━")
     folder = tmp_path / "é"
-    piped = run(*args[:-1], folder, "--run.name", "p", PYTHONIOENCODING="ascii", WANDB_SILENT="")
+    piped = run(
+        *args[:-1], folder, "--run.name", "p", PYTHONIOENCODING="ascii", WANDB_SILENT="false"
+    )
     assert piped.returncode == 0, piped.stderr
     said = piped.stdout + piped.stderr
     assert said.isascii()
