@@ -816,7 +816,8 @@ def _introduction(analysis: Analysis) -> dict[str, str]:
     judged = settings.seeds - settings.calibration_seeds
     steps = " and ".join(map(str, settings.network_steps))
     return {
-        "network": network.description.split(",")[0] + f", {network.padding} padding",
+        # Its numbers have rows of their own.
+        "network": ", ".join(network.description.split(", ")[:3]),
         "parameters": f"{network.parameter_count:,}",
         "receptive field": field_text(network.receptive_field),
         "images": f"{analysis.data.name}, {images}, {c} x {h} x {w}",
@@ -842,13 +843,13 @@ def analyse(settings: Settings) -> Results:
         return results
     files = report(results, settings)
     summary = results.summary()
-    for block in (summary, *summary["other_steps"]):
-        console.print(agreement_table({"seeds": summary["seeds"], **block}))
     if results.probes is not None:
         console.print(probes_text(results.probes))
+    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
+    for block in (summary, *summary["other_steps"]):
+        console.print(agreement_table({"seeds": summary["seeds"], **block}))
     if results.scales:
         console.print(DialCurves(results.scales))
-    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     for file in files:
         console.print(str(file))
     if settings.logger == "wandb":

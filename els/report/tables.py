@@ -52,8 +52,10 @@ class DialCurves:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by `Console.print`."""
-        levels = _DIGITS if plain(options) else _BLOCKS
-        table = Table(title="Fitted dial against t", box=HEAD_RULE, title_justify="left")
+        levels, title = _BLOCKS, "Fitted dial against t"
+        if plain(options):
+            levels, title = _DIGITS, f"{title} (0 the smallest value, 9 the largest)"
+        table = Table(title=title, box=HEAD_RULE, title_justify="left")
         t = next(iter(self.scales.values())).t
         for name in ("machine", f"t = {t[0]:g} to {t[-1]:g}", "dial"):
             table.add_column(name, no_wrap=True)
