@@ -2,6 +2,7 @@
 
 python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
 python analyze.py --checkpoint A.ckpt B.ckpt C.ckpt --machines all
+python analyze.py figures runs/digits_resnet --formats pdf,png     # again, from saved results alone
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import wandb
 from jsonargparse import ArgumentParser
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -46,7 +46,7 @@ from els.calibration import (
     data_points,
     path_points,
 )
-from els.cli import OneLineErrors, exit_cleanly
+from els.cli import OneLineErrors, counted, entry_console, exit_cleanly, facts
 from els.denoiser import Denoiser
 from els.errors import InputError
 from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
@@ -61,6 +61,7 @@ from els.probes import (
     Probes,
     effective_receptive_field,
     equivariance_error,
+    field_text,
     shares_held,
 )
 from els.report.comparison import Comparison
@@ -68,7 +69,15 @@ from els.report.figures import write_figures
 from els.report.origins import HELD_OUT, NETWORK, Origins, shown_images
 from els.report.page import headline, write_page
 from els.report.results import IDEAL, Results, scales_path
-from els.report.tables import agreement_table, probes_text, seed_rows, time_rows, write_csv
+from els.report.style import FORMATS, chosen_formats
+from els.report.tables import (
+    DialCurves,
+    agreement_table,
+    probes_text,
+    seed_rows,
+    time_rows,
+    write_csv,
+)
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.stacking import Weights, normal_equations, solve
 from els.work import Tensors, Work
@@ -80,9 +89,7 @@ from models.tracking import LoggerName, say_where, wandb_settings
 # Raised with every change of the code that changes results, so that old ones are not reused.
 _RESULTS_VERSION = 2
 
-console = Console(highlight=False, soft_wrap=True)
-if not console.is_terminal:
-    console.width = 120  # a table in a file or a log need not fit a window
+console = entry_console()
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ class Settings:
         devices: processes on each node, which share the seeds; each takes a GPU or its part of
             the cores.
         num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
+        figures: file formats of the figures beside png, which W&B shows: "pdf,svg".
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
@@ -159,12 +167,14 @@ class Settings:
     device: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    figures: list[str] | str = "png"
     logger: LoggerName = "wandb"
     project: str = "els"
     mosaic: bool = True
     force: bool = False
 
     def __post_init__(self) -> None:
+        chosen_formats(self.figures)
         for name in ("seeds", "calibration_seeds", "steps", "batch", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -177,6 +187,11 @@ class Settings:
                 f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
                 "used for calibration; raise --seeds or lower --calibration_seeds"
             )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the figures; W&B shows the PNGs."""
+        return tuple(dict.fromkeys(("png", *chosen_formats(self.figures))))
 
     @property
     def folder(self) -> Path:
@@ -904,24 +919,43 @@ def _charts(results: Results) -> dict[str, object]:
 def report(results: Results, settings: Settings) -> list[Path]:
     """Write figures, tables and the page beside the results; returns all the paths."""
     folder = settings.folder / "analysis"
-    figures = write_figures(results, folder)
+    figures = write_figures(results, folder, formats=settings.formats)
     write_page(results, folder / "report.html")
     write_csv(folder / "per_seed.csv", seed_rows(results))
     write_csv(folder / "per_t.csv", time_rows(results))
     return [
-        *sorted(folder.glob("*scales*.json")), *folder.glob("network.json"),
-        *folder.glob("weights.json"), folder / "agreement.json", folder / "samples.npz",
-        *folder.glob("origins.npz"),
-        folder / "per_seed.csv", folder / "per_t.csv", folder / "report.html", *figures,
+        folder / "report.html", *sorted(folder.glob("*scales*.json")),
+        *folder.glob("network.json"), *folder.glob("weights.json"), folder / "agreement.json",
+        folder / "samples.npz", *folder.glob("origins.npz"), folder / "per_seed.csv",
+        folder / "per_t.csv", *figures,
     ]  # fmt: skip
+
+
+def _introduction(analysis: Analysis) -> dict[str, str]:
+    """What is about to be analysed, as labels and values."""
+    network, settings = analysis.network, analysis.settings
+    images = counted(len(analysis.images), "image")
+    c, h, w = analysis.images.image_shape
+    judged = settings.seeds - settings.calibration_seeds
+    steps = " and ".join(map(str, settings.network_steps))
+    return {
+        # Its numbers have rows of their own.
+        "network": ", ".join(network.description.split(", ")[:3]),
+        "parameters": f"{network.parameter_count:,}",
+        "receptive field": field_text(network.receptive_field),
+        "images": f"{analysis.data.name}, {images}, {c} x {h} x {w}",
+        "machines": ", ".join(analysis.kinds),
+        "seeds": f"{settings.calibration_seeds} to calibrate on, {judged} to compare",
+        "steps": f"network {steps}, machines {settings.steps}",
+        "engine": f"{analysis.engine} on {analysis.device}",
+        "results": str(analysis.folder),
+    }
 
 
 def analyse(settings: Settings) -> Results:
     """One network: measured, or taken from an earlier analysis, and reported by one process."""
     analysis = Analysis(settings)
-    console.print(f"network  {analysis.network.description}")
-    console.print(f"images   {len(analysis.images)} of '{analysis.data.name}'")
-    console.print(f"engine   {analysis.engine} on {analysis.device}")
+    console.print(facts(_introduction(analysis)))
     results = analysis.reusable()
     if results is not None:
         console.print("This analysis was finished before; --force true computes it again.")
@@ -932,13 +966,15 @@ def analyse(settings: Settings) -> Results:
         return results
     files = report(results, settings)
     summary = results.summary()
-    for block in (summary, *summary["other_steps"]):
-        console.print(agreement_table({"seeds": summary["seeds"], **block}))
     if results.probes is not None:
         console.print(probes_text(results.probes))
+    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
+    for block in (summary, *summary["other_steps"]):
+        console.print(agreement_table({"seeds": summary["seeds"], **block}))
+    if results.scales:
+        console.print(DialCurves(results.scales))
     for file in files:
         console.print(str(file))
-    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if settings.logger == "wandb":
         log_to_wandb(results, settings, files)
     return results
@@ -951,7 +987,7 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(tuple(results))
     console.print(comparison.table(console.width))
-    files = comparison.write(folder)
+    files = comparison.write(folder, formats=settings[0].formats)
     for file in files:
         console.print(str(file))
     if settings[0].logger == "wandb":
@@ -971,13 +1007,49 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
         run.finish()
 
 
-def main(args: Sequence[str] | None = None) -> Results | list[Results]:
+def draw_figures(args: Sequence[str]) -> list[Path]:
+    """Draw the figures of finished analyses again, from what is saved alone; returns the paths."""
+    parser = Parser(description=draw_figures.__doc__.split(";")[0], prog="analyze.py figures")
+    parser.add_argument("runs", nargs="+", type=str, help="runs' folders, such as runs/digits")
+    parser.add_argument("--formats", default="png", help=f"some of {', '.join(FORMATS)}: pdf,png")
+    parser.add_argument("--out", type=str | None, help="a folder; beside the results unless told")
+    options = parser.parse_args(args)
+    formats, runs = chosen_formats(options.formats), [Path(run) for run in options.runs]
+    every = [Results.load(run / "analysis") for run in runs]
+    names = _told_apart([run.resolve().name for run in runs])
+    several, paths = len(runs) > 1, []
+    for run, name, results in zip(runs, names, every, strict=True):
+        folder = run / "analysis"
+        if options.out is not None:
+            folder = Path(options.out, name) if several else Path(options.out)
+        paths += write_figures(results, folder, formats=formats)
+    if several:
+        folder = Path(options.out or runs[0].parent, "comparison")
+        paths += Comparison(tuple(every)).write_figures(folder, formats=formats)
+    for path in paths:
+        console.print(str(path))
+    return paths
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise InputError(f"the runs are not told apart by their names: {names}")
+    return names
+
+
+_COMMANDS = {"figures": draw_figures}
+
+
+def main(args: Sequence[str] | None = None) -> object:
     """Run the command line; `args` stands in for sys.argv in tests.
 
     Returns:
-        the results, a list of them for several checkpoints.
+        the results, a list of them for several checkpoints; or what a command returns.
     """
     console.quiet = rank_zero_only.rank > 0
+    args = sys.argv[1:] if args is None else args
+    if args and args[0] in _COMMANDS:
+        return _COMMANDS[args[0]](args[1:])
     parser = Parser(description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
     parser.add_argument(
@@ -997,9 +1069,7 @@ def main(args: Sequence[str] | None = None) -> Results | list[Results]:
             replace(one, out=str(Path(options["out"]) / replace(one, out=None).folder.name))
             for one in every
         ]
-    names = [one.folder.name for one in every]
-    if len(set(names)) < len(names):
-        raise InputError(f"the checkpoints' runs are not told apart by their names: {names}")
+    _told_apart([one.folder.name for one in every])
     results = [analyse(one) for one in every]
     if not rank_zero_only.rank:
         compare(results, every)

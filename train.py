@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from pytorch_lightning.cli import (
     ArgsType,
     LightningArgumentParser,
@@ -18,16 +24,16 @@ from pytorch_lightning.cli import (
 )
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
 
-from els.cli import OneLineErrors, exit_cleanly
+from els.cli import OneLineErrors, counted, entry_console, exit_cleanly, facts
 from els.errors import InputError
+from els.probes import field_text
 from models.callbacks import EMA, ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
 from models.datamodule import Images
 from models.diffusion import Diffusion
-from models.tracking import LoggerName, say_where, training_logger
+from models.tracking import LoggerName, say_where, training_logger, where_logged
 
-console = Console(highlight=False, soft_wrap=True)
+console = entry_console()
 
 
 @dataclass
@@ -52,6 +58,42 @@ class Run:
     def folder(self) -> Path:
         """The run's folder."""
         return Path(self.dir) / self.name
+
+
+class Introduction(Callback):
+    """Say what is about to be trained, before it is."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print it as labels and values."""
+        data, net = trainer.datamodule, pl_module.net
+        c, h, w = data.images.image_shape
+        classes = "" if data.num_classes is None else f", {counted(data.num_classes, 'class')}"
+        processes = counted(trainer.world_size, "process")
+        rows = {
+            "data": f"{data.source.name}, {counted(len(data.images), 'image')}, "
+            f"{c} x {h} x {w}{classes}",
+            "network": f"{type(net).__name__}, {net.padding} padding",
+            "parameters": f"{net.parameter_count:,}",
+            "receptive field": field_text(net.receptive_field),
+            "training": _length(trainer),
+            "device": f"{trainer.strategy.root_device}, {processes}, precision {trainer.precision}",
+            "logged to": where_logged(trainer.logger),
+            "results": trainer.default_root_dir,
+        }
+        if trainer.ckpt_path:
+            rows["goes on from"] = str(trainer.ckpt_path)
+        console.print(facts(rows))
+
+
+def _length(trainer: pl.Trainer) -> str:
+    """For how long, and with how many images a step."""
+    steps, epochs = trainer.estimated_stepping_batches, trainer.max_epochs
+    text = "until stopped" if steps == math.inf else counted(int(steps), "step")
+    if epochs is not None and epochs > 0:
+        text = f"{counted(epochs, 'epoch')}, {text}"
+    share = "" if trainer.world_size == 1 else " in each process"
+    return f"{text}, batch size {trainer.datamodule.batch_size}{share}"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -124,6 +166,7 @@ class TrainCLI(LightningCLI):
         folder = Path(config["default_root_dir"]) / "checkpoints"
         callbacks = [
             *callbacks,
+            Introduction(),
             ImagesPerSecond(),
             *([LearningRateMonitor("step")] if config["logger"] else []),
             RichProgressBar() if console.is_terminal else PlainProgress(),
@@ -135,25 +178,6 @@ class TrainCLI(LightningCLI):
         config["enable_progress_bar"] = config["enable_progress_bar"] or console.is_terminal
         return super()._instantiate_trainer(config, callbacks)
 
-    def before_fit(self) -> None:
-        """Say what is about to be trained."""
-        self._introduce()
-
-    @rank_zero_only
-    def _introduce(self) -> None:
-        data = self.datamodule
-        c, h, w = data.images.image_shape
-        console.print(
-            f"data     {data.source.name}: {len(data.images)} images, {c} x {h} x {w}"
-            + ("" if data.num_classes is None else f", {data.num_classes} classes")
-        )
-        console.print(f"network  {self.model.net.description}")
-        console.print(
-            f"device   {self.trainer.strategy.root_device}, "
-            f"{self.trainer.world_size} process(es), {self.trainer.precision}"
-        )
-        console.print(f"results  {self.trainer.default_root_dir}")
-
     def after_fit(self) -> None:
         """Say where the results are."""
         self._conclude()
@@ -162,10 +186,13 @@ class TrainCLI(LightningCLI):
     def _conclude(self) -> None:
         last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         if last.exists():
-            console.print(f"checkpoint  {last}")
-            console.print(f"next        python analyze.py --checkpoint {last}")
+            console.print(facts({
+                "checkpoint": str(last),
+                "next": f"python analyze.py --checkpoint {last}",
+            }))  # fmt: skip
         if isinstance(self.trainer.logger, WandbLogger):
             say_where(self.trainer.logger.experiment, console.print)
+            self.trainer.logger.experiment.finish()  # left to itself it ends with a coloured notice
 
 
 # What Lightning warns of and this project means to do.

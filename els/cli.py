@@ -1,14 +1,46 @@
-"""How the entry points end: bad input and a full disk are one line and exit code 2."""
+"""How the entry points speak, and end: bad input and a full disk are one line and exit code 2."""
 
 from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import NoReturn
 
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
 from els.errors import InputError
+
+_PLAIN_WIDTH = 120  # a table in a file or a log need not fit a window
+
+
+def entry_console() -> Console:
+    """Standard output: tables and colours on a terminal, plain lines anywhere else."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    return console
+
+
+def facts(rows: Mapping[str, str]) -> Text:
+    """A table of labels and values, a line each; long values such as paths are never broken."""
+    width = max(map(cell_len, rows))
+    lines = [
+        Text.assemble((label.ljust(width), "bold cyan"), "  ", value)
+        for label, value in rows.items()
+    ]
+    return Text("\n").join(lines)
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 image" and "1,437 images"."""
+    if number != 1:
+        noun = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun}"
 
 
 class OneLineErrors:
@@ -22,6 +54,8 @@ class OneLineErrors:
 @contextmanager
 def exit_cleanly() -> Iterator[None]:
     """Turn what the user can mend into a line on standard error and exit code 2."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that its encoding lacks is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except InputError as error:

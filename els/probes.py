@@ -20,6 +20,11 @@ NO_GRADIENT = "its answers have no gradient with respect to x"
 _SHARES = (0.5, 0.9)
 
 
+def field_text(receptive_field: int | None) -> str:
+    """The largest window that a network could look at, for people."""
+    return "the whole image" if receptive_field is None else f"{receptive_field} px"
+
+
 @dataclass(frozen=True)
 class Probes:
     """What was measured of a network on its own path.

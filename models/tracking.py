@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -35,7 +36,8 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
         "job_type": job_type,
         "mode": wandb_mode(),
         "dir": str(folder),
-        "settings": wandb.Settings(quiet=True),  # `say_where` tells what matters
+        # `say_where` tells what matters.
+        "settings": wandb.Settings(quiet=True, show_info=sys.stderr.isatty()),
     }
 
 
@@ -59,3 +61,11 @@ def say_where(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -
         folder = min(run.settings.sync_dir, os.path.relpath(run.settings.sync_dir), key=len)
         print_line(f"W&B run (offline): look at it with  wandb leet {folder}")
         print_line(f"                   upload it with   wandb sync {folder}")
+
+
+def where_logged(logger: Logger | None) -> str:
+    """Where a training run that has begun is logged, in a few words."""
+    if isinstance(logger, WandbLogger):
+        run = logger.experiment
+        return f"W&B project {run.project}, {run.settings.mode}"
+    return "nowhere" if logger is None else f"CSV, {logger.log_dir}"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,12 +38,33 @@ TINY = [
 ]  # fmt: skip
 
 
-def run(*args: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: object, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Python in a process of its own, such as `run("train.py", "fit", ...)`."""
     return subprocess.run(
-        [sys.executable, *map(str, args)],
+        [sys.executable, *map(str, args)], env=os.environ | environment,
         cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+def on_terminal(*args: object) -> str:
+    """What Python says in a process whose output is a terminal; fails where it fails."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, *map(str, args)], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave,
+        env=env | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while part := os.read(master, 65536):
+            said += part
+    os.close(master)
+    assert process.wait(timeout=240) == 0, said.decode()
+    return said.decode()
 
 
 def refusal(main: Callable, args: Sequence[object], capsys: pytest.CaptureFixture) -> str:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import QUICK, ROOT, random_images
-from entry import refusal, run, wandb_records
+from entry import on_terminal, refusal, run, wandb_records
 from PIL import Image
 
 import analyze
@@ -363,6 +363,7 @@ def test_a_conditional_network_is_analysed_with_labels(
         (["--colour", "1"], "colour"),
         (["--steps", "0"], "steps is 0"),
         (["--network_steps", "[0]"], "network_steps is [0]"),
+        (["--figures", "gif"], "give one or more of png, pdf, svg"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -469,6 +470,83 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_old_results(
     for name in before:
         json.loads((out / "analysis" / name).read_text())
     assert not list(out.rglob("*.partial*"))
+
+
+@pytest.fixture
+def copied(analysed: Path, tmp_path: Path) -> Path:
+    """A run of which there is nothing but its analysis."""
+    shutil.copytree(analysed, tmp_path / "tiny" / "analysis")
+    return tmp_path / "tiny"
+
+
+def test_a_terminal_shows_blocks_and_a_pipe_plain_lines(
+    copied: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    again = ("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "none", "--out", copied)
+    terminal = on_terminal(*again)
+    assert "finished before" in terminal
+    assert "\x1b[" in terminal
+    assert "█" in terminal
+    piped = run(*again, "--figures", "pdf,png", PYTHONIOENCODING="ascii")
+    assert piped.returncode == 0, piped.stderr
+    assert piped.stdout.isascii()
+    assert "\x1b" not in piped.stdout
+    lines = piped.stdout.splitlines()
+    table, curves, page = (
+        next(i for i, line in enumerate(lines) if text in line)
+        for text in ("Agreement over", "Fitted dial against t", "report.html")
+    )
+    assert table < curves < page
+    assert all(Path(line).exists() for line in lines[page:])  # the page first, then the rest
+    assert (copied / "analysis" / "scales.pdf").read_bytes().startswith(b"%PDF")
+    fresh = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "none", "--out",
+                tmp_path / "fresh", "--machines", "[ideal]")  # fmt: skip
+    assert "sampling ideal, 4 steps ...\n" in fresh.stdout
+    assert "Fitted dial" not in fresh.stdout
+    assert "Warning" not in fresh.stderr
+
+
+def test_figures_are_drawn_again_from_the_analysis_alone(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*args: object, **options: object) -> None:
+        raise AssertionError("nothing but the saved results is there")
+
+    for name in ("load_denoiser", "find_checkpoint", "make_machine", "Fabric"):
+        monkeypatch.setattr(analyze, name, absent)
+    names = {path.name for path in (copied / "analysis").glob("*.png")}
+    for path in (copied / "analysis").glob("*.png"):
+        path.unlink()
+    paths = analyze.main(["figures", str(copied)])
+    assert {path.name for path in paths} == names
+    assert all(path.parent == copied / "analysis" and path.exists() for path in paths)
+    out = tmp_path / "paper"
+    paths = analyze.main(["figures", str(copied), "--formats", "pdf,svg", "--out", str(out)])
+    assert len(paths) == 2 * len(names)
+    assert {path.suffix for path in out.iterdir()} == {".pdf", ".svg"}
+    other = tmp_path / "other"
+    shutil.copytree(copied, other)
+    analyze.main(["figures", str(copied), str(other), "--formats", "pdf", "--out", str(out)])
+    assert (out / "tiny" / "by_t.pdf").exists()
+    assert (out / "other" / "by_t.pdf").exists()
+    assert (out / "comparison" / "by_t.pdf").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["{run}", "--formats", "gif"], "give one or more of png, pdf, svg"),
+        (["{run}", "{run}"], "not told apart by their names"),
+        (["nowhere"], "'nowhere/analysis' holds no complete analysis"),
+        ([], "runs"),
+        (["{run}", "--colour", "1"], "colour"),
+    ],
+)
+def test_bad_figures_are_one_line_and_exit_code_2(
+    args: list[str], message: str, copied: Path, capsys: pytest.CaptureFixture
+) -> None:
+    args = ["figures", *(arg.format(run=copied) for arg in args)]
+    assert message in refusal(analyze.main, args, capsys)
 
 
 def test_help_config_and_print_config() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from entry import TINY, fit, refusal, run, wandb_records
+from entry import TINY, fit, on_terminal, refusal, run, wandb_records
 
 from els.images import DATASETS
 from models.checkpoints import load_denoiser
@@ -70,9 +70,17 @@ def test_fast_dev_run(network: str, padding: str, capsys: pytest.CaptureFixture)
     ])  # fmt: skip
     assert cli.model.net.padding == padding
     said = capsys.readouterr().out  # what is trained is said before it is
-    for line in ("data     digits: ", f"network  {cli.model.net.description}\n", "device   cpu, ",
-                 f"results  {cli.trainer.default_root_dir}\n"):  # fmt: skip
-        assert line in said
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in said.splitlines() if "  " in line)
+    net = cli.model.net
+    field = "the whole image" if net.receptive_field is None else f"{net.receptive_field} px"
+    assert rows["data"] == "digits, 1,437 images, 1 x 16 x 16, 10 classes"
+    assert rows["network"] == f"{type(net).__name__}, {padding} padding"
+    assert rows["parameters"] == f"{net.parameter_count:,}"
+    assert rows["receptive field"] == field
+    assert rows["training"] == "1 epoch, 1 step, batch size 4"
+    assert rows["device"].startswith("cpu, 1 process, precision ")
+    assert rows["logged to"] == "nowhere"
+    assert rows["results"] == cli.trainer.default_root_dir
     assert math.isfinite(cli.trainer.callback_metrics["train/loss"])
 
 
@@ -127,13 +135,35 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
         torch.testing.assert_close(b[name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_a_terminal_shows_bars_and_a_pipe_plain_lines(tmp_path: Path) -> None:
+    args = ("train.py", "fit", *TINY, "--trainer.max_epochs", "1", "--run.dir", tmp_path)
+    terminal = on_terminal(*args, "--run.name", "t", "--run.logger", "csv")
+    assert "\x1b[?25l" in terminal  # the cursor is hidden while a bar runs
+    for text in ("receptive field", "1 epoch, 3 steps", "CSV, ", "━", "python analyze.py"):
+        assert text in terminal
+    assert terminal.index("receptive field") < terminal.index("━")
+    folder = tmp_path / "é"
+    piped = run(
+        *args[:-1], folder, "--run.name", "p", PYTHONIOENCODING="ascii", WANDB_SILENT="false"
+    )
+    assert piped.returncode == 0, piped.stderr
+    said = piped.stdout + piped.stderr
+    assert said.isascii()
+    assert "\x1b" not in said
+    assert "\r" not in said
+    assert "W&B project els, offline" in said
+    assert re.search(r"\nepoch 0 step 3  train/loss [\d.]+  val/loss [\d.]+", said)
+    assert len(piped.stdout.splitlines()) < 20
+
+
 def test_two_processes_train_together(tmp_path: Path) -> None:
     done = fit(tmp_path, "--run.name", "ddp", "--run.logger", "csv", "--trainer.devices", "2",
                "--trainer.strategy", "ddp", "--data.val_limit", "25")  # fmt: skip
     one = fit(tmp_path, "--run.name", "one", "--run.logger", "csv", "--data.batch_size", "64",
               "--data.val_limit", "25", "--trainer.max_epochs", "1")  # fmt: skip
-    assert "2 process(es)" in done.stdout
-    assert "1 process(es)" in one.stdout
+    assert "2 processes" in done.stdout
+    assert "batch size 32 in each process\n" in done.stdout
+    assert "1 process," in one.stdout
     assert load_denoiser(tmp_path / "ddp" / "checkpoints" / "last.ckpt").image_shape == (1, 16, 16)
 
 

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from els.calibration import Scales
 from els.machines.patches import SIZE
-from els.report.figures import machine_colour
 from els.report.paper import released_sizes
 from els.report.results import IDEAL, Results
+from els.report.style import machine_colour
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 _HEIGHT = 300
 _T = alt.Axis(title="t (1 = pure noise)")
-# Vega-Lite dashes for the styles of `machine_colour`.
-_DASHES = {"-": [1, 0], "--": [6, 3], ":": [2, 2]}
+# Dashes as `machine_colour` gives them: matplotlib's.
+_SOLID, _DASHED, _DOTTED = "-", (0, (5, 1.5)), (0, (1, 1.2))
 
 
 def charts(results: Results) -> dict[str, list[Spec]]:
@@ -53,9 +53,9 @@ def scales_chart(results: Results) -> alt.LayerChart:
     if results.data_scales is not None and results.data_scales.dial == SIZE.name:
         name = f"{results.data_scales.machine}, from held-out images alone"
         rows += _rows(name, results.data_scales.t, results.data_scales.sizes)
-        styles[name] = ("#888888", "--")
+        styles[name] = ("#888888", _DASHED)
     if results.probes is not None:
-        for share, line in (("50", "-"), ("90", "--")):
+        for share, line in (("50", _SOLID), ("90", _DASHED)):
             if f"erf/{share}" in results.probes.sides():
                 name = f"network: side holding {share} % of the gradient"
                 rows += _rows(name, results.probes.t, results.probes.sides()[f"erf/{share}"])
@@ -63,7 +63,7 @@ def scales_chart(results: Results) -> alt.LayerChart:
     released = released_sizes(results)
     if released is not None:
         rows += _rows("released with the paper", list(released), list(released.values()))
-        styles["released with the paper"] = ("#888888", ":")
+        styles["released with the paper"] = ("#888888", _DOTTED)
     return _lines(rows, styles, "side of the square (pixels)", step=True)
 
 
@@ -221,7 +221,7 @@ def _spread(name: str, t: Sequence[float], values: Tensor) -> Rows:
 
 def _lines(
     rows: Rows,
-    styles: dict[str, tuple[str, str]],
+    styles: dict[str, tuple[str, object]],
     title: str,
     *,
     step: bool = False,
@@ -231,7 +231,7 @@ def _lines(
     """Lines with bands against t, each series in its own colour and dashes."""
     names = list(styles)
     colour = alt.Scale(domain=names, range=[one for one, _ in styles.values()])
-    dash = alt.Scale(domain=names, range=[_DASHES[line] for _, line in styles.values()])
+    dash = alt.Scale(domain=names, range=[_vega_dash(line) for _, line in styles.values()])
     legend = alt.Legend(orient="bottom", columns=1, labelLimit=0, title=None, symbolSize=400,
                         symbolType="stroke")  # fmt: skip
     x = alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=reverse))
@@ -255,6 +255,10 @@ def _lines(
     return alt.layer(band, line, points).resolve_scale(
         color="independent", strokeDash="independent"
     )
+
+
+def _vega_dash(line: object) -> list[float]:
+    return [1, 0] if line == _SOLID else [2 * part for part in line[1]]
 
 
 def _side_colour(sides: Iterable[str]) -> alt.Color:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from rich import box
 from rich.table import Table
 
 from els.agreement import METRICS
 from els.files import replacing
 from els.report.charts import comparison_charts
-from els.report.figures import machine_colour, save_figure, styled_figure
 from els.report.page import chart_section, document, html_table
 from els.report.results import Results
-from els.report.tables import interval_text, write_csv
+from els.report.style import (
+    STYLE,
+    TWO_COLUMNS,
+    machine_colour,
+    machine_marker,
+    save_figure,
+    styled_figure,
+)
+from els.report.tables import HEAD_RULE, interval_text, write_csv
 
 _METRIC_WIDTH = 11
 _CELL_WIDTH = 22
@@ -60,7 +68,7 @@ class Comparison:
         machines = dict(zip(self.names, (one["machines"] for one in self.summaries), strict=True))
         table = Table(
             title="Agreement with each network: median [95 % interval over seeds]",
-            box=box.SIMPLE_HEAD, title_justify="left",
+            box=HEAD_RULE, title_justify="left",
         )  # fmt: skip
         for name in ("metric", "network" if fits else "machine", *columns):
             table.add_column(name, justify="right" if name in columns else "left")
@@ -92,25 +100,43 @@ class Comparison:
 
     def by_t_figure(self) -> Figure:
         """Agreement of the x0_hats at each step, a panel for each network."""
-        figure, axes = styled_figure(len(self.results))
+        columns = min(3, len(self.results))
+        rows = -(-len(self.results) // columns)
+        figure, axes = styled_figure(
+            rows, columns, panels=len(self.results), width=TWO_COLUMNS, height=2.1 * rows + 0.7,
+            share=True,
+        )  # fmt: skip
+        looks = {kind: self._look(kind) for kind in self.kinds}
         for ax, name, one in zip(axes, self.names, self.results, strict=True):
             for kind, values in one.by_t.items():
-                colour, line = machine_colour(self.kinds, kind)
-                ax.plot(one.t, np.median(values.numpy(), axis=1), line, color=colour, label=kind)
-            ax.set(xlabel="t (1 = pure noise)", ylabel="pearson_r of x0_hat", xlim=(1.02, 0))
-            ax.set_title(name, loc="left")
-        lines = [Line2D([], [], color=colour, ls=line) for colour, line in
-                 (machine_colour(self.kinds, kind) for kind in self.kinds)]  # fmt: skip
-        figure.legend(lines, self.kinds, loc="outside lower center", ncols=6, fontsize=8)
+                ax.plot(one.t, np.median(values.numpy(), axis=1), **looks[kind])
+            ax.set(xlim=(1.02, 0), title=name)
+        for ax in axes[-columns:]:
+            ax.set_xlabel("t (1 = pure noise)")
+        figure.supylabel("pearson_r of x0_hat, median over seeds", fontsize=8)
+        lines = [Line2D([], [], **look) for look in looks.values()]
+        figure.legend(lines, self.kinds, loc="outside lower center", ncols=5)
         return figure
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write the table as CSV and the curves as PNG; returns the paths."""
+    def _look(self, kind: str) -> dict[str, Any]:
+        """Colour, dashes and marker of a machine."""
+        i = self.kinds.index(kind)
+        colour, dashes = machine_colour(self.kinds, kind)
+        return {"color": colour, "ls": dashes, "lw": 1, "ms": 3.5,
+                "marker": machine_marker(self.kinds, kind), "markevery": (i % 5, 5)}  # fmt: skip
+
+    def write(self, folder: Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Write the table as CSV and the curves in each of the formats; returns the paths."""
         path = folder / "comparison.csv"
         write_csv(path, self.rows())
         with replacing(folder / "report.html") as partial:
             partial.write_text(self.page())
-        return [path, folder / "report.html", save_figure(self.by_t_figure(), folder / "by_t.png")]
+        return [path, folder / "report.html", *self.write_figures(folder, formats=formats)]
+
+    def write_figures(self, folder: Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
+        """Write the curves in each of the formats; returns the paths."""
+        with matplotlib.rc_context(STYLE):
+            return save_figure(self.by_t_figure(), folder, "by_t", formats)
 
     def page(self) -> str:
         """The table and the curves as one self-contained page."""

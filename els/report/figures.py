@@ -8,58 +8,66 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from einops import rearrange
+from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from els.files import replacing
+from els.calibration import Scales
 from els.images import to_uint8
 from els.machines.patches import SIZE
+from els.probes import field_text
 from els.report.results import IDEAL, Results
+from els.report.style import (
+    ONE_COLUMN,
+    STYLE,
+    TWO_COLUMNS,
+    machine_colour,
+    machine_marker,
+    save_figure,
+    shown_panels,
+    styled_figure,
+)
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; in order of the machines.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-_STYLE = {
-    "figure.dpi": 110,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-}
 _COLUMNS = 12
-_PANELS_IN_A_ROW = 3
+_FEW = 4  # so many machines are told apart in one panel; more of them get a panel each
+_IN_PIXELS = (SIZE.name, "width")
+_TIME = "t (1 = pure noise)"
+_CASING = [patheffects.Stroke(linewidth=3, foreground="black"), patheffects.Normal()]
 
 
 def scales_figure(results: Results) -> Figure:
     """Fitted patch size against t, with the range over seeds, and what the data alone suggest."""
-    figure, (ax,) = styled_figure(1)
+    figure, (ax,) = styled_figure(height=2.7)
     for kind, scales in results.scales.items():
         if scales.dial == SIZE.name:
             _draw_scale(ax, results, kind, label=kind)
     data = results.data_scales
     if data is not None and data.dial == SIZE.name:
-        ax.step(data.t, data.sizes, where="mid", color="black", ls="--",
-                label=f"{data.machine}: denoises unseen images best")  # fmt: skip
-    ax.set(xlabel="t (1 = pure noise)", ylabel="patch size k (pixels)", xlim=(0, 1.02))
-    ax.set_title("Fitted scale: median, and the middle 80 % of seeds", loc="left")
-    ax.legend()
+        ax.step(data.t, data.sizes, where="mid", color="black", ls=(0, (2, 1)), lw=1, marker="x",
+                ms=3.5, label=f"{data.machine}: denoises unseen images best")  # fmt: skip
+    ax.set(xlabel=_TIME, ylabel="patch size k (pixels)", xlim=(0, 1.02))
+    ax.set_title("Fitted size: median and middle 80 % of seeds")
+    _legend_below(figure, ax)
     return figure
 
 
 def _draw_scale(ax: Axes, results: Results, kind: str, *, label: str) -> None:
     """The fitted patch size of a machine against t, with the middle 80 % of seeds."""
-    scales, colour = results.scales[kind], _colour(results, kind)
-    ax.step(scales.t, scales.sizes, where="mid", color=colour, label=label, lw=2)
+    scales, (colour, dashes) = results.scales[kind], _line(results, kind)
+    ax.step(scales.t, scales.sizes, where="mid", color=colour, ls=dashes, label=label,
+            marker=machine_marker(list(results.machines), kind), ms=3)  # fmt: skip
     low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1)
     ax.fill_between(scales.t, low, high, step="mid", color=colour, alpha=0.15, lw=0)
 
 
 def looks_figure(results: Results) -> Figure:
     """The first machine's fitted size against what the network measurably looks at."""
-    figure, axes = styled_figure(1)
-    ax, probes, side = axes[0], results.probes, min(results.noise.shape[2:])
+    figure, (ax,) = styled_figure(height=2.8)
+    probes, side = results.probes, min(results.noise.shape[2:])
     scales = results.scales.get(results.subject)
     if scales is not None and scales.dial == SIZE.name:
         _draw_scale(ax, results, results.subject, label=f"fitted: {results.subject}")
@@ -68,102 +76,175 @@ def looks_figure(results: Results) -> Figure:
             ax.step(probes.t, probes.sides()[f"erf/{name}"], style, where="mid", color="black",
                     label=f"measured: {name} % of x0_hat's squared gradient")  # fmt: skip
     limit = probes.receptive_field
-    text = "the whole image" if limit is None else f"{limit} px"
-    text += " (above)" if limit is not None and limit > 1.5 * side else ""
+    text = field_text(limit) + (" (above)" if limit is not None and limit > 1.5 * side else "")
     ax.axhline(limit or side, color="grey", ls=":", label=f"theoretical receptive field: {text}")
-    ax.set(xlabel="t (1 = pure noise)", ylabel="side of the square (pixels)", xlim=(0, 1.02),
+    ax.set(xlabel=_TIME, ylabel="side of the square (pixels)", xlim=(0, 1.02),
            ylim=(0, 1.5 * side))  # fmt: skip
-    ax.set_title("Fitted size, and what the network looks at", loc="left")
-    ax.legend(fontsize=8, loc="upper left")
+    ax.set_title("Fitted size, and what the network looks at")
+    _legend_below(figure, ax)
     return figure
 
 
 def equivariance_figure(results: Results) -> Figure:
     """The equivariance error by time and distance to the border, as a heat map."""
-    figure, axes = styled_figure(1)
-    ax, t = axes[0], np.array(results.probes.t)[::-1]
+    figure, (ax,) = styled_figure()
+    t = np.array(results.probes.t)[::-1]
     errors = np.array(results.probes.equivariance)[::-1].T
+    image = ax.imshow(errors[1:], origin="lower", aspect="auto", vmin=0, vmax=max(1, errors.max()))
     # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
     if results.subject == "boundary" and results.scales:
         radii = [results.scales["boundary"].at(time) // 2 - 0.5 for time in t]
-        ax.step(range(len(t)), radii, where="mid", color="white", lw=1.5,
+        ax.step(range(len(t)), radii, where="mid", color="white", path_effects=_CASING,
                 label="boundary of the fitted size: 0 above")  # fmt: skip
-        ax.legend(loc="upper left", fontsize=8, labelcolor="white", frameon=True,
-                  facecolor="black", framealpha=0.4, edgecolor="none")  # fmt: skip
-    image = ax.imshow(errors[1:], origin="lower", aspect="auto", cmap="cividis", vmin=0,
-                      vmax=max(1, errors.max()))  # fmt: skip
-    every = max(1, len(t) // 5)
-    ax.set_xticks(range(0, len(t), every), [f"{v:.2f}" for v in t[::every]])
-    ax.set(xlabel="t", ylabel="distance to the border (pixels)")
-    ax.set_title(f"Equivariance error; over all places {errors[0].max():.2g} at most", loc="left")
-    ax.grid(visible=False)
-    figure.colorbar(image, ax=ax)
+        _legend_below(figure, ax)
+    _time_ticks(ax, t)
+    ax.set(xlabel=_TIME, ylabel="distance to the border (pixels)")
+    ax.set_title(f"Equivariance error; over all places {errors[0].max():.2g} at most")
+    figure.colorbar(image, ax=ax, label="relative difference")
     return figure
 
 
 def criterion_figure(results: Results) -> Figure:
-    """The calibration criterion for every t and k of each fitted machine, as heat maps."""
-    figure, axes = styled_figure(len(results.scales))
-    for ax, (kind, scales) in zip(axes, results.scales.items(), strict=True):
-        table = np.array(scales.mean_table()).T[:, ::-1]
-        t = np.array(scales.t)[::-1]
-        image = ax.imshow(table, origin="lower", aspect="auto", cmap="cividis")
-        ax.set_xticks(
-            range(0, len(t), max(1, len(t) // 5)), [f"{v:.2f}" for v in t[:: max(1, len(t) // 5)]]
+    """The calibration criterion for every t and k of each fitted machine, as heat maps.
+
+    Of a cosine, what it lacks of 1 is shown: at high noise all cosines are near 1.
+    """
+    columns = min(3, len(results.scales))
+    rows = -(-len(results.scales) // columns)
+    figure, axes = styled_figure(
+        rows, columns, panels=len(results.scales), height=1.7 * rows + 0.4,
+        width=ONE_COLUMN if columns == 1 else TWO_COLUMNS,
+    )  # fmt: skip
+    tables = [_shortfall(scales) for scales in results.scales.values()]
+    norm = _log_norm(np.concatenate([table.ravel() for table in tables]))
+    for ax, table, (kind, scales) in zip(axes, tables, results.scales.items(), strict=True):
+        ax.imshow(np.maximum(table, norm.vmin), origin="lower", aspect="auto", norm=norm,
+                  cmap="cividis_r")  # fmt: skip
+        ax.set_yticks(
+            range(len(scales.candidates)), [f"{v:g}" for v in scales.candidates], fontsize=6
         )
-        ax.set_yticks(range(len(scales.candidates)), [f"{v:g}" for v in scales.candidates])
         chosen = [scales.candidates.index(k) for k in scales.sizes[::-1]]
-        ax.plot(range(len(t)), chosen, "o", color="white", mec="black", ms=5)
-        ax.set(xlabel="t", ylabel=scales.dial)
-        ax.set_title(f"{kind}: {scales.criterion} of eps by {scales.dial}", loc="left")
-        ax.grid(visible=False)
-        figure.colorbar(image, ax=ax)
+        ax.plot(range(len(chosen)), chosen, "o", color="white", mec="black", mew=0.7, ms=3.5)
+        _time_ticks(ax, scales.t[::-1])
+        ax.set(xlabel="t", title=kind, ylabel=f"{scales.dial} (pixels)"
+               if scales.dial in _IN_PIXELS else scales.dial)  # fmt: skip
+    criterion = next(iter(results.scales.values())).criterion
+    name = {"cosine": "1 - cosine of the eps_hats", "l2": "L2 of the eps_hats"}[criterion]
+    figure.colorbar(ScalarMappable(norm, "cividis_r"), ax=axes, label=name, aspect=20 * rows)
     return figure
+
+
+def _shortfall(scales: Scales) -> np.ndarray:
+    """How far from agreement each candidate is at each t (candidates steps), from t = 0 upwards."""
+    table = np.array(scales.mean_table()).T[:, ::-1]
+    return 1 - table if scales.criterion == "cosine" else table
+
+
+def _log_norm(values: np.ndarray) -> Normalize:
+    positive = values[values > 0]
+    if not len(positive):
+        return LogNorm(1e-6, 1)
+    return LogNorm(positive.min(), max(positive.max(), 1.01 * positive.min()))
 
 
 def by_t_figure(results: Results) -> Figure:
     """Agreement of the x0_hats at each step, every denoiser on its own path."""
-    figure, (ax,) = styled_figure(1)
-    for kind, values in results.by_t.items():
-        low, middle, high = np.quantile(values.numpy(), [0.25, 0.5, 0.75], axis=1)
-        colour, line = machine_colour(list(results.machines), kind)
-        ax.plot(results.t, middle, line, color=colour, label=kind, lw=2)
-        ax.fill_between(results.t, low, high, color=colour, alpha=0.15, lw=0)
-    ax.set(xlabel="t (1 = pure noise)", ylabel="pearson_r of x0_hat", xlim=(1.02, 0))
-    ax.set_title("Agreement along the path: median and quartiles of seeds", loc="left")
-    ax.legend(fontsize=8)
+    kinds = list(results.by_t)
+    title = "Agreement along the path: median and quartiles"
+    if len(kinds) <= _FEW:
+        figure, (ax,) = styled_figure(height=2.7)
+        for kind in kinds:
+            _draw_along(ax, results, kind)
+        ax.set(xlabel=_TIME, ylabel="pearson_r of x0_hat", xlim=(1.02, 0), title=title)
+        _legend_below(figure, ax)
+        return figure
+    columns = 5
+    rows = -(-len(kinds) // columns)
+    figure, axes = styled_figure(
+        rows, columns, panels=len(kinds), width=TWO_COLUMNS, height=1.3 * rows + 0.6, share=True
+    )
+    for ax, kind in zip(axes, kinds, strict=True):
+        for other in kinds:
+            ax.plot(results.t, np.median(results.by_t[other].numpy(), axis=1), color="0.85", lw=0.5)
+        _draw_along(ax, results, kind)
+        ax.set(xlim=(1.02, 0), title=kind)
+    figure.suptitle(f"{title}; the other machines in grey", x=0.01, ha="left")
+    figure.supxlabel(_TIME, fontsize=8)
+    figure.supylabel("pearson_r of x0_hat", fontsize=8)
     return figure
+
+
+def _draw_along(ax: Axes, results: Results, kind: str) -> None:
+    """Median and quartiles over seeds of a machine's agreement at each step."""
+    low, middle, high = np.quantile(results.by_t[kind].numpy(), [0.25, 0.5, 0.75], axis=1)
+    colour, dashes = _line(results, kind)
+    ax.plot(results.t, middle, ls=dashes, color=colour, label=kind)
+    ax.fill_between(results.t, low, high, color=colour, alpha=0.25, lw=0)
 
 
 def agreement_figure(results: Results) -> Figure:
-    """Left, the metric's histogram for each machine; right, each seed against `ideal`."""
-    metrics = results.by_seed()
-    figure, axes = styled_figure(2)
-    values = {kind: metric["pearson_r"].numpy() for kind, metric in metrics.items()}
-    low = min(v.min() for v in values.values())
-    bins = np.linspace(low, 1, 24)
-    for kind, v in values.items():
-        axes[0].hist(v, bins=bins, color=_colour(results, kind), alpha=0.5, label=kind)
-    axes[0].set(xlabel="pearson_r with the network", ylabel="seeds")
-    axes[0].set_title(f"{len(results.seeds)} seeds", loc="left")
-    axes[0].legend()
-    _scatter_against_ideal(axes[1], results, values)
+    """Left, how the metric is spread for each machine; right, each seed against `ideal`."""
+    values = {kind: metric["pearson_r"].numpy() for kind, metric in results.by_seed().items()}
+    against = [kind for kind in values if kind != IDEAL] if IDEAL in values else []
+    width = TWO_COLUMNS if against else ONE_COLUMN
+    height = max(2.2, 0.2 * len(values) + 0.8, 0.95 * _grid(len(against) or 1)[0] + 0.7)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        if not against:
+            _spread(figure, results, values)
+            return figure
+        left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
+        _spread(left, results, values)
+        _against_ideal(right, results, values, against)
     return figure
 
 
-def _scatter_against_ideal(ax: Axes, results: Results, values: dict[str, np.ndarray]) -> None:
-    if IDEAL not in values or len(values) == 1:
-        ax.set_axis_off()
-        return
+def _grid(panels: int) -> tuple[int, int]:
+    """Rows and columns of the panels against `ideal`."""
+    columns = min(3, panels)
+    return -(-panels // columns), columns
+
+
+def _spread(figure: Figure | SubFigure, results: Results, values: dict[str, np.ndarray]) -> None:
+    """A row for each machine: every seed, their quartiles and their median."""
+    ax = figure.subplots()
+    jitter = np.random.default_rng(0).uniform(-0.28, 0.28, len(results.seeds))
+    for row, (kind, v) in enumerate(values.items()):
+        colour, _ = _line(results, kind)
+        ax.plot(v, row + jitter, "o", ms=2.2, color=colour, alpha=0.6, mew=0)
+        low, middle, high = np.quantile(v, [0.25, 0.5, 0.75])
+        ax.plot([low, high], [row, row], color="black", lw=1)
+        ax.plot(middle, row, "|", color="black", ms=9, mew=1.6)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
+    ax.set(xlabel="pearson_r with the network", title="Seeds, quartiles and median")
+
+
+def _against_ideal(
+    figure: SubFigure, results: Results, values: dict[str, np.ndarray], kinds: Sequence[str]
+) -> None:
+    """A panel for each machine: its metric against that of `ideal`, seed by seed."""
+    rows, columns = _grid(len(kinds))
+    axes = shown_panels(figure.subplots(rows, columns, squeeze=False, sharex=True), len(kinds))
     ideal = values[IDEAL]
-    for kind, v in values.items():
-        if kind != IDEAL:
-            ax.plot(ideal, v, "o", ms=4, alpha=0.7, color=_colour(results, kind), label=kind)
-    low = min(v.min() for v in values.values())
-    ax.plot([low, 1], [low, 1], color="grey", lw=1, ls="--")
-    ax.set(xlabel="pearson_r of ideal", ylabel="pearson_r of the machine")
-    ax.set_title("Above the line: better than ideal", loc="left")
-    ax.legend()
+    for ax, kind in zip(axes, kinds, strict=True):
+        colour, _ = _line(results, kind)
+        ax.axline((1, 1), slope=1, color="grey", lw=0.8, ls="--")
+        ax.plot(ideal, values[kind], machine_marker(list(results.machines), kind), ms=2.5,
+                color=colour, alpha=0.8, mew=0)  # fmt: skip
+        low = min(ideal.min(), values[kind].min())  # of each machine: one that fails is far below
+        ax.set_xlim(ideal.min() - 0.05 * (1 - ideal.min()), 1 + 0.05 * (1 - ideal.min()))
+        ax.set_ylim(low - 0.08 * (1 - low), 1 + 0.08 * (1 - low))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        ax.set_title(
+            kind, fontsize=7, loc="right"
+        )  # a long name may reach above the ticks' numbers
+        ax.tick_params(labelsize=6)
+    figure.suptitle("Above the line: better than ideal", x=0.02, ha="left")
+    figure.supxlabel("pearson_r of ideal", fontsize=8)
+    figure.supylabel("pearson_r of the machine", fontsize=8)
 
 
 def samples_figure(results: Results) -> Figure:
@@ -173,10 +254,12 @@ def samples_figure(results: Results) -> Figure:
     chosen = order[np.linspace(0, len(order) - 1, min(_COLUMNS, len(order))).round()]
     rows = {"noise": results.noise, "network": results.network[results.network_steps]}
     rows |= results.machines
-    with matplotlib.rc_context(_STYLE):
+    gutter, cell = 1.15, (TWO_COLUMNS - 1.15) / _COLUMNS
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
-            figsize=(len(chosen) * 0.85 + 1.2, len(rows) * 0.9 + 0.5), layout="constrained"
+            figsize=(gutter + len(chosen) * cell, (len(rows) + 0.35) * cell), layout="constrained"
         )
+        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
         axes = figure.subplots(len(rows), len(chosen), squeeze=False)
     for i, (name, images) in enumerate(rows.items()):
         for j, index in enumerate(chosen.tolist()):
@@ -186,7 +269,7 @@ def samples_figure(results: Results) -> Figure:
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)
             if i == 0:
-                ax.set_title(f"{float(score[index]):.2f}", fontsize=8)
+                ax.set_title(f"{float(score[index]):.2f}", fontsize=7, loc="center", pad=2)
         axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
@@ -204,8 +287,10 @@ _OF_SCALES = ("scales", "criterion")
 _OF_PROBES = ("looks", "equivariance")
 
 
-def write_figures(results: Results, folder: Path) -> list[Path]:
-    """Draw every figure as PNG; returns the paths."""
+def write_figures(
+    results: Results, folder: Path, *, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Draw every figure in each of the formats; returns the paths."""
     paths = []
     for name, draw in FIGURES.items():
         if name in _OF_SCALES and not results.scales:
@@ -214,38 +299,27 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
             continue
         if name in _OF_PROBES and results.probes is None:
             continue
-        with matplotlib.rc_context(_STYLE):
-            paths.append(save_figure(draw(results), folder / f"{name}.png"))
+        with matplotlib.rc_context(STYLE):
+            paths += save_figure(draw(results), folder, name, formats)
     return paths
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure, whole or not at all."""
-    with matplotlib.rc_context(_STYLE), replacing(path) as partial:
-        figure.savefig(partial)
-    return path
+def _legend_below(figure: Figure, ax: Axes) -> None:
+    """What is drawn, where it covers nothing."""
+    _, names = ax.get_legend_handles_labels()
+    if names:
+        figure.legend(loc="outside lower center", ncols=1 if max(map(len, names)) > 20 else 3)
 
 
-def styled_figure(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, at most three in a row."""
-    columns = min(panels, _PANELS_IN_A_ROW)
-    rows = -(-panels // columns)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.6 * columns, 3.8 * rows), layout="constrained")
-        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes[panels:]:
-        ax.set_axis_off()
-    return figure, axes[:panels]
+def _time_ticks(ax: Axes, t: Sequence[float]) -> None:
+    """Name some of the steps along a heat map."""
+    every = max(1, len(t) // 5)
+    ax.set_xticks(range(0, len(t), every), [f"{v:.2f}" for v in t[::every]])
+    ax.grid(visible=False)
 
 
-def machine_colour(kinds: Sequence[str], kind: str) -> tuple[str, str]:
-    """Colour and style of a machine's line, by its place among the machines."""
-    turn, colour = divmod(list(kinds).index(kind), len(_COLOURS))
-    return _COLOURS[colour], ("-", "--", ":")[turn % 3]
-
-
-def _colour(results: Results, kind: str) -> str:
-    return machine_colour(list(results.machines), kind)[0]
+def _line(results: Results, kind: str) -> tuple[str, object]:
+    return machine_colour(list(results.machines), kind)
 
 
 def _picture(image: Tensor) -> np.ndarray:

@@ -3,18 +3,77 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from els.agreement import METRICS
+from els.calibration import Scales
 from els.files import replacing
 from els.machines.patches import SIZE
-from els.probes import Probes
+from els.probes import Probes, field_text
 from els.report.results import Results
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_DIGITS = "0123456789"
+_CURVE_WIDTH = 40
+_DASHES = box.Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
+
+
+def plain(options: ConsoleOptions) -> bool:
+    """Whether only ASCII is wanted: in a file or a log, or where the encoding knows no more."""
+    return options.ascii_only or not options.is_terminal
+
+
+class _HeadRule(box.Box):
+    """A rule under the head, of dashes where only ASCII is wanted."""
+
+    def substitute(self, options: ConsoleOptions, safe: bool = True) -> box.Box:
+        """Called by the table that has this box."""
+        return _DASHES if plain(options) else box.SIMPLE_HEAD.substitute(options, safe)
+
+
+HEAD_RULE = _HeadRule(str(box.SIMPLE_HEAD))
+
+
+class DialCurves:
+    """A line for each fitted machine: a small curve of its dial against t, and the dial's range.
+
+    A step of a curve is one of the values that were tried, in their order; digits stand for the
+    blocks where only ASCII is wanted.
+    """
+
+    def __init__(self, scales: Mapping[str, Scales]) -> None:
+        self.scales = scales
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by `Console.print`."""
+        levels, title = _BLOCKS, "Fitted dial against t"
+        if plain(options):
+            levels, title = _DIGITS, f"{title} (0 the smallest value, 9 the largest)"
+        table = Table(title=title, box=HEAD_RULE, title_justify="left")
+        t = next(iter(self.scales.values())).t
+        for name in ("machine", f"t = {t[0]:g} to {t[-1]:g}", "dial"):
+            table.add_column(name, no_wrap=True)
+        for kind, one in self.scales.items():
+            low, high = min(one.sizes), max(one.sizes)
+            table.add_row(kind, curve(one, levels), f"{one.dial} {low:g} to {high:g}")
+        yield table
+
+
+def curve(scales: Scales, levels: str) -> str:
+    """The dial at each t (of at most 40 of them) as one of the levels, the lowest first."""
+    ranks = sorted({*scales.candidates, *scales.sizes})
+    heights = [ranks.index(size) for size in scales.sizes]
+    low, high = min(heights), max(heights)
+    count = min(_CURVE_WIDTH, len(heights))
+    picked = [heights[round(i * (len(heights) - 1) / max(1, count - 1))] for i in range(count)]
+    top = (len(levels) - 1) / max(1, high - low)
+    return "".join(levels[round((height - low) * top)] for height in picked)
 
 
 def agreement_table(summary: dict[str, Any]) -> Table:
@@ -23,7 +82,7 @@ def agreement_table(summary: dict[str, Any]) -> Table:
     table = Table(
         title=f"Agreement over {summary['seeds']} seeds: median [95 % interval]; "
         f"network {steps['network']} steps, machine {steps['machine']} steps",
-        box=box.SIMPLE_HEAD,
+        box=HEAD_RULE,
         title_justify="left",
     )
     for name in ("machine", *METRICS, "beats ideal"):
@@ -88,7 +147,6 @@ def _probe_row(probes: Probes, step: int) -> dict[str, Any]:
 
 def probes_text(probes: Probes) -> str:
     """What the network is and what it was measured to look at, in a sentence."""
-    seen = "the whole image" if probes.receptive_field is None else f"{probes.receptive_field} px"
     sides = probes.sides()
     overall = [errors[0] for errors in probes.equivariance]
     measured = f"no measured one ({probes.skipped})"
@@ -96,7 +154,8 @@ def probes_text(probes: Probes) -> str:
         half, most = (f"{min(sides[name])} to {max(sides[name])}" for name in ("erf/50", "erf/90"))
         measured = f"half of the measured one within {half} px and 90 % within {most} px"
     return (
-        f"{probes.parameters:,} parameters; receptive field {seen}, {measured}; "
+        f"{probes.parameters:,} parameters; receptive field "
+        f"{field_text(probes.receptive_field)}, {measured}; "
         f"equivariance error {min(overall):.2g} to {max(overall):.2g}"
     )
 
