@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Run:
     """Where a run is kept and logged.
 
     Attributes:
-        name: the run's folder is <dir>/<name>.
+        name: the run's folder is <dir>/<name>; in a sweep the run's id is added to it.
         dir: folder of all runs.
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
@@ -47,6 +48,11 @@ class Run:
     logger: LoggerName = "wandb"
     project: str = "els"
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        # Every run of a sweep is given the same name, and wandb's agent sets both of these.
+        if os.environ.get("WANDB_SWEEP_ID") and (run_id := os.environ.get("WANDB_RUN_ID")):
+            self.name = f"{self.name}-{run_id}"
 
     @property
     def folder(self) -> Path:
