@@ -2,6 +2,7 @@
 
 python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
 python analyze.py --checkpoint A.ckpt B.ckpt C.ckpt --machines all
+python analyze.py dashboard --project els (a workspace of W&B; dashboard --help says more)
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ from els.report.tables import agreement_table, probes_text, seed_rows, time_rows
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.stacking import Weights, normal_equations, solve
 from els.work import Tensors, Work
-from models import wandb_report
+from models import dashboard, wandb_report
 from models.checkpoints import find_checkpoint, load_denoiser
 from models.denoiser import NetworkDenoiser
 from models.formats.artifacts import PREFIX, artifact_name, is_artifact, version_of
@@ -842,12 +843,19 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
         run.finish()
 
 
-def main(args: Sequence[str] | None = None) -> Results | list[Results]:
+# What stands in for an analysis when it is the first argument; called with the other arguments.
+_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"dashboard": dashboard.main}
+
+
+def main(args: Sequence[str] | None = None) -> Results | list[Results] | None:
     """Run the command line; `args` stands in for sys.argv in tests.
 
     Returns:
-        the results, a list of them for several checkpoints.
+        the results, a list of them for several checkpoints; None of a command.
     """
+    args = list(sys.argv[1:] if args is None else args)
+    if args and args[0] in _COMMANDS:
+        return _COMMANDS[args[0]](args[1:])
     console.quiet = rank_zero_only.rank > 0
     parser = Parser(description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
