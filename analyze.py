@@ -737,10 +737,8 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
     # What is logged is in the summary too; a sweep's metric may come from either.
     run.log({**wandb_report.content(results, files), **wandb_report.agreement_numbers(results)})
     run.summary.update(wandb_report.network_numbers(results))
-    checkpoint = use_checkpoint(run, settings)
-    for artifact in wandb_report.artifacts(
-        results, files, name=folder.name, checkpoint=checkpoint
-    ):  # fmt: skip
+    source = use_checkpoint(run, settings)
+    for artifact in wandb_report.artifacts(results, files, name=folder.name, checkpoint=source):
         run.log_artifact(artifact)
     say_where(run, console.print)
     run.finish()
@@ -751,19 +749,18 @@ def use_checkpoint(run: wandb.sdk.wandb_run.Run, settings: Settings) -> str | No
 
     Offline, where a run cannot have inputs, the name is the one under which training logs it.
     """
-    source, path = settings.checkpoint, find_checkpoint(settings.checkpoint)
-    if is_artifact(source):
-        name = source.removeprefix(PREFIX)
-    elif path.suffix == ".ckpt":
+    named = is_artifact(settings.checkpoint)
+    if named:
+        name = settings.checkpoint.removeprefix(PREFIX)
+    elif find_checkpoint(settings.checkpoint).suffix == ".ckpt":
         name = checkpoint_name(replace(settings, out=None).folder.name)
     else:
         return None
     if run.settings.mode != "online":
         return name
     try:
-        used = name if is_artifact(source) else version_of(
-            path, f"{run.entity}/{run.project}/{name}"
-        )  # fmt: skip
+        collection = f"{run.entity}/{run.project}/{name}"
+        used = name if named else version_of(find_checkpoint(settings.checkpoint), collection)
         return run.use_artifact(used).qualified_name
     except Exception as error:  # the lineage is an extra, whatever W&B answers
         reason = " ".join(str(error).split())[:160]

@@ -121,7 +121,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._saved_at = time.monotonic()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Own to be the last, not the best: loggers are about to name the artifact by that."""
+        """Be the last, not the best, before the loggers give artifacts their aliases."""
         if self.best_model_path:
             self.last_model_path, self.best_model_path = self.best_model_path, ""
 

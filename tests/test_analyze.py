@@ -290,14 +290,14 @@ def test_online_the_checkpoint_that_training_logged_is_an_input(
     assert "without its checkpoint 'tiny-checkpoint' (no version of" in line
 
 
-def test_online_an_artifact_that_was_named_is_the_input(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(analyze, "find_checkpoint", lambda source: checkpoint)
+def test_online_an_artifact_that_was_named_is_the_input(foreign: Path) -> None:
     settings = analyze.Settings(checkpoint="wandb:team/els/tiny-checkpoint:best")
     online = OnlineRun()
     assert analyze.use_checkpoint(online, settings) == "team/els/tiny-checkpoint:best"
     assert online.used == "team/els/tiny-checkpoint:best"
+    elsewhere = OnlineRun()
+    assert analyze.use_checkpoint(elsewhere, analyze.Settings(checkpoint=str(foreign))) is None
+    assert not hasattr(elsewhere, "used")
 
 
 def test_a_finished_analysis_is_reused_and_force_repeats_it(
@@ -563,7 +563,10 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_old_results(
 
 
 def test_help_config_and_print_config() -> None:
-    assert "calibration_seeds" in run("analyze.py", "--help").stdout
+    help_text = run("analyze.py", "--help").stdout
+    assert "calibration_seeds" in help_text
+    for command in analyze._COMMANDS:
+        assert f"analyze.py {command} " in " ".join(help_text.split())
     for path in ROOT.glob("configs/analysis/*.yaml"):
         done = run("analyze.py", "--config", path, "--checkpoint", "x", "--print_config")
         assert done.returncode == 0, done.stderr
