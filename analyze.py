@@ -2,7 +2,8 @@
 
 python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
 python analyze.py --checkpoint A.ckpt B.ckpt C.ckpt --machines all
-python analyze.py figures runs/digits_resnet --formats pdf,png     # again, from saved results alone
+python analyze.py figures runs/digits_resnet --formats pdf,png (again, from saved results alone)
+python analyze.py dashboard --project els (a workspace of W&B; dashboard --help says more)
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from els.agreement import METRICS, agreement
+from els.agreement import agreement
 from els.calibration import (
     Criterion,
     Point,
@@ -67,7 +68,7 @@ from els.probes import (
 from els.report.comparison import Comparison
 from els.report.figures import write_figures
 from els.report.origins import HELD_OUT, NETWORK, Origins, shown_images
-from els.report.page import headline, write_page
+from els.report.page import write_page
 from els.report.results import IDEAL, Results, scales_path
 from els.report.style import FORMATS, chosen_formats
 from els.report.tables import (
@@ -81,10 +82,11 @@ from els.report.tables import (
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.stacking import Weights, normal_equations, solve
 from els.work import Tensors, Work
+from models import dashboard, wandb_report
 from models.checkpoints import find_checkpoint, load_denoiser
 from models.denoiser import NetworkDenoiser
-from models.formats.artifacts import artifact_name, is_artifact
-from models.tracking import LoggerName, say_where, wandb_settings
+from models.formats.artifacts import PREFIX, artifact_name, is_artifact, version_of
+from models.tracking import LoggerName, checkpoint_name, say_where, wandb_settings
 
 # Raised with every change of the code that changes results, so that old ones are not reused.
 _RESULTS_VERSION = 2
@@ -860,7 +862,7 @@ def _sha256(path: Path) -> str:
 
 
 def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) -> None:
-    """Log an analysis as a run of the training run's group, with its files as an artifact."""
+    """Log an analysis as a run of the training run's group, with its files as artifacts."""
     folder = settings.folder
     run = wandb.init(
         **wandb_settings(folder.name, folder, settings.project, "analysis"),
@@ -870,47 +872,38 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
     run.define_metric("analysis/*", step_metric="analysis/t")
     for row in time_rows(results):
         run.log({f"analysis/{name}": value for name, value in row.items()})
-    run.log(_charts(results))
-    for kind, values in results.summary()["machines"].items():
-        for name in METRICS:
-            run.summary[f"{kind}/{name}"] = values[name]["median"]
-            run.summary[f"{kind}/{name}_low"], run.summary[f"{kind}/{name}_high"] = values[name][
-                "ci95"
-            ]
-        if "beats_ideal" in values:
-            run.summary[f"{kind}/beats_ideal"] = values["beats_ideal"]
-    if results.probes is not None:
-        run.summary["network/parameters"] = results.probes.parameters
-        run.summary["network/receptive_field"] = results.probes.receptive_field or "whole image"
-    artifact = wandb.Artifact(
-        f"{folder.name}-analysis", type="analysis", description=headline(results),
-        metadata=dict(results.context),
-    )  # fmt: skip
-    for file in files:
-        artifact.add_file(str(file))
-    run.log_artifact(artifact)
+    # What is logged is in the summary too; a sweep's metric may come from either.
+    run.log({**wandb_report.content(results, files), **wandb_report.agreement_numbers(results)})
+    run.summary.update(wandb_report.network_numbers(results))
+    source = use_checkpoint(run, settings)
+    for artifact in wandb_report.artifacts(results, files, name=folder.name, checkpoint=source):
+        run.log_artifact(artifact)
     say_where(run, console.print)
     run.finish()
 
 
-def _charts(results: Results) -> dict[str, object]:
-    """The table with a row for each seed, and what is drawn from it."""
-    rows = seed_rows(results)
-    images = {"noise": results.noise, "network": results.network[results.network_steps],
-              **results.machines}  # fmt: skip
-    table = wandb.Table(columns=[*rows[0], *(f"image/{name}" for name in images)])
-    for i, row in enumerate(rows):
-        pictures = [wandb.Image(to_uint8(x[i]).permute(1, 2, 0).numpy()) for x in images.values()]
-        table.add_data(*row.values(), *pictures)
-    numbers = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    charts = {"seeds": table}
-    subject = f"{results.subject}/pearson_r"
-    charts["histogram"] = wandb.plot.histogram(numbers, subject, title=subject)
-    if IDEAL in results.machines:
-        charts["machine_against_ideal"] = wandb.plot.scatter(
-            numbers, f"{IDEAL}/pearson_r", subject, title=f"{results.subject} against ideal"
-        )
-    return charts
+def use_checkpoint(run: wandb.sdk.wandb_run.Run, settings: Settings) -> str | None:
+    """Make the checkpoint's artifact an input of the run; its name, or None where it has none.
+
+    Offline, where a run cannot have inputs, the name is the one under which training logs it.
+    """
+    named = is_artifact(settings.checkpoint)
+    if named:
+        name = settings.checkpoint.removeprefix(PREFIX)
+    elif find_checkpoint(settings.checkpoint).suffix == ".ckpt":
+        name = checkpoint_name(replace(settings, out=None).folder.name)
+    else:
+        return None
+    if run.settings.mode != "online":
+        return name
+    try:
+        collection = f"{run.entity}/{run.project}/{name}"
+        used = name if named else version_of(find_checkpoint(settings.checkpoint), collection)
+        return run.use_artifact(used).qualified_name
+    except Exception as error:  # the lineage is an extra, whatever W&B answers
+        reason = " ".join(str(error).split())[:160]
+        console.print(f"W&B shows this run without its checkpoint '{name}' ({reason})")
+        return None
 
 
 # --- entry point ----------------------------------------------------------------------------
@@ -1037,7 +1030,11 @@ def _told_apart(names: list[str]) -> list[str]:
     return names
 
 
-_COMMANDS = {"figures": draw_figures}
+# What stands in for an analysis when it is the first argument; called with the other arguments.
+_COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
+    "figures": draw_figures,
+    "dashboard": dashboard.main,
+}
 
 
 def main(args: Sequence[str] | None = None) -> object:
@@ -1046,10 +1043,10 @@ def main(args: Sequence[str] | None = None) -> object:
     Returns:
         the results, a list of them for several checkpoints; or what a command returns.
     """
-    console.quiet = rank_zero_only.rank > 0
-    args = sys.argv[1:] if args is None else args
+    args = list(sys.argv[1:] if args is None else args)
     if args and args[0] in _COMMANDS:
         return _COMMANDS[args[0]](args[1:])
+    console.quiet = rank_zero_only.rank > 0
     parser = Parser(description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Run:
     """Where a run is kept and logged.
 
     Attributes:
-        name: the run's folder is <dir>/<name>.
+        name: the run's folder is <dir>/<name>; in a sweep the run's id is added to it.
         dir: folder of all runs.
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
@@ -53,6 +54,11 @@ class Run:
     logger: LoggerName = "wandb"
     project: str = "els"
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        # Every run of a sweep is given the same name, and wandb's agent sets both of these.
+        if os.environ.get("WANDB_SWEEP_ID") and (run_id := os.environ.get("WANDB_RUN_ID")):
+            self.name = f"{self.name}-{run_id}"
 
     @property
     def folder(self) -> Path:

@@ -120,6 +120,11 @@ class LastCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = time.monotonic()
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Be the last, not the best, before the loggers give artifacts their aliases."""
+        if self.best_model_path:
+            self.last_model_path, self.best_model_path = self.best_model_path, ""
+
 
 class ImagesPerSecond(Callback):
     """Log `train/images_per_second` over all processes, averaged between two log steps."""

@@ -41,6 +41,11 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
     }
 
 
+def checkpoint_name(run: str) -> str:
+    """The artifact of a training run's checkpoints."""
+    return f"{run}-checkpoint"
+
+
 def training_logger(name: LoggerName, run: str, folder: Path, project: str) -> Logger | bool:
     """The Lightning logger of a training run; False for none."""
     if name == "csv":
@@ -49,7 +54,7 @@ def training_logger(name: LoggerName, run: str, folder: Path, project: str) -> L
         return False
     settings = wandb_settings(run, folder, project, "train")
     return WandbLogger(
-        **settings, save_dir=settings["dir"], log_model=True, checkpoint_name=f"{run}-checkpoint"
+        **settings, save_dir=settings["dir"], log_model=True, checkpoint_name=checkpoint_name(run)
     )
 
 

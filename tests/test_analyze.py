@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import resource
@@ -9,10 +10,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from conftest import QUICK, ROOT, random_images
 from entry import on_terminal, refusal, run, wandb_records
@@ -181,7 +184,7 @@ def test_a_denoiser_without_a_gradient_is_probed_for_equivariance_alone(
     assert "looks.png" in {path.name for path in page}
 
 
-def test_wandb_has_curves_table_summary_and_artifact(analysed: Path, checkpoint: Path) -> None:
+def test_wandb_has_curves_table_summary_and_artifacts(analysed: Path, checkpoint: Path) -> None:
     records = wandb_records(analysed.parent, "analysis")
     assert records["run"][0]["run_group"] == "tiny"
     rows = [r["item"] for r in records["history"] if "analysis/t" in r["item"]]
@@ -200,13 +203,84 @@ def test_wandb_has_curves_table_summary_and_artifact(analysed: Path, checkpoint:
     expected = stored["machines"]["boundary"]["pearson_r"]["median"]
     assert summary["boundary/pearson_r"] == pytest.approx(expected)
     assert summary["network/receptive_field"] == 9
-    artifact = next(a for a in records["artifact"] if a["type"] == "analysis")
-    names = {entry["path"] for entry in artifact["manifest"]["contents"]}
-    assert {"scales.json", "agreement.json", "network.json"} <= names
-    assert json.loads(artifact["metadata"])["checkpoint"]["path"] == str(checkpoint)
+    for key in ("pearson_r", "r2", "R2", "pearson_r_low", "R2_high", "beats_ideal"):
+        assert summary[f"agreement/{key}"] == summary[f"boundary/{key}"]
+    scales, report = (
+        next(a for a in records["artifact"] if a["type"] == kind) for kind in ("scales", "report")
+    )
+    parts = {"scales.json", "scales_local.json", "data_scales.json"}
+    assert {entry["path"] for entry in scales["manifest"]["contents"]} == parts
+    names = {entry["path"] for entry in report["manifest"]["contents"]}
+    assert names == {path.name for path in analysed.iterdir()} - parts
+    source = json.loads(scales["metadata"])["checkpoint"]
+    assert source == json.loads(report["metadata"])["checkpoint"]
+    assert (source["path"], source["artifact"]) == (str(checkpoint), "tiny-checkpoint")
+    assert source["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    follows = json.loads(report["metadata"])["scales"]
+    assert follows["artifact"] == scales["name"] == "tiny-scales"
+    content = (analysed / "scales.json").read_bytes()
+    assert follows["sha256"]["scales.json"] == hashlib.sha256(content).hexdigest()
     tables = [a["manifest"]["contents"] for a in records["artifact"] if a["type"] == "run_table"]
     images = [e for entries in tables for e in entries if "media/images" in e["path"]]
     assert len(images) >= 5 * 5  # noise, network and three machines of five seeds
+    (last,) = [r["item"] for r in records["history"] if "report.path" in r["item"]]
+    folder = next((analysed.parent / "wandb").glob(f"*-{records['run'][0]['run_id']}")) / "files"
+    page = (folder / last["report.path"]).read_text()
+    assert page == (analysed / "report.html").read_text()
+    criterion = (folder / last["figures/criterion.path"]).read_bytes()
+    assert criterion == (analysed / "criterion.png").read_bytes()
+    assert len(last["images/best.filenames"]) == 5
+    assert last["images/best.captions"][2].startswith("boundary, seed ")
+
+
+class OnlineRun:
+    """As much of an online run as lineage needs."""
+
+    entity, project, settings = "team", "els", SimpleNamespace(mode="online")
+
+    def use_artifact(self, artifact: object) -> SimpleNamespace:
+        self.used = artifact
+        return SimpleNamespace(qualified_name=getattr(artifact, "qualified_name", artifact))
+
+
+def test_online_the_checkpoint_that_training_logged_is_an_input(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    def version(number: int, file: Path) -> SimpleNamespace:
+        artifact = wandb.Artifact("tiny-checkpoint", "model")
+        artifact.add_file(str(file), name="model.ckpt")
+        name = f"team/els/tiny-checkpoint:v{number}"
+        return SimpleNamespace(manifest=artifact.manifest, qualified_name=name)
+
+    asked = []
+
+    def artifacts(api: object, kind: str, name: str) -> list[SimpleNamespace]:
+        asked.append((kind, name))
+        return versions
+
+    versions = [version(1, checkpoint.with_name("best.ckpt")), version(0, checkpoint)]
+    monkeypatch.setattr(wandb, "Api", type("Api", (), {"artifacts": artifacts}))
+    settings = analyze.Settings(checkpoint=str(checkpoint), out=str(tmp_path / "elsewhere"))
+    online = OnlineRun()
+    assert analyze.use_checkpoint(online, settings) == "team/els/tiny-checkpoint:v0"
+    assert online.used is versions[1]
+    assert asked == [("model", "team/els/tiny-checkpoint")]
+    assert capsys.readouterr().out == ""
+    versions.pop()
+    assert analyze.use_checkpoint(OnlineRun(), settings) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "without its checkpoint 'tiny-checkpoint' (no version of" in line
+
+
+def test_online_an_artifact_that_was_named_is_the_input(foreign: Path) -> None:
+    settings = analyze.Settings(checkpoint="wandb:team/els/tiny-checkpoint:best")
+    online = OnlineRun()
+    assert analyze.use_checkpoint(online, settings) == "team/els/tiny-checkpoint:best"
+    assert online.used == "team/els/tiny-checkpoint:best"
+    elsewhere = OnlineRun()
+    assert analyze.use_checkpoint(elsewhere, analyze.Settings(checkpoint=str(foreign))) is None
+    assert not hasattr(elsewhere, "used")
 
 
 def test_a_finished_analysis_is_reused_and_force_repeats_it(
@@ -550,7 +624,10 @@ def test_bad_figures_are_one_line_and_exit_code_2(
 
 
 def test_help_config_and_print_config() -> None:
-    assert "calibration_seeds" in run("analyze.py", "--help").stdout
+    help_text = run("analyze.py", "--help").stdout
+    assert "calibration_seeds" in help_text
+    for command in analyze._COMMANDS:
+        assert f"analyze.py {command} " in " ".join(help_text.split())
     for path in ROOT.glob("configs/analysis/*.yaml"):
         done = run("analyze.py", "--config", path, "--checkpoint", "x", "--print_config")
         assert done.returncode == 0, done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import shutil
@@ -63,6 +65,20 @@ def download(source: str) -> Path:
             f"path of a checkpoint on this machine works without it{instead}"
         ) from error
     return folder
+
+
+def version_of(file: Path, collection: str) -> wandb.Artifact:
+    """The version of "entity/project/name" that holds exactly this file.
+
+    Raises:
+        InputError: when no version does. Other errors are those of W&B.
+    """
+    with open(file, "rb") as content:
+        digest = base64.b64encode(hashlib.file_digest(content, "md5").digest()).decode()
+    for version in wandb.Api().artifacts("model", collection):
+        if any(entry.digest == digest for entry in version.manifest.entries.values()):
+            return version
+    raise InputError(f"no version of '{collection}' is '{file}'")
 
 
 def _download(artifact: wandb.Artifact, folder: Path) -> None:

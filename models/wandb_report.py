@@ -1,0 +1,180 @@
+"""What an analysis shows on Weights & Biases, made from its results: images, tables, artifacts.
+
+No run is started here: analyze.py does that, and logs what these functions return.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from einops import rearrange, repeat
+from torch import Tensor
+
+from els.agreement import METRICS
+from els.images import to_uint8
+from els.report.page import headline
+from els.report.results import IDEAL, Results
+from els.report.tables import seed_rows
+
+SUBJECT = "agreement"
+_PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
+
+
+def content(results: Results, files: Sequence[Path]) -> dict[str, object]:
+    """Everything that is logged once: images, tables, charts, figures and the page.
+
+    Figures, the criterion's heat map among them, are the PNG files of the report: W&B has no
+    preset for a heat map, and a Vega-Lite chart of one's own must be stored with an account first.
+    """
+    figures = [file for file in files if file.suffix == ".png"]
+    pages = [file for file in files if file.suffix == ".html"]
+    return {
+        "seeds": seed_table(results),
+        **charts(results),
+        **images(results),
+        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in figures},
+        **{file.stem: wandb.Html(str(file), inject=False) for file in pages},
+    }
+
+
+def images(results: Results) -> dict[str, list[wandb.Image]]:
+    """Panels of images, by the name of the panel: the best, the median and the worst seed."""
+    order = results.by_seed()[results.subject]["pearson_r"].argsort(descending=True).tolist()
+    places = {"best": 0, "median": len(order) // 2, "worst": -1}
+    return {
+        f"images/{name}": list(_pictures(results, order[place]).values())
+        for name, place in places.items()
+    }
+
+
+def seed_table(results: Results) -> wandb.Table:
+    """A row for each seed: its metrics, and what network and machines draw from its noise."""
+    rows = seed_rows(results)
+    pictures = [_pictures(results, i) for i in range(len(rows))]
+    return wandb.Table(
+        columns=[*rows[0], *(f"image/{name}" for name in pictures[0])],
+        data=[
+            [*row.values(), *of_seed.values()]
+            for row, of_seed in zip(rows, pictures, strict=True)
+        ],
+    )  # fmt: skip
+
+
+def charts(results: Results) -> dict[str, object]:
+    """The histogram of the first machine's pearson_r, and its scatter against `ideal`."""
+    rows = seed_rows(results)
+    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    subject = f"{results.subject}/pearson_r"
+    found = {"histogram": wandb.plot.histogram(table, subject, title=subject)}
+    if IDEAL in results.machines:
+        found["machine_against_ideal"] = wandb.plot.scatter(
+            table, f"{IDEAL}/pearson_r", subject, title=f"{results.subject} against ideal"
+        )
+    return found
+
+
+def agreement_numbers(results: Results) -> dict[str, float]:
+    """Medians with their intervals by `<kind>/<metric>`, `_low` and `_high`.
+
+    Those of the first machine are also there as `agreement/<metric>`, so that a sweep can optimise
+    them whichever machine goes with a network.
+    """
+    machines = results.summary()["machines"]
+    found = {}
+    for name, values in {**machines, SUBJECT: machines[results.subject]}.items():
+        for metric in METRICS:
+            low, high = values[metric]["ci95"]
+            key = f"{name}/{metric}"
+            found |= {key: values[metric]["median"], f"{key}_low": low, f"{key}_high": high}
+        if "beats_ideal" in values:
+            found[f"{name}/beats_ideal"] = values["beats_ideal"]
+    return found
+
+
+def network_numbers(results: Results) -> dict[str, int | str]:
+    """What the probes say about the network as a whole."""
+    if results.probes is None:
+        return {}
+    return {
+        "network/parameters": results.probes.parameters,
+        "network/receptive_field": results.probes.receptive_field or "whole image",
+    }
+
+
+def artifacts(
+    results: Results, files: Sequence[Path], *, name: str, checkpoint: str | None
+) -> list[wandb.Artifact]:
+    """The fitted scales, where there are any, and the report with everything else.
+
+    Their metadata carry the lineage too, so that it does not depend on W&B having been online:
+    scales name the checkpoint, the report names both, each with its sha256.
+
+    Args:
+        results: what was measured.
+        files: the files of the report.
+        name: the run's name.
+        checkpoint: the checkpoint's own artifact, where it has one.
+    """
+    made = []
+    source = {**results.context.get("checkpoint", {}), "artifact": checkpoint}
+    metadata = {**results.context, "checkpoint": source}
+    fitted = [file for file in files if _is_of_scales(file)]
+    if fitted:
+        dials = {kind: {"t": one.t, one.dial: one.sizes} for kind, one in results.scales.items()}
+        about = {"checkpoint": source, "data": results.context.get("data"), "scales": dials}
+        made.append(_artifact(f"{name}-scales", "scales", fitted, "Fitted to the network", about))
+        metadata["scales"] = {
+            "artifact": made[0].name, "sha256": {file.name: _sha256(file) for file in fitted}
+        }  # fmt: skip
+    rest = [file for file in files if file not in fitted]
+    made.append(_artifact(f"{name}-report", "report", rest, headline(results), metadata))
+    return made
+
+
+def _artifact(
+    name: str, kind: str, files: Sequence[Path], description: str, metadata: Mapping[str, Any]
+) -> wandb.Artifact:
+    artifact = wandb.Artifact(name, kind, description=description, metadata=dict(metadata))
+    for file in files:
+        artifact.add_file(str(file))
+    return artifact
+
+
+def _is_of_scales(file: Path) -> bool:
+    stem = file.stem
+    return file.suffix == ".json" and (
+        stem.startswith("scales") or stem in ("data_scales", "weights")
+    )
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _pictures(results: Results, index: int) -> dict[str, wandb.Image]:
+    """What came from one seed, with captions: noise, network and every machine."""
+    metrics = results.by_seed()
+    seed = f"seed {results.seeds[index]}"
+    if results.labels is not None:
+        seed += f", label {int(results.labels[index])}"
+    drawn = {"noise": results.noise, "network": results.network[results.network_steps]}
+    found = {}
+    for name, samples in {**drawn, **results.machines}.items():
+        caption = f"{name}, {seed}"
+        if name in metrics:
+            values = (f"{metric} {float(metrics[name][metric][index]):.3f}" for metric in METRICS)
+            caption += f": {', '.join(values)}"
+        found[name] = wandb.Image(_pixels(samples[index]), caption=caption)
+    return found
+
+
+def _pixels(x: Tensor) -> Any:
+    """An image (c h w) in [-1, 1] as uint8 (h w c); W&B would not rescale floats."""
+    times = max(1, _PIXELS // max(x.shape[1:]))
+    return repeat(rearrange(to_uint8(x), "c h w -> h w c"),
+                  "h w c -> (h a) (w b) c", a=times, b=times).numpy()  # fmt: skip
