@@ -152,6 +152,10 @@ def test_details_equal_the_torch_engine_in_float64(kind, shape, monkeypatch):
                                        rtol=2e-3, atol=0)  # fmt: skip
             # Where the first two are as good as equal, rounding may choose the second.
             assert (got.best == want.best).all(dim=1).double().mean() > 0.99
+            assert (got.second == want.second).all(dim=1).double().mean() > 0.99
+            torch.testing.assert_close(got.second_peak.double(), want.second_peak,
+                                       rtol=1e-5, atol=1e-3)  # fmt: skip
+            torch.testing.assert_close(got.top_share.double(), want.top_share, rtol=2e-3, atol=0)
 
 
 @needs_compiler
@@ -170,7 +174,7 @@ def test_places_not_asked_for_stay_empty_and_leave_the_others_alone(kind, shape,
         whole = patch_posteriors(x, pixels, alpha, sigma, kind=kind, sizes=asked, details=True)
         for got, full in zip(some, whole, strict=True):
             want = full.only(wanted)
-            for name in ("peak", "mass", "moment", "square"):
+            for name in ("peak", "mass", "moment", "square", "top", "second_peak"):
                 torch.testing.assert_close(
                     getattr(got, name), getattr(want, name), rtol=2e-4, atol=2e-4
                 )
