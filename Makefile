@@ -1,4 +1,4 @@
-# make demo   install, train on the embedded digits, analyse, print the agreement table
+# make demo   install, train on the embedded digits, analyse, print the agreement, open the page
 # make bench  measure the machines, side by side in one run
 # make test   install, lint, run every test
 PYTHON ?= python3
@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)
 	$(BIN)/python train.py fit --config configs/digits_resnet.yaml --run.overwrite true
-	$(BIN)/python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt
+	$(BIN)/python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt --open_page true
 
 bench: $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py

@@ -14,6 +14,7 @@ import math
 import os
 import resource
 import sys
+import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -142,6 +143,7 @@ class Settings:
         project: the W&B project.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
             the nearest training images.
+        open_page: show the page in a browser when it is done, where there is a desktop.
         force: compute again what is there already.
     """
 
@@ -173,6 +175,7 @@ class Settings:
     logger: LoggerName = "wandb"
     project: str = "els"
     mosaic: bool = True
+    open_page: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -873,13 +876,26 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
     for row in time_rows(results):
         run.log({f"analysis/{name}": value for name, value in row.items()})
     # What is logged is in the summary too; a sweep's metric may come from either.
-    run.log({**wandb_report.content(results, files), **wandb_report.agreement_numbers(results)})
+    run.log({
+        **wandb_report.content(results, files), **wandb_report.agreement_numbers(results),
+        **wandb_report.novelty_numbers(results),
+    })  # fmt: skip
     run.summary.update(wandb_report.network_numbers(results))
     source = use_checkpoint(run, settings)
-    for artifact in wandb_report.artifacts(results, files, name=folder.name, checkpoint=source):
-        run.log_artifact(artifact)
+    *scales, whole = wandb_report.artifacts(results, files, name=folder.name, checkpoint=source)
+    logged = [run.log_artifact(artifact) for artifact in scales]
+    linked = bool(scales) and run.settings.mode == "online"
+    if linked:  # the report follows from the scales, so that a run of its own has them as input
+        logged = [artifact.wait() for artifact in logged]
+    else:
+        run.log_artifact(whole)
     say_where(run, console.print)
     run.finish()
+    if linked:
+        settings_of_run = wandb_settings(folder.name, folder, settings.project, "report")
+        with wandb.init(**settings_of_run) as after:
+            after.use_artifact(logged[0])
+            after.log_artifact(whole)
 
 
 def use_checkpoint(run: wandb.sdk.wandb_run.Run, settings: Settings) -> str | None:
@@ -957,6 +973,7 @@ def analyse(settings: Settings) -> Results:
         results = analysis.run()
     if rank_zero_only.rank:
         return results
+    console.print("writing the report ...")
     files = report(results, settings)
     summary = results.summary()
     if results.probes is not None:
@@ -970,7 +987,15 @@ def analyse(settings: Settings) -> Results:
         console.print(str(file))
     if settings.logger == "wandb":
         log_to_wandb(results, settings, files)
+    if settings.open_page and _has_desktop():
+        webbrowser.open(files[0].resolve().as_uri())
     return results
+
+
+def _has_desktop() -> bool:
+    """Whether a browser would have a window; without one, some open in the terminal instead."""
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, displays))
 
 
 def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
@@ -995,6 +1020,8 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
             ),
             **{f"comparison/{file.stem}": wandb.Image(str(file))
                for file in files if file.suffix == ".png"},
+            **{file.stem: wandb.Html(str(file), inject=False)
+               for file in files if file.suffix == ".html"},
         })  # fmt: skip
         say_where(run, console.print)
         run.finish()

@@ -28,6 +28,8 @@ _PEARSON_BY_T = "^analysis/pearson_r/"
 _BY_SIZE = "^analysis/(cosine|l2)/(boundary|equivariant)/k"
 _EQUIVARIANCE = "^analysis/equivariance_error"
 _LOOKS = "^analysis/erf"
+_CONSISTENCY = "^analysis/consistency/"
+_EFFECTIVE = "^analysis/effective_size/"
 
 
 class Parser(OneLineErrors, ArgumentParser):
@@ -150,6 +152,25 @@ def analysis_panels(wr: ModuleType) -> list[object]:
     ]
 
 
+def origin_panels(wr: ModuleType) -> list[object]:
+    """Where samples come from: mosaics, novelty, and how winning patches fit together."""
+    return [
+        *(
+            wr.MediaBrowser(title=f"Mosaics of the {name} seed", media_keys=[f"mosaics/{name}"])
+            for name in ("best", "median", "worst")
+        ),
+        *(
+            wr.BarPlot(title=title, metrics=[f"novelty/network/{name}"])
+            for name, title in (("distance", "Distance to the nearest training image"),
+                                ("memorised", "Share of memorised pixels"),
+                                ("images", "Training images that a sample draws on"))
+        ),
+        _lines(wr, "Local consistency", TIME, _CONSISTENCY),
+        _lines(wr, "Patches that count", TIME, _EFFECTIVE, log_y=True),
+        wr.MediaBrowser(title="Novelty", media_keys=["figures/novelty"]),
+    ]  # fmt: skip
+
+
 def report_panels(wr: ModuleType) -> list[object]:
     """The table with a row for each seed, and the page."""
     return [
@@ -163,6 +184,7 @@ SECTIONS: dict[str, tuple[Callable[[ModuleType], list[object]], int, int]] = {
     "Training": (training_panels, 3, 3),
     "Agreement": (agreement_panels, 3, 3),
     "Analysis against t": (analysis_panels, 3, 2),
+    "Where samples come from": (origin_panels, 3, 3),
     "Seeds and report": (report_panels, 1, 2),
 }
 

@@ -43,12 +43,26 @@ def content(results: Results, files: Sequence[Path]) -> dict[str, object]:
 
 def images(results: Results) -> dict[str, list[wandb.Image]]:
     """Panels of images, by the name of the panel: the best, the median and the worst seed."""
-    order = results.by_seed()[results.subject]["pearson_r"].argsort(descending=True).tolist()
-    places = {"best": 0, "median": len(order) // 2, "worst": -1}
-    return {
-        f"images/{name}": list(_pictures(results, order[place]).values())
-        for name, place in places.items()
+    chosen = dict(zip(("best", "median", "worst"), results.order()[:3], strict=False))
+    found = {
+        f"images/{name}": list(_pictures(results, seed).values()) for name, seed in chosen.items()
     }
+    if results.origins is not None and results.origins.machine is not None:
+        found |= {f"mosaics/{name}": _mosaics(results, seed) for name, seed in chosen.items()}
+    return found
+
+
+def _mosaics(results: Results, index: int) -> list[wandb.Image]:
+    """The final images of one seed redrawn from the training pixels that won."""
+    by_seed, found = results.origins.by_seed(), []
+    for side, mosaic in results.origins.mosaics.items():
+        values = {name: float(value[index]) for name, value in by_seed[side].items()}
+        caption = (
+            f"{side}, seed {results.seeds[index]}: patches of {values['images']:.0f} training "
+            f"images, {values['memorised']:.0%} of the pixels memorised"
+        )
+        found.append(wandb.Image(_enlarged(mosaic.pixels[-1][index]), caption=caption))
+    return found
 
 
 def seed_table(results: Results) -> wandb.Table:
@@ -74,7 +88,23 @@ def charts(results: Results) -> dict[str, object]:
         found["machine_against_ideal"] = wandb.plot.scatter(
             table, f"{IDEAL}/pearson_r", subject, title=f"{results.subject} against ideal"
         )
+    for side in () if results.origins is None else results.origins.paths:
+        for name in ("distance", "memorised", "images"):
+            if (column := f"novelty/{side}/{name}") in rows[0]:
+                found[f"histogram_{side}_{name}"] = wandb.plot.histogram(
+                    table, column, title=column
+                )
     return found
+
+
+def novelty_numbers(results: Results) -> dict[str, float]:
+    """Medians over seeds by `novelty/<side>/<what>`: how far from copies the samples are."""
+    sides = results.summary().get("novelty", {})
+    return {
+        f"novelty/{side}/{name}": value["median"]
+        for side, values in sides.items()
+        for name, value in values.items()
+    }
 
 
 def agreement_numbers(results: Results) -> dict[str, float]:
@@ -175,6 +205,10 @@ def _pictures(results: Results, index: int) -> dict[str, wandb.Image]:
 
 def _pixels(x: Tensor) -> Any:
     """An image (c h w) in [-1, 1] as uint8 (h w c); W&B would not rescale floats."""
-    times = max(1, _PIXELS // max(x.shape[1:]))
-    return repeat(rearrange(to_uint8(x), "c h w -> h w c"),
+    return _enlarged(to_uint8(x))
+
+
+def _enlarged(pixels: Tensor) -> Any:
+    times = max(1, _PIXELS // max(pixels.shape[1:]))
+    return repeat(rearrange(pixels, "c h w -> h w c"),
                   "h w c -> (h a) (w b) c", a=times, b=times).numpy()  # fmt: skip

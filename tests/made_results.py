@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from els.calibration import Scales
+from els.mosaic import Mosaic
+from els.novelty import Novelty
 from els.probes import Probes
+from els.report.origins import HELD_OUT, NETWORK, Origins, TrainingImages
 from els.report.results import Results
 
 T = (1.0, 0.75, 0.5, 0.25)
@@ -37,7 +40,39 @@ def made_results(kinds: Sequence[str], *, seeds: int = 6) -> Results:
             parameters=10, receptive_field=9, seeds=(0,), t=T, shares=((0.2, 0.6, 0.95, 1.0),) * 4,
             equivariance=((0.5, 0.9, 0.2, 0.0),) * 4,
         ),
+        origins=made_origins(kinds, seeds=seeds),
     )  # fmt: skip
+
+
+def made_origins(kinds: Sequence[str], *, seeds: int) -> Origins:
+    """Mosaics of random pixels from 20 images, with the first kind if it has patches."""
+    machine = kinds[0] if kinds[0] in DIALLED else None
+    sides = {NETWORK: T[-1:], machine: T} if machine else {}
+    values = torch.rand(3, seeds, generator=torch.Generator().manual_seed(1))
+    return Origins(
+        subject=kinds[0],
+        machine=machine,
+        mosaics={side: made_mosaic(t, seeds=seeds) for side, t in sides.items()},
+        novelty={
+            side: Novelty(torch.zeros(seeds), torch.zeros(seeds, 2), *values)
+            for side in (NETWORK, kinds[0], HELD_OUT)
+        },
+        paths={side: torch.zeros(len(T), seeds, 1, 8, 8, dtype=torch.uint8)
+               for side in (NETWORK, kinds[0])},
+        training=TrainingImages(torch.arange(20), torch.zeros(20, 1, 8, 8, dtype=torch.uint8)),
+    )  # fmt: skip
+
+
+def made_mosaic(t: Sequence[float], *, seeds: int) -> Mosaic:
+    generator = torch.Generator().manual_seed(len(t))
+    m = len(t)
+    best = torch.stack([
+        torch.randint(high, (m, seeds, 8, 8), generator=generator) for high in (20, 8, 8)
+    ], dim=2).int()  # fmt: skip
+    shares = torch.rand(m, seeds, 8, 8, generator=generator).clamp(min=0.01)
+    pixels = torch.randint(256, (m, seeds, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    return Mosaic(tuple(t), pixels, best, shares, 1 / shares, shares, best[-1], shares[-1] / 2,
+                  torch.rand(m, seeds, generator=generator))  # fmt: skip
 
 
 def made_scales(kind: str, *, sizes: Sequence[float] = (7, 5, 5, 3)) -> Scales:

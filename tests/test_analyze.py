@@ -46,7 +46,7 @@ def test_everything_is_written_to_the_runs_folder(analysed: Path) -> None:
         "looks.png", "equivariance.png", "agreement.json", "samples.npz", "origins.npz",
         "per_seed.csv",
         "per_t.csv", "report.html", "samples.png", "scales.png", "agreement.png", "by_t.png",
-        "criterion.png",
+        "criterion.png", "mosaic.png", "novelty.png", "consistency.png",
     }  # fmt: skip
     for path in analysed.glob("*.png"):
         assert np.asarray(Image.open(path).convert("L")).std() > 5
@@ -281,6 +281,159 @@ def test_online_an_artifact_that_was_named_is_the_input(foreign: Path) -> None:
     elsewhere = OnlineRun()
     assert analyze.use_checkpoint(elsewhere, analyze.Settings(checkpoint=str(foreign))) is None
     assert not hasattr(elsewhere, "used")
+
+
+class Recorded:
+    """An online run that keeps what it is told and answers nothing."""
+
+    entity, project, url = "team", "els", "here"
+    settings = SimpleNamespace(mode="online")
+
+    def __init__(self, job_type: str) -> None:
+        self.job_type = job_type
+        self.used: list[object] = []
+        self.logged: list[wandb.Artifact] = []
+        self.summary: dict[str, object] = {}
+
+    def __enter__(self) -> "Recorded":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finish()
+
+    def define_metric(self, *names: object, **options: object) -> None: ...
+
+    def log(self, row: dict[str, object]) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def use_artifact(self, artifact: object) -> SimpleNamespace:
+        self.used.append(artifact)
+        return SimpleNamespace(qualified_name="checkpoint:v0")
+
+    def log_artifact(self, artifact: wandb.Artifact) -> SimpleNamespace:
+        self.logged.append(artifact)
+        return SimpleNamespace(wait=lambda: f"{artifact.name}:v0")
+
+
+def test_online_the_report_follows_from_the_scales(
+    analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def init(*, job_type: str, **settings: object) -> Recorded:
+        runs.append(Recorded(job_type))
+        return runs[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    settings = analyze.Settings(checkpoint="wandb:team/els/tiny-checkpoint:v0",
+                                out=str(tmp_path / "tiny"))  # fmt: skip
+    files = [analysed / name for name in ("report.html", "scales.json", "agreement.json")]
+    analyze.log_to_wandb(Results.load(analysed), settings, files)
+    assert [run.job_type for run in runs] == ["analysis", "report"]
+    assert [run.used for run in runs] == [["team/els/tiny-checkpoint:v0"], ["tiny-scales:v0"]]
+    assert [[one.type for one in run.logged] for run in runs] == [["scales"], ["report"]]
+
+
+def test_origins_are_in_every_table_and_on_wandb(analysed: Path) -> None:
+    with open(analysed / "per_seed.csv") as file:
+        rows = list(csv.DictReader(file))
+    origins = Results.load(analysed).origins
+    for side in ("network", "boundary"):
+        for name, values in origins.by_seed()[side].items():
+            written = [float(row[f"novelty/{side}/{name}"]) for row in rows]
+            assert written == pytest.approx(values.tolist())
+    summary = json.loads((analysed / "agreement.json").read_text())["novelty"]
+    assert list(summary) == ["network", "boundary", "held-out images"]
+    assert summary["network"]["distance"]["median"] > 0
+    item = {k: v for row in wandb_records(analysed.parent, "analysis")["history"]
+            for k, v in row["item"].items()}  # fmt: skip
+    assert float(item["novelty/boundary/memorised"]) == pytest.approx(
+        summary["boundary"]["memorised"]["median"]
+    )
+    assert len(item["mosaics/worst.filenames"]) == 2
+    assert "training images" in item["mosaics/worst.captions"][0]
+    assert {"analysis/consistency/boundary", "analysis/effective_size/boundary"} <= set(item)
+
+
+def test_origins_are_what_the_samples_were_made_of(analysed: Path, checkpoint: Path) -> None:
+    results = Results.load(analysed)
+    origins, network = results.origins, load_denoiser(checkpoint)
+    images = network.data.load()
+    mosaic = origins.traced
+    assert mosaic.t == results.t == (1, 0.75, 0.5, 0.25)
+    assert origins.mosaics["network"].t == (0.25,)
+    assert torch.equal(origins.training.pixels, images.pixels[origins.training.indices])
+    machine = make_machine("boundary", images, size=results.scales["boundary"])
+    x = results.noise
+    for i, step in enumerate(ddim_steps(machine, x, steps=4)):
+        t = torch.full((len(x),), step.t, dtype=torch.float64)
+        best = machine.posterior(step.x, t).best
+        assert (best == mosaic.best[i]).float().mean() > 0.99  # but for equal patches
+        image, row, column = mosaic.best[i].unbind(dim=1)
+        assert torch.equal(images.pixels[image, :, row, column][:, None, ..., 0], mosaic.pixels[i])
+        clipped = ((step.x0_hat.clamp(-1, 1) + 1) * 127.5).round()
+        assert (clipped - origins.paths["boundary"][i].float()).abs().max() <= 1
+    x = list(ddim_steps(network, results.noise, steps=4))[-1].x
+    best = machine.posterior(x, torch.full((len(x),), 0.25, dtype=torch.float64)).best
+    assert (best == origins.mosaics["network"].best[0]).float().mean() > 0.99
+
+
+def test_earlier_results_without_mosaics_are_reused_and_say_so(
+    analysed: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(analysed, tmp_path / "tiny" / "analysis")
+    (tmp_path / "tiny" / "analysis" / "origins.npz").unlink()
+    analyze.main(["--checkpoint", str(checkpoint), *QUICK, "--logger", "none",
+                  "--out", str(tmp_path / "tiny")])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "finished before" in printed
+    assert "no mosaics; --force true makes them" in printed
+    assert "--force true" in (tmp_path / "tiny" / "analysis" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [(["--mosaic", "false"], None), (["--tolerance", "0.05"], (0.5,)),
+     (["--machines", "[ideal,wiener]"], ())],
+)  # fmt: skip
+def test_mosaics_are_made_where_they_can_be(
+    checkpoint: Path, tmp_path: Path, options: list[str], times: tuple[float, ...] | None
+) -> None:
+    analyze.main([
+        "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--logger", "none",
+        "--seeds", "4", "--calibration_seeds", "1", "--steps", "2", "--network_steps", "[2]",
+        "--sizes", "[3,5]", "--held_out", "0", "--device", "cpu", *options,
+    ])  # fmt: skip
+    results = Results.load(tmp_path / "out" / "analysis")
+    page = (tmp_path / "out" / "analysis" / "report.html").read_text()
+    if times is None:
+        assert results.origins is None
+        assert 'id="walk"' not in page
+        return
+    assert list(results.origins.novelty) == ["network", next(iter(results.machines))]
+    assert 'id="walk"' in page
+    assert ('id="mosaic"' in page) == bool(times)
+    assert results.origins.traced is None
+    for mosaic in results.origins.mosaics.values():
+        assert mosaic.t == times
+
+
+@pytest.mark.parametrize(("display", "shown"), [(":0", True), (None, False)])
+def test_the_page_is_opened_where_there_is_a_desktop(
+    analysed: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, display: str | None,
+    shown: bool,
+) -> None:  # fmt: skip
+    opened = []
+    monkeypatch.setattr(analyze.webbrowser, "open", opened.append)
+    monkeypatch.setattr(analyze.sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", display)
+    analyze.main(["--checkpoint", str(checkpoint), *QUICK, "--logger", "none",
+                  "--open_page", "true"])  # fmt: skip
+    assert opened == ([(analysed / "report.html").resolve().as_uri()] if shown else [])
 
 
 def test_a_finished_analysis_is_reused_and_force_repeats_it(

@@ -37,7 +37,7 @@ def charts(results: Results) -> dict[str, list[Spec]]:
     }
     if results.origins is not None:
         found["novelty"] = novelty_charts(results)
-        if results.origins.machine is not None:
+        if results.origins.traced is not None:
             found["consistency"] = consistency_charts(results)
     return {name: [_spec(chart) for chart in some] for name, some in found.items()}
 
@@ -70,8 +70,15 @@ def scales_chart(results: Results) -> alt.LayerChart:
 def criterion_chart(scales: Scales) -> alt.LayerChart:
     """The calibration criterion for every t and value of the dial, and what was chosen."""
     table = scales.mean_table()
+    # Cosines are all near 1 at high noise: what they lack of it is what can be told apart.
+    cosine = scales.criterion == "cosine"
     rows = [
-        {"t": f"{t:.2f}", "value": value, "criterion": found}
+        {
+            "t": f"{t:.2f}",
+            "value": value,
+            "criterion": found,
+            "colour": max(1 - found, 1e-6) if cosine else found,
+        }
         for t, line in zip(scales.t, table, strict=True)
         for value, found in zip(scales.candidates, line, strict=True)
     ]
@@ -83,7 +90,8 @@ def criterion_chart(scales: Scales) -> alt.LayerChart:
                alt.Tooltip("criterion:Q", title=scales.criterion, format=".4f")]  # fmt: skip
     cells = alt.Chart(alt.Data(values=rows)).mark_rect().encode(
         x=x, y=y, tooltip=tooltip,
-        color=alt.Color("criterion:Q", title=scales.criterion, scale=alt.Scale(scheme="cividis")),
+        color=alt.Color("colour:Q", title="1 - cosine" if cosine else scales.criterion,
+                        scale=alt.Scale(scheme="cividis", reverse=True, type="log")),
     )  # fmt: skip
     dots = alt.Chart(alt.Data(values=chosen)).mark_point(
         filled=True, size=45, color="white", stroke="black", opacity=1
@@ -166,7 +174,7 @@ def novelty_charts(results: Results) -> list[alt.Chart]:
 
 def consistency_charts(results: Results) -> list[alt.LayerChart]:
     """How many patches count, and how well winning patches agree, against t."""
-    mosaic = results.origins.mosaics[results.origins.machine]
+    mosaic = results.origins.traced
     styles = {results.origins.machine: machine_colour(list(results.machines),
                                                       results.origins.machine)}  # fmt: skip
     found = []

@@ -126,12 +126,12 @@ class Comparison:
                 "marker": machine_marker(self.kinds, kind), "markevery": (i % 5, 5)}  # fmt: skip
 
     def write(self, folder: Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
-        """Write the table as CSV and the curves in each of the formats; returns the paths."""
+        """Write the page, the table as CSV and the curves in each format; returns the paths."""
         path = folder / "comparison.csv"
         write_csv(path, self.rows())
         with replacing(folder / "report.html") as partial:
             partial.write_text(self.page())
-        return [path, folder / "report.html", *self.write_figures(folder, formats=formats)]
+        return [folder / "report.html", path, *self.write_figures(folder, formats=formats)]
 
     def write_figures(self, folder: Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
         """Write the curves in each of the formats; returns the paths."""

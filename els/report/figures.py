@@ -20,6 +20,7 @@ from els.calibration import Scales
 from els.images import to_uint8
 from els.machines.patches import SIZE
 from els.probes import field_text
+from els.report.origins import NETWORK
 from els.report.results import IDEAL, Results
 from els.report.style import (
     ONE_COLUMN,
@@ -208,17 +209,21 @@ def _grid(panels: int) -> tuple[int, int]:
 def _spread(figure: Figure | SubFigure, results: Results, values: dict[str, np.ndarray]) -> None:
     """A row for each machine: every seed, their quartiles and their median."""
     ax = figure.subplots()
-    jitter = np.random.default_rng(0).uniform(-0.28, 0.28, len(results.seeds))
     for row, (kind, v) in enumerate(values.items()):
-        colour, _ = _line(results, kind)
-        ax.plot(v, row + jitter, "o", ms=2.2, color=colour, alpha=0.6, mew=0)
-        low, middle, high = np.quantile(v, [0.25, 0.5, 0.75])
-        ax.plot([low, high], [row, row], color="black", lw=1)
-        ax.plot(middle, row, "|", color="black", ms=9, mew=1.6)
+        _dots(ax, row, v, _line(results, kind)[0])
     ax.set_yticks(range(len(values)), list(values))
     ax.set_ylim(len(values) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
     ax.set(xlabel="pearson_r with the network", title="Seeds, quartiles and median")
+
+
+def _dots(ax: Axes, row: int, values: np.ndarray, colour: str) -> None:
+    """A row of dots, one a seed, with their quartiles and their median."""
+    jitter = np.random.default_rng(0).uniform(-0.28, 0.28, len(values))
+    ax.plot(values, row + jitter, "o", ms=2.2, color=colour, alpha=0.6, mew=0)
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    ax.plot([low, high], [row, row], color="black", lw=1)
+    ax.plot(middle, row, "|", color="black", ms=9, mew=1.6)
 
 
 def _against_ideal(
@@ -274,6 +279,92 @@ def samples_figure(results: Results) -> Figure:
     return figure
 
 
+def mosaic_figure(results: Results) -> Figure:
+    """The best, the median and the worst seed: images, their mosaics, and what decided.
+
+    Lines part neighbours whose winning patches are of different training images.
+    """
+    origins, seeds = results.origins, results.order()[:3]
+    drawn = {NETWORK: results.network[results.network_steps], **results.machines}
+    columns = 2 * len(origins.mosaics) + 1
+    figure, axes = styled_figure(
+        len(seeds), columns, width=TWO_COLUMNS, height=(len(seeds) + 0.3) * TWO_COLUMNS / columns
+    )
+    for row, seed in enumerate(seeds):
+        line = axes[row * columns : (row + 1) * columns]
+        for i, (side, mosaic) in enumerate(origins.mosaics.items()):
+            _show(line[2 * i], _picture(drawn[side][seed]), side if not row else "")
+            image = line[2 * i + 1]
+            _show(image, _grey_or_colour(mosaic.pixels[-1][seed]), "its mosaic" if not row else "")
+            _draw_borders(image, *(part[seed].numpy() for part in mosaic.borders()))
+        mosaic = origins.mosaics[origins.machine]
+        share = line[-1].imshow(mosaic.top_share[-1][seed].float().numpy(), vmin=0, vmax=1)
+        _show(line[-1], None, "top image's share" if not row else "")
+        line[0].set_ylabel(f"seed {results.seeds[seed]}")
+    figure.colorbar(share, ax=axes[columns - 1 :: columns], shrink=0.6)
+    return figure
+
+
+def _show(ax: Axes, picture: np.ndarray | None, title: str) -> None:
+    if picture is not None:
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
+def _draw_borders(ax: Axes, below: np.ndarray, right: np.ndarray) -> None:
+    """Lines between pixels, where (h - 1 w) and (h w - 1) say so."""
+    rows, columns = below.nonzero()
+    style = {"colors": "#D55E00", "linewidths": 0.4}
+    ax.hlines(rows + 0.5, columns - 0.5, columns + 0.5, **style)
+    rows, columns = right.nonzero()
+    ax.vlines(columns + 0.5, rows - 0.5, rows + 0.5, **style)
+
+
+def novelty_figure(results: Results) -> Figure:
+    """How far from copies the samples are: a row for each side, a dot for each image."""
+    by_seed = results.origins.by_seed()
+    titles = {
+        "distance": "distance to the nearest\ntraining image (RMS)",
+        "memorised": "share of\nmemorised pixels",
+        "images": "training images\ndrawn on",
+    }
+    shown = [name for name in titles if any(name in values for values in by_seed.values())]
+    figure, axes = styled_figure(
+        1, len(shown), width=TWO_COLUMNS if len(shown) > 1 else ONE_COLUMN, height=1.9
+    )
+    for ax, name in zip(axes, shown, strict=True):
+        for row, (side, values) in enumerate(by_seed.items()):
+            if name in values:
+                colour, _ = machine_colour(list(by_seed), side)
+                _dots(ax, row, values[name].numpy(), colour)
+        ax.set_yticks(range(len(by_seed)), list(by_seed) if ax is axes[0] else [""] * len(by_seed))
+        ax.set_ylim(len(by_seed) - 0.5, -0.5)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel(titles[name])
+    figure.suptitle("Novelty: seeds, quartiles and median", x=0.01, ha="left")
+    return figure
+
+
+def consistency_figure(results: Results) -> Figure:
+    """How many patches count, and how well neighbouring winners agree, at each step."""
+    origins, mosaic = results.origins, results.origins.traced
+    curves = {"patches that count": mosaic.effective_size.flatten(2).median(dim=-1).values}
+    if not mosaic.consistency.isnan().any():
+        curves["local consistency"] = mosaic.consistency
+    figure, axes = styled_figure(1, len(curves), width=TWO_COLUMNS, height=2.2)
+    colour, dashes = _line(results, origins.machine)
+    for ax, (name, values) in zip(axes, curves.items(), strict=True):
+        low, middle, high = np.quantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1)
+        ax.plot(mosaic.t, middle, ls=dashes, color=colour)
+        ax.fill_between(mosaic.t, low, high, color=colour, alpha=0.25, lw=0)
+        ax.set(xlabel=_TIME, ylabel=name, xlim=(1.02, 0))
+    axes[0].set_yscale("log")
+    figure.suptitle(f"{origins.machine}: median and quartiles of seeds", x=0.01, ha="left")
+    return figure
+
+
 FIGURES: dict[str, Callable[[Results], Figure]] = {
     "samples": samples_figure,
     "scales": scales_figure,
@@ -282,9 +373,10 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "agreement": agreement_figure,
     "by_t": by_t_figure,
     "criterion": criterion_figure,
+    "mosaic": mosaic_figure,
+    "novelty": novelty_figure,
+    "consistency": consistency_figure,
 }
-_OF_SCALES = ("scales", "criterion")
-_OF_PROBES = ("looks", "equivariance")
 
 
 def write_figures(
@@ -292,16 +384,26 @@ def write_figures(
 ) -> list[Path]:
     """Draw every figure in each of the formats; returns the paths."""
     paths = []
-    for name, draw in FIGURES.items():
-        if name in _OF_SCALES and not results.scales:
-            continue
-        if name == "scales" and all(one.dial != SIZE.name for one in results.scales.values()):
-            continue
-        if name in _OF_PROBES and results.probes is None:
-            continue
+    for name in drawable(results):
+        draw = FIGURES[name]
         with matplotlib.rc_context(STYLE):
             paths += save_figure(draw(results), folder, name, formats)
     return paths
+
+
+def drawable(results: Results) -> list[str]:
+    """The names of the figures that these results have something to show in."""
+    origins, sized = results.origins, any(s.dial == SIZE.name for s in results.scales.values())
+    missing = {
+        "scales": not sized,
+        "criterion": not results.scales,
+        "looks": results.probes is None,
+        "equivariance": results.probes is None,
+        "mosaic": origins is None or origins.machine is None,
+        "novelty": origins is None,
+        "consistency": origins is None or origins.traced is None,
+    }
+    return [name for name in FIGURES if not missing.get(name)]
 
 
 def _legend_below(figure: Figure, ax: Axes) -> None:
@@ -324,5 +426,10 @@ def _line(results: Results, kind: str) -> tuple[str, object]:
 
 def _picture(image: Tensor) -> np.ndarray:
     """An image (c h w) in [-1, 1] as uint8 (h w) or (h w 3)."""
-    pixels = to_uint8(image).numpy()
+    return _grey_or_colour(to_uint8(image))
+
+
+def _grey_or_colour(pixels: Tensor) -> np.ndarray:
+    """A uint8 image (c h w) as (h w) or (h w 3)."""
+    pixels = pixels.numpy()
     return pixels[0] if len(pixels) == 1 else rearrange(pixels, "c h w -> h w c")

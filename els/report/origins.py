@@ -58,6 +58,13 @@ class Origins:
     paths: Mapping[str, Tensor]
     training: TrainingImages | None = field(default=None)
 
+    @property
+    def traced(self) -> Mosaic | None:
+        """The machine's mosaic if it was made at every step of its path."""
+        mosaic = self.mosaics.get(self.machine or "")
+        steps = len(next(iter(self.paths.values())))
+        return mosaic if mosaic is not None and len(mosaic.t) == steps else None
+
     def by_seed(self) -> dict[str, dict[str, Tensor]]:
         """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
         found = {}

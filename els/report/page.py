@@ -284,8 +284,7 @@ def _walk_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
 
 def _walk(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
     """x0_hat of network and machine at every step, and what the machine made its from."""
-    mosaic = origins.mosaics.get(origins.machine or "")
-    traced = mosaic if mosaic is not None and len(mosaic.t) == len(results.t) else None
+    traced = origins.traced
     names = [f"{side}: x0_hat" for side in origins.paths]
     captions = ["what the image would be without noise"] * len(names)
     if traced is not None:

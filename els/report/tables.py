@@ -16,6 +16,7 @@ from els.calibration import Scales
 from els.files import replacing
 from els.machines.patches import SIZE
 from els.probes import Probes, field_text
+from els.report.origins import HELD_OUT, Origins
 from els.report.results import Results
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -101,8 +102,10 @@ def interval_text(value: dict[str, Any]) -> str:
 
 
 def seed_rows(results: Results) -> list[dict[str, Any]]:
-    """One row a seed: seed, label, and every metric of every machine."""
-    metrics = results.by_seed()
+    """One row a seed: seed, label, every metric of every machine, and what is copied."""
+    metrics, origins = results.by_seed(), results.origins
+    novelty = {} if origins is None else origins.by_seed()
+    novelty.pop(HELD_OUT, None)  # which are other images
     rows = []
     for i, seed in enumerate(results.seeds):
         row: dict[str, Any] = {"seed": seed}
@@ -110,6 +113,8 @@ def seed_rows(results: Results) -> list[dict[str, Any]]:
             row["label"] = int(results.labels[i])
         for kind, values in metrics.items():
             row |= {f"{kind}/{name}": float(values[name][i]) for name in METRICS}
+        for side, values in novelty.items():
+            row |= {f"novelty/{side}/{name}": float(value[i]) for name, value in values.items()}
         rows.append(row)
     return rows
 
@@ -131,8 +136,25 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
             row[f"pearson_r/{kind}"] = float(values[i].median())
         if results.probes is not None:
             row |= _probe_row(results.probes, results.probes.t.index(t))
+        if results.origins is not None:
+            row |= _mosaic_row(results.origins, i)
         rows.append(row)
     return rows
+
+
+def _mosaic_row(origins: Origins, step: int) -> dict[str, Any]:
+    """Medians over seeds of what the mosaics say at one of the steps, where they were traced."""
+    mosaic = origins.traced
+    if mosaic is None:
+        return {}
+    row = {
+        f"effective_size/{origins.machine}": float(mosaic.effective_size[step].median()),
+        f"top_share/{origins.machine}": float(mosaic.top_share[step].float().median()),
+    }
+    consistency = mosaic.consistency[step]
+    if not consistency.isnan().any():
+        row[f"consistency/{origins.machine}"] = float(consistency.median())
+    return row
 
 
 def _probe_row(probes: Probes, step: int) -> dict[str, Any]:
