@@ -34,6 +34,8 @@ from els.images import ImageSet, load_images, to_float
 from els.machines import engine_native, make_machine
 from els.machines.engines import patch_posteriors
 from els.machines.places import axis_groups
+from els.mosaic import trace
+from els.novelty import nearest_images
 from els.sampling import ddim, seeded_noise
 from els.schedule import CosineSchedule
 from models.resnet import ResNet
@@ -64,6 +66,7 @@ def main() -> None:
         "ceiling": lambda: ceiling(reason is None),
         "tolerance": lambda: tolerance(images),
         "sample": lambda: sample(images.take(torch.arange(min(options.most, len(images))))),
+        "mosaic": lambda: mosaic(images),
         "training": lambda: training(images),
     }
     if unknown := set(options.only or ()) - set(sections):
@@ -339,6 +342,31 @@ def sample(images: ImageSet) -> dict[str, float]:
     results["peak_gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     console.print(f"peak memory of the whole run so far: {results['peak_gigabytes']:.2f} GB")
     return results
+
+
+def mosaic(images: ImageSet) -> dict[str, float]:
+    """One 20-step `boundary` sample over 8,192 images, alone and with its mosaics; its novelty."""
+    some = images.take(torch.arange(min(8192, len(images))))
+    machine = make_machine("boundary", some, size=_PaperScales())
+    noise = seeded_noise([0], some.image_shape)
+
+    def traced(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return trace(machine, x, t, label)[0]
+
+    def timed(work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    # By turns, so that a busy machine slows both alike.
+    times = [(timed(lambda: ddim(machine, noise)), timed(lambda: ddim(traced, noise)))
+             for _ in range(3)]  # fmt: skip
+    plain, with_mosaics = (min(column) for column in zip(*times, strict=True))
+    found = timed(lambda: nearest_images(noise, some.pixels))
+    console.print(f"20-step sample, {len(some)} images: {plain:.2f} s, with mosaics at every t "
+                  f"{with_mosaics:.2f} s ({with_mosaics / plain:.2f} x); nearest image at any "
+                  f"shift {found:.2f} s")  # fmt: skip
+    return {"plain": plain, "traced": with_mosaics, "ratio": with_mosaics / plain, "nearest": found}
 
 
 class _Items(Dataset):

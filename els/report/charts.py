@@ -19,7 +19,7 @@ Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 _HEIGHT = 300
-_T = alt.Axis(title="t (1 = pure noise)")
+_T = alt.Axis(title="t (1 = pure noise)", values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # Dashes as `machine_colour` gives them: matplotlib's.
 _SOLID, _DASHED, _DOTTED = "-", (0, (5, 1.5)), (0, (1, 1.2))
 

@@ -59,7 +59,12 @@ function chartStyle() {
   };
 }
 
+// Colours that are made for white paper, and what stands for them on black.
+const onBlack = { "#000000": "#e6e7ea", "#0072B2": "#4a9fd8" };
+
 async function embed(holder, spec) {
+  if (dark.matches)
+    spec = JSON.parse(JSON.stringify(spec), (key, value) => onBlack[value] ?? value);
   await vegaEmbed(holder, spec, { actions: false, renderer: "svg", config: chartStyle(), ast: true });
 }
 

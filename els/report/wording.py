@@ -54,16 +54,16 @@ TEXT = {
         "The network's mosaic asks the same machine at the last step of the network's own path."
     ),
     "novelty": (
-        "Is this copied? Left: each sample is compared with every training image at every shift, "
+        "Is this copied? First: each sample is compared with every training image at every shift, "
         "which wraps round (a plain distance misses shifted copies); held-out images say how close "
-        "real images of this kind come. Middle: the share of pixels of which one training image "
-        "holds more than half of the weight. Right: the number of training images that the winners "
+        "real images of this kind come. Second: the share of pixels of which one training image "
+        "holds more than half of the weight. Third: the number of training images that the winners "
         "are from."
     ),
     "consistency": (
-        "Left: how well neighbouring winners agree about the pixels that their patches share; 1 "
+        "First: how well neighbouring winners agree about the pixels that their patches share; 1 "
         "is perfectly, 0 no better than chance. Low values at high noise are averages over many "
-        "patches, not one. Right: how many patches the average at a pixel runs over (median over "
+        "patches, not one. Second: how many patches the average at a pixel runs over (median over "
         "pixels). Medians and quartiles of the seeds."
     ),
     "equivariance": (
