@@ -25,7 +25,6 @@ from typing import Literal
 
 import torch
 import wandb
-from jsonargparse import ArgumentParser
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from rich.progress import (
@@ -48,9 +47,10 @@ from els.calibration import (
     data_points,
     path_points,
 )
-from els.cli import OneLineErrors, counted, entry_console, exit_cleanly, facts
+from els.cli import Parser, counted, entry_console, exit_cleanly, facts
 from els.denoiser import Denoiser
 from els.errors import InputError
+from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
 from els.machines import MACHINES, PATCH_KINDS, Machine, make_machine
 from els.machines.engines import EngineName, choose_engine
@@ -68,7 +68,7 @@ from els.probes import (
 )
 from els.report.comparison import Comparison
 from els.report.figures import write_figures
-from els.report.origins import HELD_OUT, NETWORK, Origins, shown_images
+from els.report.origins import COPIES, HELD_OUT, NETWORK, Origins, shown_images
 from els.report.page import write_page
 from els.report.results import IDEAL, Results, scales_path
 from els.report.style import FORMATS, chosen_formats
@@ -87,7 +87,7 @@ from models import dashboard, wandb_report
 from models.checkpoints import find_checkpoint, load_denoiser
 from models.denoiser import NetworkDenoiser
 from models.formats.artifacts import PREFIX, artifact_name, is_artifact, version_of
-from models.tracking import LoggerName, checkpoint_name, say_where, wandb_settings
+from models.tracking import LoggerName, checkpoint_name, name_in_sweep, say_where, wandb_settings
 
 # Raised with every change of the code that changes results, so that old ones are not reused.
 _RESULTS_VERSION = 2
@@ -200,7 +200,12 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
+        """The run's folder; in a sweep the run's id is added to its name."""
+        folder = self._folder
+        return folder.with_name(name_in_sweep(folder.name))
+
+    @property
+    def _folder(self) -> Path:
         if self.out is not None:
             return Path(self.out)
         if is_artifact(self.checkpoint):
@@ -211,10 +216,6 @@ class Settings:
         if path.suffix != ".ckpt":
             return Path("runs", path.stem)
         return path.parent.parent if path.parent.name == "checkpoints" else path.parent
-
-
-class Parser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with errors of one line."""
 
 
 class Analysis:
@@ -233,7 +234,7 @@ class Analysis:
             checkpoint, device=self.device, data_root=settings.data_root,
             padding=settings.padding, image_size=settings.image_size,
         )  # fmt: skip
-        self.checkpoint_hash = _sha256(checkpoint)
+        self.checkpoint_hash = sha256_of(checkpoint)
         _check_label(settings.label, self.network.num_classes)
         self.data = _data(self.network, settings)
         self.images = self.data.load("train")
@@ -321,7 +322,8 @@ class Analysis:
             data_scales=data_scales,
         )
         if settings.mosaic:
-            origins = self._origins(results.order(), network, machines)
+            every = {NETWORK: network[settings.steps], **machines}
+            origins = self._origins(results.order(), every, tracer)
             results = replace(results, origins=origins)
         if self.fabric.is_global_zero:
             results.save(self.folder)
@@ -423,8 +425,6 @@ class Analysis:
             criterion=settings.criterion, seeds=seeds, candidates=candidates, source=source,
             t=self._times,
         )  # fmt: skip
-        if self.fabric.is_global_zero:
-            scales.save(path)
         return scales
 
     @property
@@ -458,8 +458,25 @@ class Analysis:
     @cached_property
     def held_out(self) -> ImageSet | None:
         """Images that the network was not trained on, as many as were asked for."""
-        conditional, settings = self.network.num_classes is not None, self.settings
-        return _held_out(self.data, settings.held_out, self.images, conditional, settings.label)
+        if not self.settings.held_out:
+            return None
+        try:
+            images = replace(self.data, limit=None).load("val")
+        except InputError as error:
+            console.print(f"no held-out images, which the calibration without the network and the "
+                          f"yardsticks of novelty need ({error})")  # fmt: skip
+            return None
+        return self._some_of(images)
+
+    def _some_of(self, images: ImageSet) -> ImageSet | None:
+        """As many images as `held_out` asks for, at random, of classes that the network knows."""
+        if self.network.num_classes is not None:
+            label = self.settings.label
+            classes = self.images.labels.unique() if label is None else torch.tensor([label])
+            images = images.take(torch.isin(images.labels, classes).nonzero().flatten())
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        chosen = order[: self.settings.held_out].sort().values
+        return images.take(chosen) if len(chosen) else None
 
     def _calibrate_on_data(self) -> Scales | None:
         """The first machine's dial that denoises held-out images best, without the network."""
@@ -537,14 +554,15 @@ class Analysis:
         steps: int,
         tracer: PatchMachine | None,
     ) -> Walk:
-        """Sample from every seed; trace the network's first samples and the tracer's own."""
+        """Sample from every seed; trace the tracer's path, and the end of the network's like it."""
         estimated = isinstance(denoiser, PatchMachine) and self.settings.tolerance > 0
         tolerance = self.settings.tolerance if estimated else 0
         traced = tracer is not None and (
-            steps == self.settings.network_steps[0] if name == NETWORK else name == tracer.kind
+            steps == self.settings.steps if name == NETWORK else name == tracer.kind
         )
         tracer = tracer if traced else None
-        what = ("paths", name, steps, _fitted(denoiser), tolerance, traced and _fitted(tracer))
+        by = tracer and (tracer.kind, _fitted(tracer))
+        what = ("paths", name, steps, _fitted(denoiser), tolerance, by)
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
             noise, labels = self._starts(some)
@@ -573,24 +591,47 @@ class Analysis:
         )
 
     def _origins(
-        self, order: Sequence[int], network: Mapping[int, Walk], machines: Mapping[str, Walk]
+        self, order: Sequence[int], every: Mapping[str, Walk], tracer: PatchMachine | None
     ) -> Origins:
-        """Where the samples of the network and of the first machine come from."""
-        subject, first = self.kinds[0], network[self.settings.network_steps[0]]
-        mosaics = {NETWORK: first, **machines}
-        mosaics = {name: walk.mosaic for name, walk in mosaics.items() if walk.mosaic is not None}
-        samples = {NETWORK: first.paths.samples, subject: machines[subject].paths.samples}
-        if self.held_out is not None:
-            samples[HELD_OUT] = to_float(self.held_out.pixels)
-        paths = {NETWORK: network[self.settings.steps].paths, subject: machines[subject].paths}
+        """Where samples of the same number of steps come from: the network's and the machines'."""
+        mosaics = {name: walk.mosaic for name, walk in every.items() if walk.mosaic is not None}
+        sides = tuple(dict.fromkeys([NETWORK, self.kinds[0], *mosaics]))
+        samples = {name: every[name].paths.samples for name in sides}
+        real = {HELD_OUT: self.held_out, COPIES: self._some_of(self.images)}
+        real = {name: images for name, images in real.items() if images is not None}
+        samples |= {name: to_float(images.pixels) for name, images in real.items()}
         return Origins(
-            subject=subject,
-            machine=next((name for name in mosaics if name != NETWORK), None),
+            subject=self.kinds[0],
+            machine=None if tracer is None else tracer.kind,
             mosaics=mosaics,
             novelty={name: self._novelty(name, x) for name, x in samples.items()},
-            paths={name: to_uint8(path.x0_hats) for name, path in paths.items()},
+            paths={name: to_uint8(every[name].paths.x0_hats) for name in sides},
             training=shown_images(self.images, mosaics.values(), order) if mosaics else None,
-        )
+            yardsticks={} if tracer is None else {
+                name: self._trace_images(name, images, tracer) for name, images in real.items()
+            },
+        )  # fmt: skip
+
+    def _trace_images(self, name: str, images: ImageSet, tracer: PatchMachine) -> Mosaic:
+        """The mosaics of real images at the last of the machines' times."""
+        last, conditional = self._times[-1], self.network.num_classes is not None
+
+        def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
+            part = images.take(torch.tensor(some))
+            (point,) = data_points(
+                to_float(part.pixels).to(self.device), seeds=some, t=[last],
+                schedule=self.network.schedule,
+            )  # fmt: skip
+            t = point.x.new_full((len(some),), last, dtype=torch.float64)
+            label = _to(part.labels, self.device) if conditional else None
+            found = trace(tracer, point.x, t, label)[1]
+            advance(len(some))
+            return {key: value[None] for key, value in found.items()}
+
+        what = ("yardstick", name, images.fingerprint(), tracer.kind, _fitted(tracer), last)
+        parts = self._by_batch(f"tracing {name}", what, range(len(images)), 1, compute)
+        found = {key: torch.cat([part[key] for part in parts], dim=1) for key in parts[0]}
+        return Mosaic.of((last,), found)
 
     def _novelty(self, name: str, samples: Tensor) -> Novelty:
         """The nearest training images of samples."""
@@ -718,27 +759,6 @@ def _fitted(denoiser: Denoiser) -> object:
     return denoiser.size.sizes if isinstance(denoiser, Machine) and denoiser.size else None
 
 
-def _held_out(
-    data: DataSpec, count: int, known: ImageSet, conditional: bool, label: int | None
-) -> ImageSet | None:
-    """At most `count` images that the network was not trained on, of classes that it knows."""
-    if not count:
-        return None
-    try:
-        images = replace(data, limit=None).load("val")
-    except InputError as error:
-        console.print(f"no held-out images, so no calibration without the network ({error})")
-        return None
-    if conditional:
-        classes = known.labels.unique() if label is None else torch.tensor([label])
-        images = images.take(torch.isin(images.labels, classes).nonzero().flatten())
-    if not len(images):
-        console.print("no held-out images of these classes, so no calibration without the network")
-        return None
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return images.take(order[:count].sort().values)
-
-
 @cache
 def _launched(accelerator: str, devices: int, num_nodes: int) -> Fabric:
     """The processes, started once however many networks they analyse."""
@@ -851,16 +871,6 @@ def _peak_gigabytes() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def _sha256(path: Path) -> str:
-    """Digest of a file, or of the names and digests of all files in a folder."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        listing = [f"{file.relative_to(path)} {_sha256(file)}" for file in files]
-        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # --- Weights & Biases -----------------------------------------------------------------------
 
 
@@ -892,8 +902,9 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
     say_where(run, console.print)
     run.finish()
     if linked:
-        settings_of_run = wandb_settings(folder.name, folder, settings.project, "report")
-        with wandb.init(**settings_of_run) as after:
+        named = wandb_settings(folder.name, folder, settings.project, "report")
+        # An id of its own, also where the environment gives the run of a sweep its id.
+        with wandb.init(**named, id=wandb.util.generate_id()) as after:
             after.use_artifact(logged[0])
             after.log_artifact(whole)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from els.probes import field_text
 from models.callbacks import EMA, ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
 from models.datamodule import Images
 from models.diffusion import Diffusion
-from models.tracking import LoggerName, say_where, training_logger, where_logged
+from models.tracking import LoggerName, name_in_sweep, say_where, training_logger, where_logged
 
 console = entry_console()
 
@@ -56,9 +55,7 @@ class Run:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        # Every run of a sweep is given the same name, and wandb's agent sets both of these.
-        if os.environ.get("WANDB_SWEEP_ID") and (run_id := os.environ.get("WANDB_RUN_ID")):
-            self.name = f"{self.name}-{run_id}"
+        self.name = name_in_sweep(self.name)
 
     @property
     def folder(self) -> Path:

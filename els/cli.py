@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import NoReturn
 
+from jsonargparse import ArgumentParser
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +21,7 @@ _PLAIN_WIDTH = 120  # a table in a file or a log need not fit a window
 
 def entry_console() -> Console:
     """Standard output: tables and colours on a terminal, plain lines anywhere else."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     return console
@@ -49,6 +50,10 @@ class OneLineErrors:
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by the parser."""
         raise InputError(" ".join(f"{message} (--help lists the options)".split())) from ex
+
+
+class Parser(OneLineErrors, ArgumentParser):
+    """jsonargparse's parser with errors of one line."""
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Mosaic:
         second: like `best`, at the last time alone, for the patch with the largest weight in any
             other image, int32 (n 3 h w).
         second_weight: its weight (n h w); 0 where there is no other image.
-        consistency: see `local_consistency` (m n); NaN with symmetries.
+        consistency: see `local_consistency` (m n); NaN where it is undefined.
     """
 
     t: tuple[float, ...]
@@ -57,6 +57,10 @@ class Mosaic:
         """All but the times, by name."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "t"}
 
+    def of_a_pixel(self, name: str) -> Tensor:
+        """The median over pixels of `effective_size` or `top_share` (m n)."""
+        return getattr(self, name).flatten(2).double().quantile(0.5, dim=-1)
+
     def images_drawn_on(self) -> Tensor:
         """How many different training images the final winners are from (n,)."""
         winners = rearrange(self.best[-1][:, 0], "n h w -> n (h w)")
@@ -68,7 +72,7 @@ class Mosaic:
         counts = (row.unique(return_counts=True)[1].double() for row in winners)
         return torch.stack([count.sum() ** 2 / (count**2).sum() for count in counts])
 
-    def memorised(self) -> Tensor:
+    def decided(self) -> Tensor:
         """The share of the final pixels of which one training image holds most of the weight (n,).
 
         Where many images offer the same patch, as in a plain background, none of them does.
@@ -78,12 +82,12 @@ class Mosaic:
     def largest_piece(self) -> Tensor:
         """The largest share of the pixels from one training image at one displacement (n,).
 
-        1 for a copy of a training image, shifted or not.
+        What a copy is made of, wherever its patches are like no others; displacements wrap round.
         """
         image, row, column = self.best[-1].unbind(dim=1)
         h, w = row.shape[1:]
-        down = row - torch.arange(h)[:, None]
-        across = column - torch.arange(w)
+        down = (row - torch.arange(h)[:, None]) % h
+        across = (column - torch.arange(w)) % w
         pieces = rearrange([image, down, across], "k n h w -> n (h w) k")
         counts = [one.unique(dim=0, return_counts=True)[1].max() for one in pieces]
         return torch.stack(counts) / (h * w)
@@ -123,11 +127,11 @@ def trace(
     return found.mean.to(x), {
         "pixels": pixels,
         "best": found.best.int().cpu(),
-        "weight": found.best_weight[:, 0].half().cpu(),
+        "weight": found.best_weight[:, 0].float().cpu(),
         "effective_size": found.effective_size[:, 0].float().cpu(),
-        "top_share": found.top_share[:, 0].half().cpu(),
+        "top_share": found.top_share[:, 0].float().cpu(),
         "second": found.second.int().cpu(),
-        "second_weight": found.second_weight[:, 0].half().cpu(),
+        "second_weight": found.second_weight[:, 0].float().cpu(),
         "consistency": consistency,
     }
 
@@ -138,7 +142,8 @@ def local_consistency(machine: PatchMachine, pixels: Tensor, best: Tensor, t: fl
     Pixel u's winner says what is at u + d, for every d in its window; so does the winner of u + d,
     whose centre is there. 1 - mean (difference)^2 / (2 variance), over all u and d != 0, with the
     variance of the winners' centres in the image: 2 variance is what two of them taken at random
-    differ by. Cells are weighed as the machine's window does; it may be below 0.
+    differ by. Cells are weighed as the machine's window does; it may be below 0, and is NaN where
+    the centres are all alike.
 
     Args:
         machine: the machine that chose the winners, without symmetries.
@@ -165,7 +170,7 @@ def local_consistency(machine: PatchMachine, pixels: Tensor, best: Tensor, t: fl
             total = total + factor * reduce(apart**2, "b c h w -> b", "sum")
             weight = weight + factor * apart[0].numel()
     spread = 2 * centres.var(dim=(2, 3), correction=0).mean(dim=1)
-    return 1 - (total / weight.clamp(min=1) / spread).nan_to_num(0)
+    return torch.where(spread > 0, 1 - total / weight.clamp(min=1) / spread, torch.nan)
 
 
 def _reached(length: int, d: int, wraps: bool) -> Tensor:

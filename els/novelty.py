@@ -14,6 +14,7 @@ from els.images import to_float
 # Pixels this close are the same to the eye: 13 of 256 grey levels, images in [-1, 1].
 SAME = 0.1
 _BUDGET = 1 << 22  # numbers of a chunk of training images
+_AT_RANDOM = 512  # training images that tell what is matched by chance
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Novelty:
         distance: root mean squared difference to T_s y, images in [-1, 1] (n,).
         in_place: the same to the training image that is nearest without moving any (n,).
         matching: the share of pixels that differ from T_s y by at most `SAME` (n,).
+        memorised: the same beyond chance, (matching - chance) / (1 - chance), where chance is what
+            training images taken at random match of the sample (n,): 1 for a copy, about 0 for an
+            image that has no more in common with T_s y than with any other.
     """
 
     nearest: Tensor
@@ -33,6 +37,7 @@ class Novelty:
     distance: Tensor
     in_place: Tensor
     matching: Tensor
+    memorised: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them, by name."""
@@ -78,17 +83,30 @@ def _measured(samples: Tensor, pixels: Tensor, place: Tensor, image: Tensor) -> 
     h, w = samples.shape[2:]
     nearest = place // (h * w)
     shift = -torch.stack([place // w % h, place % w], dim=1)
-    shift += torch.tensor([h, w]) * (shift < -torch.tensor([h, w]) // 2)  # the shorter way round
+    shift += torch.tensor([h, w]) * (shift < -(torch.tensor([h, w]) // 2))  # the shorter way round
     moved = torch.stack([
         to_float(pixels[i]).roll(tuple(s.tolist()), dims=(1, 2))
         for i, s in zip(nearest, shift, strict=True)
     ])  # fmt: skip
     apart = (samples.double() - moved).abs()
     in_place = samples.double() - to_float(pixels[image])
+    matching, chance = _matching(apart), _chance(samples, pixels)
     return Novelty(
         nearest=nearest,
         shift=shift,
         distance=reduce(apart**2, "n c h w -> n", "mean").sqrt(),
         in_place=reduce(in_place**2, "n c h w -> n", "mean").sqrt(),
-        matching=(apart <= SAME).all(dim=1).double().mean(dim=(1, 2)),
+        matching=matching,
+        memorised=(matching - chance) / (1 - chance).clamp(min=1e-9),
     )
+
+
+def _matching(apart: Tensor) -> Tensor:
+    """The share of pixels at which images differ by at most `SAME` in every channel (n,)."""
+    return (apart <= SAME).all(dim=1).double().mean(dim=(1, 2))
+
+
+def _chance(samples: Tensor, pixels: Tensor) -> Tensor:
+    """What training images, some or all of them, match of each sample on average (n,)."""
+    some = to_float(pixels[:: max(1, len(pixels) // _AT_RANDOM)])
+    return torch.stack([_matching((x - some).abs()).mean() for x in samples])

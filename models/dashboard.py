@@ -10,10 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import wandb
-from jsonargparse import ArgumentParser
 
 from els.agreement import METRICS
-from els.cli import OneLineErrors
+from els.cli import Parser
 from els.errors import InputError
 from els.files import write_json
 from els.machines import MACHINES
@@ -30,10 +29,7 @@ _EQUIVARIANCE = "^analysis/equivariance_error"
 _LOOKS = "^analysis/erf"
 _CONSISTENCY = "^analysis/consistency/"
 _EFFECTIVE = "^analysis/effective_size/"
-
-
-class Parser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with errors of one line."""
+_REAL_AND_DRAWN = ("network", "held-out images", "training images")
 
 
 def main(args: Sequence[str]) -> None:
@@ -160,10 +156,11 @@ def origin_panels(wr: ModuleType) -> list[object]:
             for name in ("best", "median", "worst")
         ),
         *(
-            wr.BarPlot(title=title, metrics=[f"novelty/network/{name}"])
+            wr.BarPlot(title=title, metrics=[f"novelty/{side}/{name}" for side in _REAL_AND_DRAWN])
             for name, title in (("distance", "Distance to the nearest training image"),
                                 ("memorised", "Share of memorised pixels"),
-                                ("images", "Training images that a sample draws on"))
+                                ("images", "Training images that a sample draws on"),
+                                ("largest_piece", "Largest piece of one training image"))
         ),
         _lines(wr, "Local consistency", TIME, _CONSISTENCY),
         _lines(wr, "Patches that count", TIME, _EFFECTIVE, log_y=True),

@@ -41,6 +41,13 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
     }
 
 
+def name_in_sweep(name: str) -> str:
+    """A run's name, to which in a sweep the run's id is added: all are started with one name."""
+    if os.environ.get("WANDB_SWEEP_ID") and (run_id := os.environ.get("WANDB_RUN_ID")):
+        return f"{name}-{run_id}"
+    return name
+
+
 def checkpoint_name(run: str) -> str:
     """The artifact of a training run's checkpoints."""
     return f"{run}-checkpoint"

@@ -5,22 +5,25 @@ No run is started here: analyze.py does that, and logs what these functions retu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import wandb
 from einops import rearrange, repeat
 from torch import Tensor
 
 from els.agreement import METRICS
+from els.files import sha256_of
 from els.images import to_uint8
+from els.mosaic import Mosaic
 from els.report.page import headline
 from els.report.results import IDEAL, Results
 from els.report.tables import seed_rows
 
 SUBJECT = "agreement"
+_LINE = (213, 94, 0)
 _PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
 
 
@@ -59,10 +62,24 @@ def _mosaics(results: Results, index: int) -> list[wandb.Image]:
         values = {name: float(value[index]) for name, value in by_seed[side].items()}
         caption = (
             f"{side}, seed {results.seeds[index]}: patches of {values['images']:.0f} training "
-            f"images, {values['memorised']:.0%} of the pixels memorised"
+            f"images, the largest piece {values['largest_piece']:.1%} of the pixels"
         )
-        found.append(wandb.Image(_enlarged(mosaic.pixels[-1][index]), caption=caption))
+        found.append(wandb.Image(_bordered(mosaic, index), caption=caption))
     return found
+
+
+def _bordered(mosaic: Mosaic, index: int) -> Any:
+    """The final mosaic in colour, with lines between winners of different training images."""
+    below, right = (part[index].numpy() for part in mosaic.borders())
+    pixels = _enlarged(mosaic.pixels[-1][index])
+    pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels.copy()
+    times = len(pixels) // mosaic.pixels.shape[-2]
+    if times > 2:  # else the lines would leave nothing to see
+        lines = np.zeros(pixels.shape[:2], dtype=bool)
+        lines[times - 1 : -1 : times] = np.repeat(below, times, axis=1)
+        lines[:, times - 1 : -1 : times] |= np.repeat(right, times, axis=0)
+        pixels[lines] = _LINE
+    return pixels
 
 
 def seed_table(results: Results) -> wandb.Table:
@@ -89,7 +106,7 @@ def charts(results: Results) -> dict[str, object]:
             table, f"{IDEAL}/pearson_r", subject, title=f"{results.subject} against ideal"
         )
     for side in () if results.origins is None else results.origins.paths:
-        for name in ("distance", "memorised", "images"):
+        for name in ("distance", "memorised", "images", "largest_piece"):
             if (column := f"novelty/{side}/{name}") in rows[0]:
                 found[f"histogram_{side}_{name}"] = wandb.plot.histogram(
                     table, column, title=column
@@ -158,7 +175,7 @@ def artifacts(
         about = {"checkpoint": source, "data": results.context.get("data"), "scales": dials}
         made.append(_artifact(f"{name}-scales", "scales", fitted, "Fitted to the network", about))
         metadata["scales"] = {
-            "artifact": made[0].name, "sha256": {file.name: _sha256(file) for file in fitted}
+            "artifact": made[0].name, "sha256": {file.name: sha256_of(file) for file in fitted}
         }  # fmt: skip
     rest = [file for file in files if file not in fitted]
     made.append(_artifact(f"{name}-report", "report", rest, headline(results), metadata))
@@ -179,11 +196,6 @@ def _is_of_scales(file: Path) -> bool:
     return file.suffix == ".json" and (
         stem.startswith("scales") or stem in ("data_scales", "weights")
     )
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _pictures(results: Results, index: int) -> dict[str, wandb.Image]:

@@ -10,7 +10,7 @@ from els.calibration import Scales
 from els.mosaic import Mosaic
 from els.novelty import Novelty
 from els.probes import Probes
-from els.report.origins import HELD_OUT, NETWORK, Origins, TrainingImages
+from els.report.origins import COPIES, HELD_OUT, NETWORK, Origins, TrainingImages
 from els.report.results import Results
 
 T = (1.0, 0.75, 0.5, 0.25)
@@ -48,17 +48,18 @@ def made_origins(kinds: Sequence[str], *, seeds: int) -> Origins:
     """Mosaics of random pixels from 20 images, with the first kind if it has patches."""
     machine = kinds[0] if kinds[0] in DIALLED else None
     sides = {NETWORK: T[-1:], machine: T} if machine else {}
-    values = torch.rand(3, seeds, generator=torch.Generator().manual_seed(1))
+    values = torch.rand(4, seeds, generator=torch.Generator().manual_seed(1))
     return Origins(
         subject=kinds[0],
         machine=machine,
         mosaics={side: made_mosaic(t, seeds=seeds) for side, t in sides.items()},
         novelty={
             side: Novelty(torch.zeros(seeds), torch.zeros(seeds, 2), *values)
-            for side in (NETWORK, kinds[0], HELD_OUT)
+            for side in (NETWORK, kinds[0], HELD_OUT, COPIES)
         },
         paths={side: torch.zeros(len(T), seeds, 1, 8, 8, dtype=torch.uint8)
                for side in (NETWORK, kinds[0])},
+        yardsticks={side: made_mosaic(T[-1:], seeds=4) for side in (HELD_OUT, COPIES) if machine},
         training=TrainingImages(torch.arange(20), torch.zeros(20, 1, 8, 8, dtype=torch.uint8)),
     )  # fmt: skip
 

@@ -344,7 +344,9 @@ def test_origins_are_in_every_table_and_on_wandb(analysed: Path) -> None:
             written = [float(row[f"novelty/{side}/{name}"]) for row in rows]
             assert written == pytest.approx(values.tolist())
     summary = json.loads((analysed / "agreement.json").read_text())["novelty"]
-    assert list(summary) == ["network", "boundary", "held-out images"]
+    assert list(summary) == ["network", "boundary", "held-out images", "training images"]
+    assert summary["training images"]["distance"]["median"] == 0
+    assert summary["training images"]["memorised"]["median"] == 1
     assert summary["network"]["distance"]["median"] > 0
     item = {k: v for row in wandb_records(analysed.parent, "analysis")["history"]
             for k, v in row["item"].items()}  # fmt: skip
@@ -374,7 +376,9 @@ def test_origins_are_what_the_samples_were_made_of(analysed: Path, checkpoint: P
         assert torch.equal(images.pixels[image, :, row, column][:, None, ..., 0], mosaic.pixels[i])
         clipped = ((step.x0_hat.clamp(-1, 1) + 1) * 127.5).round()
         assert (clipped - origins.paths["boundary"][i].float()).abs().max() <= 1
-    x = list(ddim_steps(network, results.noise, steps=4))[-1].x
+    last = list(ddim_steps(network, results.noise, steps=4))[-1]
+    x = last.x
+    torch.testing.assert_close(last.x_next, last.x0_hat)
     best = machine.posterior(x, torch.full((len(x),), 0.25, dtype=torch.float64)).best
     assert (best == origins.mosaics["network"].best[0]).float().mean() > 0.99
 
@@ -395,7 +399,8 @@ def test_earlier_results_without_mosaics_are_reused_and_say_so(
 @pytest.mark.parametrize(
     ("options", "times"),
     [(["--mosaic", "false"], None), (["--tolerance", "0.05"], (0.5,)),
-     (["--machines", "[ideal,wiener]"], ())],
+     (["--machines", "[ideal,wiener]"], ()), (["--machines", "[wiener,local]"], (1.0, 0.5)),
+     (["--machines", "[boundary_soft,ideal]", "--network_steps", "[4]"], (1.0, 0.5))],
 )  # fmt: skip
 def test_mosaics_are_made_where_they_can_be(
     checkpoint: Path, tmp_path: Path, options: list[str], times: tuple[float, ...] | None
@@ -411,12 +416,16 @@ def test_mosaics_are_made_where_they_can_be(
         assert results.origins is None
         assert 'id="walk"' not in page
         return
-    assert list(results.origins.novelty) == ["network", next(iter(results.machines))]
+    first, machine = next(iter(results.machines)), results.origins.machine
+    sides = dict.fromkeys(["network", first, *([machine] if times else [])])
+    assert list(results.origins.novelty) == list(results.origins.paths) == list(sides)
     assert 'id="walk"' in page
     assert ('id="mosaic"' in page) == bool(times)
-    assert results.origins.traced is None
-    for mosaic in results.origins.mosaics.values():
-        assert mosaic.t == times
+    for side, mosaic in results.origins.mosaics.items():
+        assert mosaic.t == (times[-1:] if side == "network" else times)
+        assert {"images", "largest_piece"} <= set(results.origins.by_seed()[side])
+    with open(tmp_path / "out" / "analysis" / "per_seed.csv") as file:
+        assert f"novelty/{first}/distance" in file.readline()
 
 
 @pytest.mark.parametrize(("display", "shown"), [(":0", True), (None, False)])

@@ -684,7 +684,8 @@ class Worker {
   // Add one place's lanes to the totals of slot = (query, size), in double.
   void merge(const Item& item, std::int64_t slot, int place) {
     const auto& sums = total((slot % job_.sizes) * places_ + place);
-    const int nearest = lowest_lane(sums.least);
+    int nearest = lowest_lane(sums.least);
+    if constexpr (Detailed) nearest = first_lane(item, sums.least, sums.best);
     const float least = sums.least[nearest];
     if (least == FLT_MAX) return;
     const vec weight = exp2_of(splat(least) - sums.least);
@@ -720,10 +721,11 @@ class Worker {
       job_.best[at] = patch(item, number, lane);
       vec others = sums.least;
       others[lane] = sums.second_least[lane];
-      const int next = lowest_lane(others);
-      least = others[next];
-      number = next == lane ? sums.second[lane] : sums.best[next];
-      lane = next;
+      bits numbers = sums.best;
+      numbers[lane] = sums.second[lane];
+      lane = first_lane(item, others, numbers);
+      least = others[lane];
+      number = numbers[lane];
     }
     if (least == FLT_MAX || !beats(job_.second_peak[at], job_.second[at])) return;
     job_.second_peak[at] = -least * kLn2;
@@ -735,6 +737,16 @@ class Worker {
     for (int lane = 1; lane < kLanes; ++lane)
       if (values[lane] < values[lowest]) lowest = lane;
     return lowest;
+  }
+
+  // Of the lanes with the lowest value, that whose patch is the first in the set.
+  int first_lane(const Item& item, vec values, bits numbers) const {
+    int first = lowest_lane(values);
+    for (int lane = first + 1; lane < kLanes; ++lane)
+      if (values[lane] == values[first] &&
+          patch(item, numbers[lane], lane) < patch(item, numbers[first], first))
+        first = lane;
+    return first;
   }
 
   static void add(double& total, double old_share, double share, vec part, vec weight) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any
 
 import altair as alt
@@ -152,11 +153,12 @@ def equivariance_chart(results: Results) -> alt.Chart:
 
 
 def novelty_charts(results: Results) -> list[alt.Chart]:
-    """Histograms over seeds, for network and machine, and for images that neither has seen."""
+    """Histograms over seeds, for network and machine, and for real images."""
     titles = {
         "distance": "distance to nearest training image",
         "memorised": "share of memorised pixels",
         "images": "training images drawn on",
+        "largest_piece": "largest piece (share of pixels)",
     }
     by_seed, found = results.origins.by_seed(), []
     for name, title in titles.items():
@@ -178,11 +180,10 @@ def consistency_charts(results: Results) -> list[alt.LayerChart]:
     styles = {results.origins.machine: machine_colour(list(results.machines),
                                                       results.origins.machine)}  # fmt: skip
     found = []
-    if not mosaic.consistency.isnan().any():
+    if not mosaic.consistency.isnan().all():
         rows = _spread(results.origins.machine, mosaic.t, mosaic.consistency)
         found.append(_lines(rows, styles, "local consistency", reverse=True))
-    effective = mosaic.effective_size.flatten(2).median(dim=-1).values
-    rows = _spread(results.origins.machine, mosaic.t, effective)
+    rows = _spread(results.origins.machine, mosaic.t, mosaic.of_a_pixel("effective_size"))
     return [*found, _lines(rows, styles, "patches that count", reverse=True, log=True)]
 
 
@@ -218,12 +219,12 @@ def _rows(
     values = list(values)
     low, high = (values if side is None else side for side in (low, high))
     return [{"series": name, "t": a, "value": b, "low": c, "high": d}
-            for a, b, c, d in zip(t, values, low, high, strict=True)]  # fmt: skip
+            for a, b, c, d in zip(t, values, low, high, strict=True) if isfinite(b)]  # fmt: skip
 
 
 def _spread(name: str, t: Sequence[float], values: Tensor) -> Rows:
     """Median and quartiles over seeds of values (steps n)."""
-    low, middle, high = np.quantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1).tolist()
+    low, middle, high = np.nanquantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1).tolist()
     return _rows(name, t, middle, low, high)
 
 

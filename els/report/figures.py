@@ -20,9 +20,9 @@ from els.calibration import Scales
 from els.images import to_uint8
 from els.machines.patches import SIZE
 from els.probes import field_text
-from els.report.origins import NETWORK
 from els.report.results import IDEAL, Results
 from els.report.style import (
+    FORMATS,
     ONE_COLUMN,
     STYLE,
     TWO_COLUMNS,
@@ -285,7 +285,6 @@ def mosaic_figure(results: Results) -> Figure:
     Lines part neighbours whose winning patches are of different training images.
     """
     origins, seeds = results.origins, results.order()[:3]
-    drawn = {NETWORK: results.network[results.network_steps], **results.machines}
     columns = 2 * len(origins.mosaics) + 1
     figure, axes = styled_figure(
         len(seeds), columns, width=TWO_COLUMNS, height=(len(seeds) + 0.3) * TWO_COLUMNS / columns
@@ -293,7 +292,8 @@ def mosaic_figure(results: Results) -> Figure:
     for row, seed in enumerate(seeds):
         line = axes[row * columns : (row + 1) * columns]
         for i, (side, mosaic) in enumerate(origins.mosaics.items()):
-            _show(line[2 * i], _picture(drawn[side][seed]), side if not row else "")
+            sample = _grey_or_colour(origins.paths[side][-1, seed])
+            _show(line[2 * i], sample, side if not row else "")
             image = line[2 * i + 1]
             _show(image, _grey_or_colour(mosaic.pixels[-1][seed]), "its mosaic" if not row else "")
             _draw_borders(image, *(part[seed].numpy() for part in mosaic.borders()))
@@ -329,11 +329,10 @@ def novelty_figure(results: Results) -> Figure:
         "distance": "distance to the nearest\ntraining image (RMS)",
         "memorised": "share of\nmemorised pixels",
         "images": "training images\ndrawn on",
+        "largest_piece": "largest piece\n(share of pixels)",
     }
     shown = [name for name in titles if any(name in values for values in by_seed.values())]
-    figure, axes = styled_figure(
-        1, len(shown), width=TWO_COLUMNS if len(shown) > 1 else ONE_COLUMN, height=1.9
-    )
+    figure, axes = styled_figure(1, len(shown), width=TWO_COLUMNS, height=2.1)
     for ax, name in zip(axes, shown, strict=True):
         for row, (side, values) in enumerate(by_seed.items()):
             if name in values:
@@ -350,13 +349,13 @@ def novelty_figure(results: Results) -> Figure:
 def consistency_figure(results: Results) -> Figure:
     """How many patches count, and how well neighbouring winners agree, at each step."""
     origins, mosaic = results.origins, results.origins.traced
-    curves = {"patches that count": mosaic.effective_size.flatten(2).median(dim=-1).values}
-    if not mosaic.consistency.isnan().any():
+    curves = {"patches that count": mosaic.of_a_pixel("effective_size")}
+    if not mosaic.consistency.isnan().all():
         curves["local consistency"] = mosaic.consistency
     figure, axes = styled_figure(1, len(curves), width=TWO_COLUMNS, height=2.2)
     colour, dashes = _line(results, origins.machine)
     for ax, (name, values) in zip(axes, curves.items(), strict=True):
-        low, middle, high = np.quantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1)
+        low, middle, high = np.nanquantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1)
         ax.plot(mosaic.t, middle, ls=dashes, color=colour)
         ax.fill_between(mosaic.t, low, high, color=colour, alpha=0.25, lw=0)
         ax.set(xlabel=_TIME, ylabel=name, xlim=(1.02, 0))
@@ -383,8 +382,11 @@ def write_figures(
     results: Results, folder: Path, *, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
     """Draw every figure in each of the formats; returns the paths."""
-    paths = []
-    for name in drawable(results):
+    paths, names = [], drawable(results)
+    for name in FIGURES.keys() - names:  # of an earlier analysis with more to show
+        for left in FORMATS:
+            (folder / f"{name}.{left}").unlink(missing_ok=True)
+    for name in names:
         draw = FIGURES[name]
         with matplotlib.rc_context(STYLE):
             paths += save_figure(draw(results), folder, name, formats)

@@ -17,6 +17,7 @@ from els.novelty import Novelty
 
 NETWORK = "network"
 HELD_OUT = "held-out images"
+COPIES = "training images"
 # Bytes of training images that are kept for the page, whose size they are most of.
 _BUDGET = 4 << 20
 
@@ -46,9 +47,12 @@ class Origins:
         subject: the machine whose path is kept.
         machine: the patch machine that the mosaics were made with; None where there is none.
         mosaics: by "network" and machine; that of the network has its last time alone.
-        novelty: by "network", subject and, as a yardstick, "held-out images".
-        paths: x0_hat at each step for "network" and subject, as uint8 (steps n c h w), clipped.
+        novelty: by "network", subject, machine and, as yardsticks, "held-out images" and "training
+            images", which need not be as many as the seeds.
+        paths: x0_hat at each step for "network", subject and machine, as uint8 (steps n c h w),
+            clipped; the last are the samples.
         training: training images to show.
+        yardsticks: mosaics of real images with noise, at the last time, by the same names as above.
     """
 
     subject: str
@@ -56,7 +60,8 @@ class Origins:
     mosaics: Mapping[str, Mosaic]
     novelty: Mapping[str, Novelty]
     paths: Mapping[str, Tensor]
-    training: TrainingImages | None = field(default=None)
+    training: TrainingImages | None = None
+    yardsticks: Mapping[str, Mosaic] = field(default_factory=dict)
 
     @property
     def traced(self) -> Mosaic | None:
@@ -67,28 +72,28 @@ class Origins:
 
     def by_seed(self) -> dict[str, dict[str, Tensor]]:
         """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
-        found = {}
+        found: dict[str, dict[str, Tensor]] = {}
         for side, novelty in self.novelty.items():
             found[side] = {
                 "distance": novelty.distance, "distance_in_place": novelty.in_place,
-                "matching": novelty.matching,
+                "matching": novelty.matching, "memorised": novelty.memorised,
             }  # fmt: skip
-            if side in self.mosaics:
-                mosaic = self.mosaics[side]
-                found[side] |= {
-                    "images": mosaic.images_drawn_on().double(),
-                    "effective_images": mosaic.effective_images(),
-                    "memorised": mosaic.memorised(),
-                    "largest_piece": mosaic.largest_piece().double(),
-                }
+        for side, mosaic in {**self.mosaics, **self.yardsticks}.items():
+            found[side] |= {
+                "images": mosaic.images_drawn_on().double(),
+                "effective_images": mosaic.effective_images(),
+                "decided": mosaic.decided(),
+                "largest_piece": mosaic.largest_piece().double(),
+            }
         return found
 
     def save(self, path: Path) -> None:
         """Write as arrays, whole or not at all."""
         arrays = {"subject": np.array(self.subject), "machine": np.array(self.machine or "")}
-        for side, mosaic in self.mosaics.items():
-            arrays[f"mosaic/{side}/t"] = np.array(mosaic.t)
-            arrays |= {f"mosaic/{side}/{k}": v.numpy() for k, v in mosaic.tensors().items()}
+        for kind, mosaics in (("mosaic", self.mosaics), ("yardstick", self.yardsticks)):
+            for side, mosaic in mosaics.items():
+                arrays[f"{kind}/{side}/t"] = np.array(mosaic.t)
+                arrays |= {f"{kind}/{side}/{k}": v.numpy() for k, v in mosaic.tensors().items()}
         for side, novelty in self.novelty.items():
             arrays |= {f"novelty/{side}/{k}": v.numpy() for k, v in novelty.tensors().items()}
         arrays |= {f"path/{side}": x.numpy() for side, x in self.paths.items()}
@@ -116,14 +121,18 @@ class Origins:
                     found.setdefault(side, {})[key] = torch.from_numpy(value)
             return found
 
+        def mosaics(prefix: str) -> dict[str, Mosaic]:
+            return {
+                side: Mosaic(t=tuple(values.pop("t").tolist()), **values)
+                for side, values in part(prefix).items()
+            }
+
         training = part("training").get("")
         return cls(
             subject=str(arrays["subject"]),
             machine=str(arrays["machine"]) or None,
-            mosaics={
-                side: Mosaic(t=tuple(values.pop("t").tolist()), **values)
-                for side, values in part("mosaic").items()
-            },
+            mosaics=mosaics("mosaic"),
+            yardsticks=mosaics("yardstick"),
             novelty={side: Novelty(**values) for side, values in part("novelty").items()},
             paths=part("path").get("", {}),
             training=training and TrainingImages(

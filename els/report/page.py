@@ -313,8 +313,8 @@ def _walk_of(results: Results, origins: Origins, traced: Mosaic | None, seed: in
         consistency = traced.consistency[:, seed]
         notes += [
             None if consistency.isnan().any() else [f"consistency {c:.2f}" for c in consistency],
-            [f"median {m:,.0f}" for m in effective.flatten(1).median(dim=1).values.tolist()],
-            [f"median {m:.2f}" for m in share.float().flatten(1).median(dim=1).values.tolist()],
+            [f"median {m:,.0f}" for m in traced.of_a_pixel("effective_size")[:, seed]],
+            [f"median {m:.2g}" for m in traced.of_a_pixel("top_share")[:, seed]],
         ]
     return {
         "sheet": sheet(torch.stack(rows)), "notes": notes,
@@ -354,8 +354,7 @@ def _explorer_html(results: Results, origins: Origins, seeds: Sequence[int]) -> 
 
 def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
     """The final mosaics, and the training images that they show."""
-    training, samples = origins.training, {NETWORK: results.network[results.network_steps],
-                                           **results.machines}  # fmt: skip
+    training = origins.training
     count = len(training.indices)
     columns = max(1, min(count, round(count**0.5)))
     rows = -(-count // columns)
@@ -369,7 +368,7 @@ def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
         "training": {"indices": training.indices.tolist(), "labels": labels, "columns": columns,
                      "sheet": sheet(padded.unflatten(0, (rows, columns)))},
         "seeds": [
-            {"sides": {side: _explorer_side(results, mosaic, samples[side][seed], seed)
+            {"sides": {side: _explorer_side(results, mosaic, origins.paths[side][-1, seed], seed)
                        for side, mosaic in origins.mosaics.items()}}
             for seed in seeds
         ],
@@ -380,7 +379,7 @@ def _explorer_side(results: Results, mosaic: Mosaic, sample: Tensor, seed: int) 
     image, row, column = (part.flatten().tolist() for part in mosaic.best[-1][seed])
     second, second_row, second_column = (part.flatten().tolist() for part in mosaic.second[seed])
     return {
-        "sheet": sheet(torch.stack([to_uint8(sample), mosaic.pixels[-1][seed]])[None]),
+        "sheet": sheet(torch.stack([sample, mosaic.pixels[-1][seed]])[None]),
         "k": _window_sides(results, mosaic.t[-1:])[0],
         "image": image, "row": row, "column": column,
         "second": second, "second_row": second_row, "second_column": second_column,

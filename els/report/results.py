@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -155,7 +156,13 @@ class Results:
             summary = json.loads((folder / "agreement.json").read_text())
             with np.load(folder / "samples.npz", allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file}
-        except (OSError, ValueError) as error:
+            parts = {
+                "probes": _load(Probes, folder / "network.json"),
+                "weights": _load(Weights, folder / "weights.json"),
+                "data_scales": _load(Scales, folder / "data_scales.json"),
+                "origins": _load(Origins, folder / _ORIGINS),
+            }
+        except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
             raise InputError(
                 f"'{folder}' holds no complete analysis ({error}); run analyze.py again"
             ) from error
@@ -180,10 +187,7 @@ class Results:
             t=tuple(arrays["t"].tolist()),
             scales={kind: scales[kind] for kind in group("machine") if kind in scales},
             context={name: value for name, value in summary.items() if name not in measured},
-            probes=_load(Probes, folder / "network.json"),
-            weights=_load(Weights, folder / "weights.json"),
-            data_scales=_load(Scales, folder / "data_scales.json"),
-            origins=_load(Origins, folder / _ORIGINS),
+            **parts,
         )
 
 

@@ -16,7 +16,7 @@ from els.calibration import Scales
 from els.files import replacing
 from els.machines.patches import SIZE
 from els.probes import Probes, field_text
-from els.report.origins import HELD_OUT, Origins
+from els.report.origins import Origins
 from els.report.results import Results
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -104,8 +104,8 @@ def interval_text(value: dict[str, Any]) -> str:
 def seed_rows(results: Results) -> list[dict[str, Any]]:
     """One row a seed: seed, label, every metric of every machine, and what is copied."""
     metrics, origins = results.by_seed(), results.origins
-    novelty = {} if origins is None else origins.by_seed()
-    novelty.pop(HELD_OUT, None)  # which are other images
+    by_seed = {} if origins is None else origins.by_seed()
+    novelty = {side: values for side, values in by_seed.items() if side in origins.paths}
     rows = []
     for i, seed in enumerate(results.seeds):
         row: dict[str, Any] = {"seed": seed}
@@ -133,7 +133,7 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
         if results.data_scales is not None:
             row[f"scale_on_images/{results.data_scales.machine}"] = results.data_scales.at(t)
         for kind, values in results.by_t.items():
-            row[f"pearson_r/{kind}"] = float(values[i].median())
+            row[f"pearson_r/{kind}"] = float(values[i].double().quantile(0.5))
         if results.probes is not None:
             row |= _probe_row(results.probes, results.probes.t.index(t))
         if results.origins is not None:
@@ -148,12 +148,12 @@ def _mosaic_row(origins: Origins, step: int) -> dict[str, Any]:
     if mosaic is None:
         return {}
     row = {
-        f"effective_size/{origins.machine}": float(mosaic.effective_size[step].median()),
-        f"top_share/{origins.machine}": float(mosaic.top_share[step].float().median()),
+        f"{name}/{origins.machine}": float(mosaic.of_a_pixel(name)[step].quantile(0.5))
+        for name in ("effective_size", "top_share")
     }
-    consistency = mosaic.consistency[step]
-    if not consistency.isnan().any():
-        row[f"consistency/{origins.machine}"] = float(consistency.median())
+    consistency = mosaic.consistency[step].double()
+    if not consistency.isnan().all():
+        row[f"consistency/{origins.machine}"] = float(consistency.nanquantile(0.5))
     return row
 
 

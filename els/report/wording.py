@@ -54,11 +54,14 @@ TEXT = {
         "The network's mosaic asks the same machine at the last step of the network's own path."
     ),
     "novelty": (
-        "Is this copied? First: each sample is compared with every training image at every shift, "
-        "which wraps round (a plain distance misses shifted copies); held-out images say how close "
-        "real images of this kind come. Second: the share of pixels of which one training image "
-        "holds more than half of the weight. Third: the number of training images that the winners "
-        "are from."
+        "Is this copied? Two yardsticks: held-out images, which cannot be copies, and training "
+        "images, which are (both with the noise of the last step). First: each sample is compared "
+        "with every training image at every shift, which wraps round; a plain distance misses "
+        "shifted copies. Second: the share of its pixels that agree with that image, beyond what "
+        "images agree by chance: 1 for a copy, 0 for no more in common than with any image. Third: "
+        "how many training images the winners are from. Fourth: the largest share of the pixels "
+        "that come from one training image at one displacement. Noise keeps even a copy from being "
+        "of one piece."
     ),
     "consistency": (
         "First: how well neighbouring winners agree about the pixels that their patches share; 1 "

@@ -36,7 +36,7 @@ def test_a_noisy_training_image_is_a_mosaic_of_one_piece(kind: str) -> None:
     assert mosaic.images_drawn_on().tolist() == [1, 1]
     assert mosaic.effective_images().tolist() == [1, 1]
     assert mosaic.largest_piece().tolist() == [1, 1]
-    assert mosaic.memorised().tolist() == [1, 1]
+    assert mosaic.decided().tolist() == [1, 1]
     assert mosaic.consistency[0].tolist() == [1, 1]
     assert not any(part.any() for part in mosaic.borders())
     assert float(mosaic.weight.min()) > 0.99
@@ -79,9 +79,9 @@ def test_counts_are_those_of_the_winning_images() -> None:
     assert mosaic.images_drawn_on().tolist() == [1, 2]
     assert mosaic.effective_images().tolist() == [1, pytest.approx(16 / 10)]
     assert mosaic.largest_piece().tolist() == [1, 0.75]
-    assert mosaic.memorised().tolist() == [1, 1]
+    assert mosaic.decided().tolist() == [1, 1]
     half = torch.tensor([[0.5, 0.6], [0.4, 1]]).expand(1, 2, 2, 2)
-    assert replace(mosaic, top_share=half).memorised().tolist() == [0.5, 0.5]
+    assert replace(mosaic, top_share=half).decided().tolist() == [0.5, 0.5]
     moved = replace(mosaic, best=best + torch.tensor([0, 2, 1])[:, None, None])
     assert moved.largest_piece().tolist() == [1, 0.75]
 

@@ -21,6 +21,8 @@ def test_the_nearest_image_is_that_of_a_plain_search_over_all_shifts() -> None:
         place, image = divmod(int(apart.argmin()), len(y))
         assert int(found.nearest[i]) == image
         assert [int(found.shift[i, 0]) % 6, int(found.shift[i, 1]) % 7] == list(shifts[place])
+        assert -3 <= int(found.shift[i, 0]) <= 3
+        assert -3 <= int(found.shift[i, 1]) <= 3
         assert float(found.in_place[i]) == pytest.approx(float(apart[0].min()), abs=1e-6)
         same = (x[i].double() - y[image].roll(shifts[place], dims=(1, 2))).abs() <= SAME
         assert float(found.matching[i]) == pytest.approx(float(same.all(dim=0).double().mean()))
@@ -34,6 +36,7 @@ def test_a_shifted_copy_is_found_where_a_plain_distance_misses_it() -> None:
     assert found.shift.tolist() == [[2, -3], [2, -3]]
     assert found.distance.tolist() == [0, 0]
     assert found.matching.tolist() == [1, 1]
+    assert found.memorised.tolist() == [1, 1]
     assert float(found.in_place.min()) > 0.5
 
 
@@ -49,3 +52,15 @@ def test_samples_do_not_know_of_each_other_nor_of_chunks(monkeypatch: pytest.Mon
         torch.testing.assert_close(
             torch.cat([one.tensors()[name] for one in alone]), value, msg=name
         )
+
+
+def test_a_plain_background_is_not_memorised() -> None:
+    """Of images that are black around random pixels in the middle, all match most of any other."""
+    random = random_images(9, 1, 3, 3).pixels
+    pixels = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+    pixels[..., 2:5, 2:5] = random
+    other, copy = to_float(pixels[8:]), to_float(pixels[[2]])
+    found = nearest_images(torch.cat([other, copy]), pixels[:8])
+    assert float(found.matching[0]) >= 55 / 64
+    assert abs(float(found.memorised[0])) < 0.3
+    assert float(found.memorised[1]) == 1
