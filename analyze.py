@@ -13,6 +13,7 @@ import json
 import math
 import os
 import resource
+import secrets
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -904,7 +905,7 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
     if linked:
         named = wandb_settings(folder.name, folder, settings.project, "report")
         # An id of its own, also where the environment gives the run of a sweep its id.
-        with wandb.init(**named, id=wandb.util.generate_id()) as after:
+        with wandb.init(**named, id=secrets.token_hex(4)) as after:
             after.use_artifact(logged[0])
             after.log_artifact(whole)
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 import analyze
 from els.calibration import Scales
+from els.errors import InputError
 from els.machines import Dial, make_machine
 from els.machines.tempered import Tempered
 from els.probes import effective_receptive_field, equivariance_error, shares_held
@@ -426,6 +427,70 @@ def test_mosaics_are_made_where_they_can_be(
         assert {"images", "largest_piece"} <= set(results.origins.by_seed()[side])
     with open(tmp_path / "out" / "analysis" / "per_seed.csv") as file:
         assert f"novelty/{first}/distance" in file.readline()
+
+
+def test_an_analysis_that_is_stopped_leaves_the_finished_one_as_it_was(
+    analysed: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    shutil.copytree(analysed, tmp_path / "tiny" / "analysis")
+    before = {path.name: path.read_bytes() for path in analysed.glob("*.json")}
+    again = ["--checkpoint", str(checkpoint), "--logger", "none", "--out", str(tmp_path / "tiny")]
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(analyze.Analysis, "_sample", stop)
+        analyze.main([*again, *QUICK, "--sizes", "[5]"])
+    capsys.readouterr()
+    analyze.main([*again, *QUICK])
+    assert "finished before" in capsys.readouterr().out
+    for name, content in before.items():
+        assert (tmp_path / "tiny" / "analysis" / name).read_bytes() == content
+
+
+def test_mosaics_are_of_the_machine_that_was_asked_for(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = [
+        "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--logger", "none",
+        "--seeds", "3", "--calibration_seeds", "1", "--steps", "2", "--network_steps", "[2]",
+        "--sizes", "[5]", "--held_out", "0", "--device", "cpu",
+    ]  # fmt: skip
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(analyze.Analysis, "_origins", stop)
+        analyze.main([*args, "--machines", "[boundary]"])
+    analyze.main([*args, "--machines", "[local]"])
+    origins = Results.load(tmp_path / "out" / "analysis").origins
+    _, row, column = origins.mosaics["network"].best[-1].unbind(dim=1)
+    assert (row == torch.arange(16)[:, None]).all()
+    assert (column == torch.arange(16)).all()
+
+
+def test_figures_of_an_earlier_analysis_do_not_stay(
+    analysed: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny" / "analysis"
+    shutil.copytree(analysed, folder)
+    analyze.main(["--checkpoint", str(checkpoint), *QUICK, "--logger", "none", "--out",
+                  str(tmp_path / "tiny"), "--mosaic", "false", "--force", "true"])  # fmt: skip
+    assert (folder / "samples.png").exists()
+    left = {"mosaic.png", "novelty.png", "consistency.png", "origins.npz"}
+    assert not left & {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["origins.npz", "samples.npz", "network.json"])
+def test_damaged_results_are_refused_by_name(analysed: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(analysed, tmp_path / "analysis")
+    content = (analysed / name).read_bytes()
+    (tmp_path / "analysis" / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="holds no complete analysis"):
+        Results.load(tmp_path / "analysis")
 
 
 @pytest.mark.parametrize(("display", "shown"), [(":0", True), (None, False)])

@@ -21,6 +21,10 @@ Rows = list[dict[str, Any]]
 
 _HEIGHT = 300
 _T = alt.Axis(title="t (1 = pure noise)", values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
+# One column for each step; noise is on the left, as in every chart.
+_STEPS = alt.X("t:O", sort="descending",
+               axis=alt.Axis(title="t (1 = pure noise)", labelAngle=0, labelOverlap=True,
+                             format=".2f"))  # fmt: skip
 # Dashes as `machine_colour` gives them: matplotlib's.
 _SOLID, _DASHED, _DOTTED = "-", (0, (5, 1.5)), (0, (1, 1.2))
 
@@ -28,7 +32,7 @@ _SOLID, _DASHED, _DOTTED = "-", (0, (5, 1.5)), (0, (1, 1.2))
 def charts(results: Results) -> dict[str, list[Spec]]:
     """Every chart that these results have data for, by the section that it belongs to."""
     found = {
-        "scales": [scales_chart(results)] if _sized(results) else [],
+        "scales": scale_charts(results),
         "criterion": [criterion_chart(scales) for scales in results.scales.values()],
         "by_t": [by_t_chart(results)],
         "scatter": [scatter_chart(results)] if len(results.machines) > 1 else [],
@@ -43,7 +47,19 @@ def charts(results: Results) -> dict[str, list[Spec]]:
     return {name: [_spec(chart) for chart in some] for name, some in found.items()}
 
 
-def scales_chart(results: Results) -> alt.LayerChart:
+def scale_charts(results: Results) -> list[alt.LayerChart]:
+    """Fitted patch sizes with what the network looks at; and the first machine's other dial."""
+    found = [sizes_chart(results)] if _sized(results) or results.probes is not None else []
+    scales = results.scales.get(results.subject)
+    if scales is not None and scales.dial != SIZE.name:
+        low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1).tolist()
+        styles = {scales.machine: machine_colour(list(results.machines), scales.machine)}
+        rows = _rows(scales.machine, scales.t, scales.sizes, low, high)
+        found.append(_lines(rows, styles, f"fitted {scales.dial}", step=True))
+    return found
+
+
+def sizes_chart(results: Results) -> alt.LayerChart:
     """Fitted patch size against t, what held-out images suggest, the probes, and the paper's."""
     kinds = list(results.machines)
     rows, styles = [], {}
@@ -70,33 +86,32 @@ def scales_chart(results: Results) -> alt.LayerChart:
 
 def criterion_chart(scales: Scales) -> alt.LayerChart:
     """The calibration criterion for every t and value of the dial, and what was chosen."""
-    table = scales.mean_table()
+    table, lowest = scales.mean_table(), 1e-6  # of a logarithmic scale
     # Cosines are all near 1 at high noise: what they lack of it is what can be told apart.
     cosine = scales.criterion == "cosine"
     rows = [
         {
-            "t": f"{t:.2f}",
+            "t": round(t, 6),
             "value": value,
             "criterion": found,
-            "colour": max(1 - found, 1e-6) if cosine else found,
+            "colour": max(1 - found if cosine else found, lowest),
         }
         for t, line in zip(scales.t, table, strict=True)
         for value, found in zip(scales.candidates, line, strict=True)
     ]
-    chosen = [{"t": f"{t:.2f}", "value": v}
+    chosen = [{"t": round(t, 6), "value": v}
               for t, v in zip(scales.t, scales.sizes, strict=True)]  # fmt: skip
-    x = alt.X("t:O", axis=alt.Axis(title="t", labelAngle=0, labelOverlap=True))
     y = alt.Y("value:O", sort="descending", title=scales.dial)
     tooltip = [alt.Tooltip("t:O"), alt.Tooltip("value:O", title=scales.dial),
                alt.Tooltip("criterion:Q", title=scales.criterion, format=".4f")]  # fmt: skip
     cells = alt.Chart(alt.Data(values=rows)).mark_rect().encode(
-        x=x, y=y, tooltip=tooltip,
+        x=_STEPS, y=y, tooltip=tooltip,
         color=alt.Color("colour:Q", title="1 - cosine" if cosine else scales.criterion,
                         scale=alt.Scale(scheme="cividis", reverse=True, type="log")),
     )  # fmt: skip
     dots = alt.Chart(alt.Data(values=chosen)).mark_point(
         filled=True, size=45, color="white", stroke="black", opacity=1
-    ).encode(x=x, y=y)  # fmt: skip
+    ).encode(x=_STEPS, y=y)  # fmt: skip
     return alt.layer(cells, dots).properties(title=f"{scales.machine}: {scales.criterion} of eps")
 
 
@@ -106,12 +121,17 @@ def by_t_chart(results: Results) -> alt.LayerChart:
     for kind, values in results.by_t.items():
         rows += _spread(kind, results.t, values)
     styles = {kind: machine_colour(kinds, kind) for kind in results.by_t}
-    return _lines(rows, styles, "pearson_r of x0_hat", reverse=True)
+    return _lines(rows, styles, "pearson_r of x0_hat")
+
+
+def rival(results: Results) -> str:
+    """The machine that others are drawn against: `ideal`, or the one after the first."""
+    return IDEAL if IDEAL in results.machines else list(results.machines)[1]
 
 
 def scatter_chart(results: Results) -> alt.LayerChart:
     """Each seed's pearson_r of the first machine against `ideal`, or else the second machine."""
-    other = IDEAL if IDEAL in results.machines else list(results.machines)[1]
+    other = rival(results)
     metrics = results.by_seed()
     kinds = [kind for kind in results.machines if kind != other]
     rows = [
@@ -119,7 +139,7 @@ def scatter_chart(results: Results) -> alt.LayerChart:
          "other": float(metrics[other]["pearson_r"][i])}
         for kind in kinds for i, seed in enumerate(results.seeds)
     ]  # fmt: skip
-    least = min(min(row["of"], row["other"]) for row in rows)
+    least = min(row["other"] for row in rows)
     colours = [machine_colour(list(results.machines), kind)[0] for kind in kinds]
     points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=50, opacity=0.75).encode(
         x=alt.X("other:Q", title=f"pearson_r of {other}", scale=alt.Scale(zero=False)),
@@ -140,14 +160,16 @@ def equivariance_chart(results: Results) -> alt.Chart:
     """The equivariance error by time and distance to the border."""
     probes = results.probes
     rows = [
-        {"t": f"{t:.2f}", "distance": d, "error": error}
+        {"t": round(t, 6), "distance": d, "error": error}
         for t, errors in zip(probes.t, probes.equivariance, strict=True)
         for d, error in enumerate(errors[1:])
     ]
+    most = max(1, *(row["error"] for row in rows))
     return alt.Chart(alt.Data(values=rows)).mark_rect().encode(
-        x=alt.X("t:O", axis=alt.Axis(title="t", labelAngle=0, labelOverlap=True)),
+        x=_STEPS,
         y=alt.Y("distance:O", sort="descending", title="distance to the border (pixels)"),
-        color=alt.Color("error:Q", title="error", scale=alt.Scale(scheme="cividis", domainMin=0)),
+        color=alt.Color("error:Q", title="error",
+                        scale=alt.Scale(scheme="cividis", domain=[0, most])),
         tooltip=["t:O", "distance:O", alt.Tooltip("error:Q", format=".3f")],
     )  # fmt: skip
 
@@ -167,10 +189,11 @@ def novelty_charts(results: Results) -> list[alt.Chart]:
                 for value in values[name]]  # fmt: skip
         if rows:
             found.append(alt.Chart(alt.Data(values=rows)).mark_bar(opacity=0.55).encode(
-                x=alt.X("value:Q", bin=alt.Bin(maxbins=24), title=title),
-                y=alt.Y("count():Q", stack=None, title="images"),
-                color=_side_colour(by_seed), tooltip=["of:N", "count():Q"],
-            ).properties(height=200))  # fmt: skip
+                x=alt.X("value:Q", bin=alt.Bin(maxbins=24), title=None),
+                y=alt.Y("count():Q", stack=None, title="images", axis=alt.Axis(tickMinStep=1)),
+                color=_side_colour(by_seed, {row["of"] for row in rows}),
+                tooltip=["of:N", "count():Q"],
+            ).properties(height=200, title=title))  # fmt: skip
     return found
 
 
@@ -182,9 +205,9 @@ def consistency_charts(results: Results) -> list[alt.LayerChart]:
     found = []
     if not mosaic.consistency.isnan().all():
         rows = _spread(results.origins.machine, mosaic.t, mosaic.consistency)
-        found.append(_lines(rows, styles, "local consistency", reverse=True))
+        found.append(_lines(rows, styles, "local consistency"))
     rows = _spread(results.origins.machine, mosaic.t, mosaic.of_a_pixel("effective_size"))
-    return [*found, _lines(rows, styles, "patches that count", reverse=True, log=True)]
+    return [*found, _lines(rows, styles, "patches that count", log=True)]
 
 
 def comparison_charts(results: Sequence[Results], names: Sequence[str]) -> dict[str, list[Spec]]:
@@ -199,7 +222,7 @@ def comparison_charts(results: Sequence[Results], names: Sequence[str]) -> dict[
             scales += _rows(name, fitted.t, fitted.sizes, low, high)
     found = {
         "scales": [_lines(scales, styles, "patch size (pixels)", step=True)] if scales else [],
-        "by_t": [_lines(by_t, styles, "pearson_r of x0_hat", reverse=True)],
+        "by_t": [_lines(by_t, styles, "pearson_r of x0_hat")],
     }
     return {name: [_spec(chart) for chart in some] for name, some in found.items()}
 
@@ -234,7 +257,6 @@ def _lines(
     title: str,
     *,
     step: bool = False,
-    reverse: bool = False,
     log: bool = False,
 ) -> alt.LayerChart:
     """Lines with bands against t, each series in its own colour and dashes."""
@@ -243,7 +265,7 @@ def _lines(
     dash = alt.Scale(domain=names, range=[_vega_dash(line) for _, line in styles.values()])
     legend = alt.Legend(orient="bottom", columns=1, labelLimit=0, title=None, symbolSize=400,
                         symbolType="stroke")  # fmt: skip
-    x = alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=reverse))
+    x = alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=True))
     scale = alt.Scale(type="log") if log else alt.Scale(zero=False)
     shape = "step" if step else "linear"
     chart = alt.Chart(alt.Data(values=rows))
@@ -270,11 +292,13 @@ def _vega_dash(line: object) -> list[float]:
     return [1, 0] if line == _SOLID else [2 * part for part in line[1]]
 
 
-def _side_colour(sides: Iterable[str]) -> alt.Color:
-    sides = list(sides)
-    colours = [machine_colour(sides, side)[0] for side in sides]
+def _side_colour(every: Iterable[str], shown: set[str]) -> alt.Color:
+    """The same colour for a side in every chart, and those that are shown in the legend."""
+    every = list(every)
+    sides = [side for side in every if side in shown]
+    colours = [machine_colour(every, side)[0] for side in sides]
     return alt.Color("of:N", title=None, scale=alt.Scale(domain=sides, range=colours),
-                     legend=alt.Legend(orient="bottom"))  # fmt: skip
+                     legend=alt.Legend(orient="bottom", columns=2))  # fmt: skip
 
 
 def _spec(chart: alt.Chart | alt.LayerChart) -> Spec:

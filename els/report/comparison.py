@@ -46,7 +46,10 @@ class Comparison:
     @property
     def names(self) -> list[str]:
         """The networks' runs."""
-        return [str(one.context.get("run", i)) for i, one in enumerate(self.results)]
+        names = [str(one.context.get("run", i)) for i, one in enumerate(self.results)]
+        return [
+            name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)
+        ]
 
     @cached_property
     def summaries(self) -> list[dict[str, Any]]:

@@ -60,12 +60,16 @@ function chartStyle() {
 }
 
 // Colours that are made for white paper, and what stands for them on black.
-const onBlack = { "#000000": "#e6e7ea", "#0072B2": "#4a9fd8" };
+const onBlack = new Map([["#000000", "#e6e7ea"], ["#0072B2", "#4a9fd8"], ["#8B5E3C", "#c79a75"]]);
 
 async function embed(holder, spec) {
   if (dark.matches)
-    spec = JSON.parse(JSON.stringify(spec), (key, value) => onBlack[value] ?? value);
-  await vegaEmbed(holder, spec, { actions: false, renderer: "svg", config: chartStyle(), ast: true });
+    spec = JSON.parse(JSON.stringify(spec), (key, value) => onBlack.get(value) ?? value);
+  try {
+    await vegaEmbed(holder, spec, { actions: false, renderer: "svg", config: chartStyle(), ast: true });
+  } catch (error) {
+    holder.textContent = `This chart cannot be drawn (${error.message}).`;
+  }
 }
 
 function chartSection(name, specs) {
@@ -90,7 +94,7 @@ function chartSection(name, specs) {
 
 // --- network, machines and seeds side by side ---------------------------------------------------
 
-function gallery({ sheet, names, rows, metrics, subject, first }) {
+function gallery({ sheet, names, rows, metrics, subject }) {
   const table = $("gallery"), metric = $("gallery-metric"), body = element("tbody");
   let by = "", descending = true;
   const header = element("tr");
@@ -110,7 +114,7 @@ function gallery({ sheet, names, rows, metrics, subject, first }) {
   }
   const lines = rows.map((row, i) => {
     const line = element("tr", { "data-seed": row.seed });
-    line.append(element("td", {}, `${row.seed}`, element("small", {}, row.note)));
+    line.append(element("th", { scope: "row" }, `${row.seed}`, element("small", {}, row.note)));
     names.forEach((name, column) => {
       const canvas = tile(`${name}, seed ${row.seed}`);
       const cell = element("td", {}, canvas);
@@ -143,9 +147,8 @@ function gallery({ sheet, names, rows, metrics, subject, first }) {
 
 // --- along the path -------------------------------------------------------------------------------
 
-function walk({ t, size, names, captions, seeds }) {
+function walk({ t, size, names, captions, subject, seeds }) {
   const slider = $("walk-t"), chooser = $("walk-seed"), play = $("walk-play");
-  slider.max = t.length - 1;
   const figures = names.map((name) => {
     const canvas = tile(name), caption = element("figcaption");
     $("walk").append(element("figure", {}, canvas, caption));
@@ -154,7 +157,7 @@ function walk({ t, size, names, captions, seeds }) {
   function show() {
     const i = Number(slider.value), seed = seeds[Number(chooser.value)];
     $("walk-now").textContent = `t = ${t[i].toFixed(2)}` +
-      (size ? `, k = ${size[i]}` : "") + `, pearson_r of x0_hat ${seed.pearson_r[i].toFixed(2)}`;
+      (size ? `, k = ${size[i]}` : "") + `, pearson_r of network and ${subject} ${seed.pearson_r[i].toFixed(2)}`;
     slider.setAttribute("aria-valuetext", $("walk-now").textContent);
     figures.forEach(({ canvas, caption }, row) => {
       draw(canvas, seed.sheet, i, row);
@@ -164,11 +167,17 @@ function walk({ t, size, names, captions, seeds }) {
     });
   }
   let timer = null;
-  const stop = () => { clearInterval(timer); timer = null; play.textContent = "Play"; };
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+    $("walk-now").setAttribute("aria-live", "polite");
+  };
   play.addEventListener("click", () => {
     if (timer) return stop();
     if (Number(slider.value) === t.length - 1) slider.value = 0;
     play.textContent = "Stop";
+    $("walk-now").setAttribute("aria-live", "off");  // else it is read out at every step
     timer = setInterval(() => {
       slider.value = Number(slider.value) + 1;
       show();
@@ -184,7 +193,7 @@ function walk({ t, size, names, captions, seeds }) {
 
 const CELL = 24;  // canvas pixels for each pixel of the image
 
-function explorer({ height: h, width: w, training, seeds }) {
+function explorer({ height: h, width: w, moved, training, seeds }) {
   const canvas = $("mosaic"), context = canvas.getContext("2d");
   const slot = new Map(training.indices.map((image, i) => [image, i]));
   let at = Math.floor(h / 2) * w + Math.floor(w / 2), picture = null;
@@ -206,7 +215,7 @@ function explorer({ height: h, width: w, training, seeds }) {
     context.drawImage(picture.image, picture.column * w, 0, w, h, 0, 0, w * CELL, h * CELL);
     context.fillStyle = "rgba(230, 159, 0, 0.45)";
     side.image.forEach((image, p) => {
-      if (image === mine) context.fillRect((p % w) * CELL, Math.floor(p / w) * CELL, CELL, CELL);
+      if (image === mine && p !== at) context.fillRect((p % w) * CELL, Math.floor(p / w) * CELL, CELL, CELL);
     });
     if ($("mosaic-view").value === "mosaic") borders(side.image);
     const x = (at % w) * CELL, y = Math.floor(at / w) * CELL, r = (side.k - 1) / 2;
@@ -244,6 +253,8 @@ function explorer({ height: h, width: w, training, seeds }) {
       if (image !== null) $(`${name}-text`).textContent += " (left out of this page to keep it small)";
       return;
     }
+    zoom.hidden = moved;
+    if (moved) $(`${name}-text`).textContent += " (it may be mirrored or turned)";
     const scale = 8, ticket = (whole.ticket = Symbol());
     const sheet = await imageOf(training.sheet.url);
     if (whole.ticket !== ticket) return;
@@ -273,17 +284,22 @@ function explorer({ height: h, width: w, training, seeds }) {
     const side = current(), image = side.image[at], next = side.second[at];
     const others = side.image.filter((one) => one === image).length - 1;
     const place = `row ${Math.floor(at / w)}, column ${at % w}`;
-    $("mosaic-text").textContent =
-      `Pixel at ${place}: training image ${image}${label(image)} wins with weight ` +
-      `${number(side.weight[at])}; ${number(side.effective[at])} patches count, and one image holds ` +
-      `${number(side.top[at])} of the weight. ${others} other pixels came from this image (orange).`;
+    const share = side.top[at], patches = Math.round(side.effective[at]).toLocaleString("en");
+    const decided = share < 0.01
+      ? `no single source: ${patches} patches share it, and the best, of training image ` +
+        `${image}${label(image)}, has weight ${number(side.weight[at])}`
+      : `training image ${image}${label(image)} wins with weight ${number(side.weight[at])}; ` +
+        `${patches === "1" ? "1 patch counts" : `${patches} patches count`}, and one image holds ` +
+        `${number(share)} of the weight`;
+    const same = others === 1 ? "1 other pixel has its winner" : `${others} other pixels have their winner`;
+    $("mosaic-text").textContent = `Pixel at ${place}: ${decided}. ${same} in this image (orange).`;
     source("best", image, side.row[at], side.column[at], side.k,
       `image ${image}${label(image)}, row ${side.row[at]}, column ${side.column[at]}, ` +
       `weight ${number(side.weight[at])}`);
     const none = side.second_weight[at] === 0;
     source("next", none ? null : next, side.second_row[at], side.second_column[at], side.k,
       none ? "no other image counts" :
-      `next best: image ${next}${label(next)}, row ${side.second_row[at]}, ` +
+      `best of another image: ${next}${label(next)}, row ${side.second_row[at]}, ` +
       `column ${side.second_column[at]}, weight ${number(side.second_weight[at])}`);
     Object.assign(canvas.dataset, { row: Math.floor(at / w), column: at % w });
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,22 +16,23 @@ import vl_convert
 from torch import Tensor
 
 from els.agreement import METRICS
+from els.cli import counted
 from els.files import replacing
 from els.images import to_uint8
 from els.machines.patches import SIDE, SIZE, WIDTH
 from els.machines.windows import window
 from els.mosaic import Mosaic
-from els.report.charts import Spec, charts
+from els.report.charts import Spec, charts, rival
 from els.report.origins import NETWORK, Origins
 from els.report.paper import released_sizes
-from els.report.results import IDEAL, Results
+from els.report.results import Results
 from els.report.sheets import coloured, in_colour, sheet
 from els.report.tables import interval_text, probes_text
-from els.report.wording import INTRODUCTION, TEXT
+from els.report.wording import FITTED, INTRODUCTION, MACHINES, TEXT
 
 PAGE_LIMIT = 10_000_000  # bytes
 # Seeds shown side by side, and seeds with path and mosaic: as many as the limit leaves room for.
-_SEEDS = ((None, 8), (None, 4), (None, 2), (48, 1), (24, 1), (12, 1))
+_SEEDS = ((None, 8), (None, 4), (None, 2), (48, 1), (24, 1), (12, 1), (4, 0))
 _WINDOWS = {SIZE.name: "hard", SIDE.name: "flat", WIDTH.name: "gaussian"}
 _HERE = Path(__file__).parent
 
@@ -45,8 +47,9 @@ def headline(results: Results) -> str:
     tail = "" if beats is None else f", and is closer than ideal on {beats:.0%} of the seeds"
     return (
         f"From the same noise, the {results.subject} machine predicts what the network draws with "
-        f"a median pearson_r of {interval_text(subject['pearson_r'])} over {summary['seeds']} "
-        f"seeds{tail}."
+        f"a median pearson_r of {interval_text(subject['pearson_r'])} (95 % interval) over "
+        f"{counted(summary['seeds'], 'seed')}{tail}; {summary['steps']['network']} steps of the "
+        f"network, {summary['steps']['machine']} of the machine."
     )
 
 
@@ -64,7 +67,7 @@ def document(title: str, body: str, data: Data) -> str:
     """A page with everything in it: style, script, charts' library, data."""
     return Template(_asset("page.html")).substitute(
         title=html.escape(title), style=_asset("page.css"), body=body, library=_library(),
-        script=_asset("page.js"), data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+        script=_asset("page.js"), data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     )  # fmt: skip
 
 
@@ -91,7 +94,7 @@ def _page(results: Results, side_by_side: int | None, explored: int) -> str:
     seeds = order[:explored]
     body = [
         f'<p class="headline">{html.escape(headline(results))}</p>',
-        INTRODUCTION.format(machine=html.escape(results.subject), steps=len(results.t)),
+        _introduction_html(results),
         _gallery_html(results, shown=side_by_side), _agreement_html(results),
         _scales_html(results, found["scales"]), _criterion_html(results, found["criterion"]),
         chart_section("by_t", "Agreement by time", TEXT["by_t"], found["by_t"]),
@@ -100,13 +103,25 @@ def _page(results: Results, side_by_side: int | None, explored: int) -> str:
         _record_html(results),
     ]  # fmt: skip
     data = {"charts": found, "gallery": _gallery(results, order[:side_by_side])}
-    if results.origins is not None:
+    if results.origins is not None and seeds:
         data["walk"] = _walk(results, results.origins, seeds)
         if results.origins.machine is not None:
             data["explorer"] = _explorer(results, results.origins, seeds)
     return document(
         f"Agreement: {results.context.get('run', results.subject)}", "".join(body), data
     )
+
+
+def _introduction_html(results: Results) -> str:
+    """What the page is about, the first machine, and a line for each of the others."""
+    scales = results.scales.get(results.subject)
+    if results.weights is not None and results.subject == "best":
+        fitted = FITTED["weights"]
+    else:
+        fitted = FITTED["nothing"] if scales is None else FITTED["dial"].format(dial=scales.dial)
+    lines = "".join(f"<dt><code>{html.escape(kind)}</code></dt><dd>{MACHINES[kind]}</dd>"
+                    for kind in results.machines if kind in MACHINES)  # fmt: skip
+    return INTRODUCTION.format(machine=html.escape(results.subject), fitted=fitted, machines=lines)
 
 
 @cache
@@ -153,7 +168,8 @@ def _label(results: Results, seed: int) -> str:
 
 def _class_name(origins: Origins | None, label: int) -> str:
     classes = () if origins is None or origins.training is None else origins.training.classes
-    return classes[label] if label < len(classes) else f"class {label}"
+    name = classes[label] if label < len(classes) else str(label)
+    return f"class {name}"
 
 
 def _joined(*parts: str | None) -> str:
@@ -222,10 +238,10 @@ def _criterion_html(results: Results, specs: Sequence[Spec]) -> str:
 
 
 def _scatter_text(results: Results) -> tuple[str, str]:
-    other = IDEAL if IDEAL in results.machines else list(results.machines)[-1]
+    other = rival(results) if len(results.machines) > 1 else ""
     return (
         f"Machine against {other}",
-        f"One point a seed. Above the line, the machine is closer to the network than {other}.",
+        f"One point a seed. Above the line, a machine is closer to the network than {other}.",
     )
 
 
@@ -243,6 +259,9 @@ def _origins_html(
     if origins is None:
         return [_missing("This analysis was made without mosaics (or before there were any): "
                          "<code>--force true</code> makes them.")]  # fmt: skip
+    if not seeds:
+        return [_missing("The mosaics would make this page too large; they are in the figures and "
+                         "in <code>origins.npz</code>.")]  # fmt: skip
     parts = [_walk_html(results, origins, seeds)]
     if origins.machine is None:
         parts.append(_missing("None of the machines answers with patches, which mosaics are made "
@@ -262,12 +281,15 @@ def _missing(why: str) -> str:
 
 
 def _seed_options(results: Results, seeds: Sequence[int]) -> str:
-    names = _standing(results)
     return "".join(
-        f'<option value="{i}">'
-        f"{_joined(f'seed {results.seeds[seed]}', names.get(seed), _label(results, seed))}</option>"
+        f'<option value="{i}">{html.escape(_seed_name(results, seed))}</option>'
         for i, seed in enumerate(seeds)
     )
+
+
+def _seed_name(results: Results, seed: int) -> str:
+    number = f"seed {results.seeds[seed]}"
+    return _joined(number, _standing(results).get(seed), _label(results, seed))
 
 
 def _walk_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
@@ -292,12 +314,13 @@ def _walk(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
         most = float(traced.effective_size.max())
         captions += [
             "the winning training pixels",
-            f"dark 1, bright {most:,.0f}",
+            f"dark 1, bright {most:,.0f}, logarithmic",
             "dark 0, bright 1",
         ]
     return {
         "t": _rounded(results.t, 4), "names": names, "captions": captions,
         "size": traced and _window_sides(results, traced.t),
+        "subject": origins.subject,
         "seeds": [_walk_of(results, origins, traced, seed) for seed in seeds],
     }  # fmt: skip
 
@@ -335,7 +358,7 @@ def _explorer_html(results: Results, origins: Origins, seeds: Sequence[int]) -> 
         f'<figure><canvas id="{name}-image" role="img" aria-label="{what} in its training image">'
         f'</canvas><canvas class="zoom" id="{name}-patch" role="img" aria-label="{what}"></canvas>'
         f'<figcaption id="{name}-text"></figcaption></figure>'
-        for name, what in (("best", "the winning patch"), ("next", "the next best patch"))
+        for name, what in (("best", "the winning patch"), ("next", "the best of another image"))
     )
     return (
         f'<h2>Mosaic explorer</h2><p class="caption">{TEXT["explorer"]}</p>'
@@ -365,6 +388,8 @@ def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
         labels = [_class_name(origins, label) for label in training.labels.tolist()]
     return {
         "height": results.noise.shape[2], "width": results.noise.shape[3],
+        # A winner may then be a mirrored or turned copy of the patch at its place.
+        "moved": bool(results.context.get("settings", {}).get("symmetries")),
         "training": {"indices": training.indices.tolist(), "labels": labels, "columns": columns,
                      "sheet": sheet(padded.unflatten(0, (rows, columns)))},
         "seeds": [
@@ -395,17 +420,17 @@ def _explorer_side(results: Results, mosaic: Mosaic, sample: Tensor, seed: int) 
 
 def _record_html(results: Results) -> str:
     context, settings = results.context, results.context.get("settings", {})
-    data, checkpoint = context.get("data", {}), context.get("checkpoint", {})
-    training = context.get("training", {})
+    data, checkpoint = context.get("data"), context.get("checkpoint")
+    training, n = context.get("training", {}), len(results.seeds)
     facts = {
         "network": context.get("network"),
-        "images": f"{data.get('images')} of '{data.get('name')}', shape {data.get('shape')}",
-        "checkpoint": f"{checkpoint.get('path')}, sha256 {str(checkpoint.get('sha256'))[:16]}...",
-        "seeds": f"{len(results.seeds)} ({results.seeds[0]} to {results.seeds[-1]}), after "
-        f"{settings.get('calibration_seeds')} for calibration",
+        "images": data and f"{data.get('images')} of '{data.get('name')}', shape {data['shape']}",
+        "checkpoint": checkpoint and f"{checkpoint['path']}, sha256 {checkpoint['sha256'][:16]}...",
+        "seeds": f"{n} ({results.seeds[0]} to {results.seeds[-1]}), none of them used for fitting",
+        "calibration seeds": settings.get("calibration_seeds"),
         "versions": ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items()),
     }
-    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items())
+    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items() if v)
     record = json.dumps({k: v for k, v in context.items() if k != "training"}, indent=1)
     parts = [
         "<h2>How this was made</h2>", f"<dl>{rows}</dl>",
@@ -420,15 +445,19 @@ def _record_html(results: Results) -> str:
 
 
 def _commands(results: Results) -> str:
-    """The command lines that train and analyse this again."""
+    """The command lines that train and analyse this again, beside what there is."""
     settings = dict(results.context.get("settings", {}))
     checkpoint = results.context.get("checkpoint", {}).get("path", "CHECKPOINT")
     settings.pop("dials", None)
     options = [f"--{name} {_argument(value)}" for name, value in settings.items()
                if value is not None and value != []]  # fmt: skip
-    analysis = " \\\n    ".join([f"python analyze.py --checkpoint {checkpoint}", *options])
+    start = f"python analyze.py --checkpoint {shlex.quote(checkpoint)}"
+    analysis = " \\\n    ".join([start, *options])
     config = results.context.get("training", {}).get("config")
-    return f"python train.py fit --config {config}\n{analysis}" if config else analysis
+    if not config:
+        return analysis
+    name = shlex.quote(f"{results.context.get('run', 'run')}_again")
+    return f"python train.py fit --config {shlex.quote(config)} --run.name {name}\n{analysis}"
 
 
 def _argument(value: object) -> str:

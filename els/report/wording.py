@@ -10,27 +10,58 @@ each pixel (it is <em>local</em>), and it does not know where in the image that 
 <em>equivariant</em>). With those two limits the best answer is again known in closed form: every
 pixel becomes an average over all training <em>patches</em> that look like its surroundings. The
 result is a patch mosaic of the training set.</p>
-<p>The machine <code>{machine}</code> is that average. It was never trained. One number was fitted
-to the network at each of {steps} times t, the size of the patch; then network and machine drew
-from the same noise, and this page compares what came out, pixel by pixel, on seeds that were not
-used for fitting.</p>
-<p class="quiet">t runs from 1, pure noise, to 0, the image. x0_hat is what a denoiser takes the
-clean image to be. pearson_r is the correlation over pixels: 1 is the same picture up to
+<p>The machine <code>{machine}</code> is what this page tests: {fitted} Then network and machine
+drew from the same noise, and this page compares what came out, pixel by pixel, on <em>seeds</em>
+(noises) that were not used for fitting. The machines on this page:</p>
+<dl>{machines}</dl>
+<p class="quiet">t runs from 1, pure noise, to 0, the image, in steps. x0_hat is what a denoiser
+takes the clean image to be. pearson_r is the correlation over pixels: 1 is the same picture up to
 brightness and contrast, 0 is unrelated.</p></details>
 """
 
+FITTED = {
+    "nothing": "it was never trained, and nothing in it was fitted to the network.",
+    "dial": "it was never trained. One number, its {dial}, was fitted to the network at each t.",
+    "weights": "it was never trained. At each t, weights that mix other machines were fitted to "
+    "the network.",
+}
+
+_SOFT = "with a soft window in place of a square; its width was fitted."
+MACHINES = {
+    "boundary": "Each pixel becomes the average of training patches that look like its "
+    "surroundings, from anywhere in the images; near a border, from the same place alone. Made for "
+    "networks that pad with zeros.",
+    "equivariant": "Each pixel becomes the average of training patches that look like its "
+    "surroundings, from anywhere in the images. Made for networks that wrap round (circular "
+    "padding).",
+    "local": "The same, with patches from the pixel's own place alone: locality without "
+    "equivariance.",
+    "ideal": "The average of whole training images: it memorises.",
+    "boundary_soft": f"Like <code>boundary</code>, {_SOFT}",
+    "equivariant_soft": f"Like <code>equivariant</code>, {_SOFT}",
+    "patch_composite": "Whole patches at their own places, averaged where they overlap.",
+    "pca_local": "At its own place, each pixel compares the cells that the images' covariance "
+    "links it to.",
+    "global_equivariant": "The average of whole training images at every shift.",
+    "smoothed": "<code>ideal</code>, averaged over disturbed inputs.",
+    "tempered": "<code>ideal</code> with its weights made more even.",
+    "nearest": "The nearest training image.",
+    "wiener": "The best linear filter for the images' mean and covariance.",
+    "best": "A mixture of patch machines and the linear filter, weighed anew at each t.",
+}
+
 TEXT = {
     "metrics": (
-        '<p class="caption">pearson_r: correlation over pixels and channels (the paper\'s code '
-        "plots it as r^2). r2: its square. R2: 1 - SSE / SST of the network's image, which also "
-        "demands the right brightness and contrast.</p>"
+        "<p class='caption'>pearson_r: correlation over pixels and channels (the paper's code "
+        "plots it as r^2). r2: its square, which loses the sign. R2: 1 - SSE / SST of the "
+        "network's image, which also demands the right brightness and contrast. Beats ideal: the "
+        "share of seeds on which pearson_r is above that of the machine that memorises.</p>"
     ),
     "scales": (
-        "The patch size at which the machine answers most like the network, at each time, with "
-        "the middle 80 % of the calibration seeds. Large at high noise, where the network "
-        "arranges the whole; small at the end, where it draws details. Beside it, how far the "
-        "network was measured to look: the smallest squares that hold half and 90 % of the "
-        "squared gradient of its x0_hat at the centre pixel."
+        "What was fitted at each time: the value at which the machine answers most like the "
+        "network, as the median of the calibration seeds, with the middle 80 % of them. Beside "
+        "patch sizes, how far the network was measured to look: the smallest squares that hold "
+        "half and 90 % of the squared gradient of its x0_hat at the centre pixel."
     ),
     "criterion": (
         "What the scale was chosen from: how alike the machine's and the network's estimates of "
@@ -42,32 +73,34 @@ TEXT = {
         "each on its own. Median and quartiles of the seeds; noise is on the left."
     ),
     "walk": (
-        "Network and machine from the same noise, side by side at every time. The mosaic shows, "
-        "for each pixel, the training pixel whose patch has the largest weight in the machine's "
-        "average; the maps show over how many patches the average runs, and how much of its "
-        "weight one single training image holds."
+        "Everything from one noise, side by side at every time. A mosaic shows, for each pixel, "
+        "the training pixel whose patch has the largest weight in the machine's average; the maps "
+        "show over how many patches the average runs, and how much of its weight one single "
+        "training image holds."
     ),
     "explorer": (
         "Where did this pixel come from? Point at one, touch it, or use the arrow keys. Lines "
         "part neighbours whose winning patches are from different training images; orange pixels "
         "share the image of the one you point at; the blue square is the patch that was compared. "
-        "The network's mosaic asks the same machine at the last step of the network's own path."
+        "Where many patches are equally good, as in a plain background, no winner means much: its "
+        "weight tells. The network's mosaic asks the same machine at the last step of the "
+        "network's own path."
     ),
     "novelty": (
-        "Is this copied? Two yardsticks: held-out images, which cannot be copies, and training "
-        "images, which are (both with the noise of the last step). First: each sample is compared "
-        "with every training image at every shift, which wraps round; a plain distance misses "
-        "shifted copies. Second: the share of its pixels that agree with that image, beyond what "
-        "images agree by chance: 1 for a copy, 0 for no more in common than with any image. Third: "
-        "how many training images the winners are from. Fourth: the largest share of the pixels "
-        "that come from one training image at one displacement. Noise keeps even a copy from being "
-        "of one piece."
+        "Is this copied? Real images are the yardstick: held-out ones, which cannot be copies, "
+        "and training images, which are. Distance: root mean squared difference to the nearest "
+        "training image at any shift, which wraps round (a plain distance misses shifted copies). "
+        "Memorised pixels: those that agree with that image, beyond what images agree by chance; "
+        "1 for a copy, 0 for no more in common than with any image. Images drawn on, and the "
+        "largest piece: how many training images the winners are from, and how much comes from "
+        "one image at one displacement; the yardsticks have the noise of the last step, which "
+        "keeps even a copy from being of one piece."
     ),
     "consistency": (
-        "First: how well neighbouring winners agree about the pixels that their patches share; 1 "
-        "is perfectly, 0 no better than chance. Low values at high noise are averages over many "
-        "patches, not one. Second: how many patches the average at a pixel runs over (median over "
-        "pixels). Medians and quartiles of the seeds."
+        "Local consistency: how well neighbouring winners agree about the pixels that their "
+        "patches share; 1 is perfectly, 0 no better than chance. Low values at high noise are "
+        "averages over many patches, not one. Patches that count: how many the average at a pixel "
+        "runs over (median over pixels). Medians and quartiles of the seeds."
     ),
     "equivariance": (
         "How much the network's answer for the same content changes with the place it is put at: "

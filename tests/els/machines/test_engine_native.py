@@ -11,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from els.denoiser import add_noise
 from els.errors import InputError
-from els.images import to_float
+from els.images import load_images, to_float
 from els.machines import engine_native
 from els.machines.engine_native import NativeUnavailableError, available, patch_posteriors
 from els.machines.engine_torch import patch_posterior
 from els.machines.places import PATCH_MACHINES
+from els.machines.posterior import Posterior
+from els.sampling import seeded_noise
 from els.schedule import CosineSchedule
 
 ROOT = Path(__file__).parents[3]
@@ -271,3 +274,25 @@ def test_a_cache_that_cannot_be_written_says_how_to_move_it(cache, monkeypatch):
     (cache / "file").touch()
     monkeypatch.setenv("ELS_CACHE", str(cache / "file"))
     assert "ELS_CACHE" in available()
+
+
+def test_equal_patches_are_told_apart_alike_by_any_number_of_threads_and_any_batch() -> None:
+    """Digits are full of equal patches; which of them wins depends on their images' order alone."""
+    images = load_images("digits")
+    schedule, t = CosineSchedule(), torch.full((3,), 0.05, dtype=torch.float64)
+    x = add_noise(to_float(images.pixels[:3]), seeded_noise(range(3), (1, 16, 16)), t, schedule)
+
+    def best(rows: slice, threads: int) -> Posterior:
+        at = t[rows]
+        (found,) = patch_posteriors(
+            x[rows], images.pixels, schedule.alpha(at), schedule.sigma(at), kind="boundary",
+            sizes=[3], threads=threads, details=True,
+        )  # fmt: skip
+        return found
+
+    together = best(slice(None), 1)
+    for threads in (1, 2, 8):
+        alone = Posterior.cat([best(slice(i, i + 1), threads) for i in range(3)])
+        for found in (best(slice(None), threads), alone):
+            assert torch.equal(found.best, together.best)
+            assert torch.equal(found.second, together.second)

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared
+from made_results import made_results
 from PIL import Image
 
 from els.report import page as page_module
+from els.report.charts import charts
 from els.report.comparison import Comparison
 from els.report.origins import NETWORK
 from els.report.page import PAGE_LIMIT, headline, write_page
@@ -78,6 +80,7 @@ def desktop(browser: object) -> Iterator[Tab]:
 def _tab(browser: object, size: tuple[int, int]) -> Iterator[Tab]:
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, has_touch=size == PHONE,
+        is_mobile=size == PHONE,
         color_scheme="dark" if size == PHONE else "light",
     )  # fmt: skip
     tab = Tab(context.new_page())
@@ -228,11 +231,27 @@ def test_pointing_at_a_pixel_shows_the_patch_that_won(
         assert canvas.get_attribute("data-row") == str(row)
         _assert_shows(tab, mosaic.best[-1][seed][:, row, column], "best", training, k)
         _assert_shows(tab, mosaic.second[seed][:, row, column], "next", training, k)
-        weight = float(mosaic.weight[-1][seed][row, column])
         text = page.locator("#mosaic-text").inner_text()
-        assert f"weight {weight:.3g}" in text.replace("1.00", "1")
+        weight = float(re.search(r"weight ([0-9.e-]+?)[.;]? ", text)[1])
+        assert weight == pytest.approx(float(mosaic.weight[-1][seed][row, column]), rel=0.01)
+        share = float(mosaic.top_share[-1][seed][row, column])
+        assert ("no single source" in text) == (share < 0.01)
         same = int((mosaic.best[-1][seed][0] == mosaic.best[-1][seed][0, row, column]).sum()) - 1
-        assert f"{same} other pixels" in text
+        assert f"{same} other pixel" in text
+        _assert_orange(tab, mosaic.best[-1][seed][0], row, column)
+
+
+def _assert_orange(tab: Tab, images: torch.Tensor, row: int, column: int) -> None:
+    """Pixels with the image of the one pointed at are tinted, and no others."""
+    drawn = tab.pixels("#mosaic").astype(int)[18::24, 18::24]  # a place in each without lines
+    tinted = torch.from_numpy((drawn[..., 0] - drawn[..., 2]) > 40)
+    same = images == images[row, column]
+    same[row, column] = False
+    for line in (row - 1, row, row + 1):  # where the window's own frame may be
+        for cell in (column - 1, column, column + 1):
+            if 0 <= line < len(same) and 0 <= cell < len(same):
+                same[line, cell] = tinted[line, cell]
+    assert torch.equal(tinted, same)
 
 
 def _assert_shows(tab: Tab, want: torch.Tensor, name: str, training: object, k: int) -> None:
@@ -300,6 +319,90 @@ def test_a_large_analysis_shows_fewer_seeds_and_says_so(
     assert [row["note"] for row in less["gallery"]["rows"]] == ["best", "median", "worst"]
     assert len(less["explorer"]["seeds"]) == len(less["walk"]["seeds"]) == 1
     assert "3 of 5 seeds are shown" in (tmp_path / "report.html").read_text()
+
+
+def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_path: Path) -> None:
+    hostile = '<img src=x onerror=console.error(1)><!--<script>"&'
+    n = len(results.seeds)
+    training = replace(
+        results.origins.training, classes=(hostile,) * 10,
+        labels=torch.zeros(len(results.origins.training.indices), dtype=torch.int64),
+    )  # fmt: skip
+    named = replace(
+        results, labels=torch.zeros(n, dtype=torch.int64),
+        origins=replace(results.origins, training=training),
+        context={**results.context, "run": hostile, "network": hostile,
+                 "training": {"config": hostile, "text": hostile}},
+    )  # fmt: skip
+    write_page(named, tmp_path / "report.html")
+    desktop.open(tmp_path / "report.html")
+    assert desktop.complaints == []
+    assert desktop.page.locator("main img").count() == 0
+    assert hostile in desktop.page.locator("h1").inner_text()
+    assert hostile in desktop.page.locator("#mosaic-seed option").first.inner_text()
+    assert hostile in desktop.page.locator("#gallery").inner_text()
+
+
+def test_charts_hold_the_numbers(results: Results) -> None:
+    found = charts(results)
+    values = {
+        row["seed"]: row for row in _rows(found["scatter"][0]) if row.get("machine") == "local"
+    }
+    metrics = results.by_seed()
+    for i, seed in enumerate(results.seeds):
+        assert values[seed]["of"] == pytest.approx(float(metrics["local"]["pearson_r"][i]))
+        assert values[seed]["other"] == pytest.approx(float(metrics["ideal"]["pearson_r"][i]))
+    series = {}
+    for row in _rows(found["scales"][0]):
+        series.setdefault(row["series"], {})[row["t"]] = row["value"]
+    for kind in ("boundary", "local"):
+        assert list(series[f"{kind}, fitted"].values()) == list(results.scales[kind].sizes)
+    measured = results.probes.sides()["erf/90"]
+    assert list(series["network: side holding 90 % of the gradient"].values()) == measured
+    assert list(series["boundary, from held-out images alone"].values()) == list(
+        results.data_scales.sizes
+    )
+    table = results.scales["local"].mean_table()
+    cells = {(row["t"], row["value"]): row["criterion"] for row in _rows(found["criterion"][1])
+             if "criterion" in row}  # fmt: skip
+    for t, line in zip(results.scales["local"].t, table, strict=True):
+        for size, value in zip(results.scales["local"].candidates, line, strict=True):
+            assert cells[t, size] == pytest.approx(value)
+    by_t = [row for row in _rows(found["by_t"][0]) if row["series"] == "ideal"]
+    want = np.median(results.by_t["ideal"].numpy(), axis=1)
+    np.testing.assert_allclose([row["value"] for row in by_t], want)
+
+
+def _rows(spec: dict) -> list[dict]:
+    """All data of a chart, whichever layer it is in."""
+    found = {json.dumps(part["data"]["values"]) for part in [spec, *spec.get("layer", [])]
+             if "values" in part.get("data", {})}  # fmt: skip
+    return [row for text in found for row in json.loads(text)]
+
+
+@pytest.mark.parametrize("kinds", [("local", "equivariant", "boundary"), ("wiener", "ideal")])
+def test_headings_name_what_the_charts_show(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    made = made_results(kinds)
+    write_page(made, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    other = "ideal" if "ideal" in kinds else kinds[1]
+    assert f"<h2>Machine against {other}</h2>" in text
+    assert f"pearson_r of {other}" in json.dumps(data_of(tmp_path / "report.html")["charts"])
+    assert ("One number, its size" in text) == (kinds[0] == "local")
+
+
+def test_no_page_is_larger_than_the_limit(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_page(results, tmp_path / "whole.html")
+    monkeypatch.setattr(page_module, "PAGE_LIMIT", 1_300_000)
+    pixels = torch.randint(256, (1200, 1, 32, 32), dtype=torch.uint8)
+    large = replace(results.origins.training, indices=torch.arange(1200), pixels=pixels,
+                    labels=None)  # fmt: skip
+    origins = replace(results.origins, training=large)
+    write_page(replace(results, origins=origins), tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size <= 1_300_000
+    assert "would make this page too large" in (tmp_path / "report.html").read_text()
 
 
 def test_results_without_mosaics_make_a_page_that_says_why(
