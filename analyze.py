@@ -202,11 +202,11 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The run's folder; in a sweep the run's id is added to its name."""
-        folder = self._folder
-        return folder.with_name(name_in_sweep(folder.name))
+        return self.home.with_name(name_in_sweep(self.home.name))
 
     @property
-    def _folder(self) -> Path:
+    def home(self) -> Path:
+        """The same without that id: where the checkpoint's own run is, unless `out` says."""
         if self.out is not None:
             return Path(self.out)
         if is_artifact(self.checkpoint):
@@ -919,7 +919,7 @@ def use_checkpoint(run: wandb.sdk.wandb_run.Run, settings: Settings) -> str | No
     if named:
         name = settings.checkpoint.removeprefix(PREFIX)
     elif find_checkpoint(settings.checkpoint).suffix == ".ckpt":
-        name = checkpoint_name(replace(settings, out=None).folder.name)
+        name = checkpoint_name(replace(settings, out=None).home.name)
     else:
         return None
     if run.settings.mode != "online":
@@ -1102,7 +1102,7 @@ def main(args: Sequence[str] | None = None) -> object:
         return analyse(every[0])
     if options["out"] is not None:
         every = [
-            replace(one, out=str(Path(options["out"]) / replace(one, out=None).folder.name))
+            replace(one, out=str(Path(options["out"]) / replace(one, out=None).home.name))
             for one in every
         ]
     _told_apart([one.folder.name for one in every])

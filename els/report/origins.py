@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,10 @@ class Origins:
 
     def by_seed(self) -> dict[str, dict[str, Tensor]]:
         """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
+        return self._by_seed
+
+    @cached_property
+    def _by_seed(self) -> dict[str, dict[str, Tensor]]:  # every form of the report asks for it
         found: dict[str, dict[str, Tensor]] = {}
         for side, novelty in self.novelty.items():
             found[side] = {

@@ -55,8 +55,9 @@ def headline(results: Results) -> str:
 
 def write_page(results: Results, path: Path) -> None:
     """Write the page; it shows fewer seeds where it would be larger than `PAGE_LIMIT`."""
+    found = charts(results)
     for side_by_side, explored in _SEEDS:
-        page = _page(results, side_by_side, explored)
+        page = _page(results, found, side_by_side, explored)
         if len(page.encode()) <= PAGE_LIMIT:
             break
     with replacing(path) as partial:
@@ -88,8 +89,9 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             f"<tbody>{body}</tbody></table></div>")  # fmt: skip
 
 
-def _page(results: Results, side_by_side: int | None, explored: int) -> str:
-    found = charts(results)
+def _page(
+    results: Results, found: Mapping[str, Sequence[Spec]], side_by_side: int | None, explored: int
+) -> str:
     order = results.order()
     seeds = order[:explored]
     body = [

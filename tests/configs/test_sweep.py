@@ -73,6 +73,7 @@ def test_only_runs_of_a_sweep_get_their_id_in_their_name(
     analysis = analyze.Settings(checkpoint="wandb:team/els/a:v0", out="x/a")
     assert train.Run(name="a").folder == Path("runs", f"a-{RUN_ID}")
     assert analysis.folder == Path("x", f"a-{RUN_ID}")
+    assert analysis.home == Path("x", "a")  # by which the checkpoint is known
     monkeypatch.delenv("WANDB_SWEEP_ID")
     assert train.Run(name="a").folder == Path("runs", "a")
     assert analysis.folder == Path("x", "a")
