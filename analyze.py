@@ -17,7 +17,6 @@ import secrets
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import version
@@ -28,17 +27,24 @@ import torch
 import wandb
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor
 
 from els.agreement import agreement
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Origins, shown_images
+from els.analysis.comparison import Comparison
+from els.analysis.report.figures import write_figures
+from els.analysis.report.page import write_page
+from els.analysis.report.style import FORMATS, chosen_formats
+from els.analysis.report.tables import (
+    DialCurves,
+    agreement_table,
+    probes_text,
+    seed_rows,
+    time_rows,
+    write_csv,
+)
+from els.analysis.results import IDEAL, Results, scales_path
+from els.analysis.tracking import content, dashboard
 from els.calibration import (
     Criterion,
     Point,
@@ -48,15 +54,25 @@ from els.calibration import (
     data_points,
     path_points,
 )
-from els.cli import Parser, counted, entry_console, exit_cleanly, facts
+from els.console import Parser, console, exit_cleanly, key_values, plural, progress
 from els.denoiser import Denoiser
-from els.errors import InputError
+from els.engines.dispatch import EngineName, choose_engine
+from els.errors import InputError, reason
 from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet, to_float, to_uint8
 from els.machines import MACHINES, PATCH_KINDS, Machine, make_machine
-from els.machines.engines import EngineName, choose_engine
+from els.machines.local import SIZE, PatchMachine
 from els.machines.mixture import Mixture
-from els.machines.patches import SIZE, PatchMachine
+from els.models.artifacts import PREFIX, artifact_name, is_artifact, version_of
+from els.models.checkpoints import find_checkpoint, load_denoiser
+from els.models.denoiser import NetworkDenoiser
+from els.models.tracking import (
+    LoggerName,
+    checkpoint_name,
+    name_in_sweep,
+    print_run_link,
+    wandb_settings,
+)
 from els.mosaic import Mosaic, trace
 from els.novelty import Novelty, nearest_images
 from els.probes import (
@@ -67,33 +83,12 @@ from els.probes import (
     field_text,
     shares_held,
 )
-from els.report.comparison import Comparison
-from els.report.figures import write_figures
-from els.report.origins import COPIES, HELD_OUT, NETWORK, Origins, shown_images
-from els.report.page import write_page
-from els.report.results import IDEAL, Results, scales_path
-from els.report.style import FORMATS, chosen_formats
-from els.report.tables import (
-    DialCurves,
-    agreement_table,
-    probes_text,
-    seed_rows,
-    time_rows,
-    write_csv,
-)
 from els.sampling import Paths, Step, ddim_paths, ddim_steps, seeded_labels, seeded_noise
 from els.stacking import Weights, normal_equations, solve
 from els.work import Tensors, Work
-from models import dashboard, wandb_report
-from models.checkpoints import find_checkpoint, load_denoiser
-from models.denoiser import NetworkDenoiser
-from models.formats.artifacts import PREFIX, artifact_name, is_artifact, version_of
-from models.tracking import LoggerName, checkpoint_name, name_in_sweep, say_where, wandb_settings
 
 # Raised with every change of the code that changes results, so that old ones are not reused.
 _RESULTS_VERSION = 2
-
-console = entry_console()
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ class Settings:
 
     Attributes:
         checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a network of
-            the paper's code, or a folder of diffusers; see `models.checkpoints`.
+            the paper's code, or a folder of diffusers; see `els.models.checkpoints`.
         out: the run's folder, under which analysis/ is written; unless told, the one that a .ckpt
             is in, and runs/<name> for anything else.
         machines: kinds to compare, the one that should fit first, or "all"; unless told,
@@ -789,20 +784,6 @@ def _print_seen(name: str, seen: Tensor) -> None:
     console.print(f"{name} compared with, at t  " + "  ".join(shares))
 
 
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over `total` images, with the time left; a line when it is no terminal."""
-    if not console.is_terminal:
-        console.print(f"{description} ...")
-        yield lambda images: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda images: bar.advance(task, images)
-
-
 def _agreement_by_t(machine: Paths, network: Paths) -> Tensor:
     """pearson_r of the x0_hats at every step (steps n)."""
     return torch.stack([
@@ -888,19 +869,19 @@ def log_to_wandb(results: Results, settings: Settings, files: Sequence[Path]) ->
         run.log({f"analysis/{name}": value for name, value in row.items()})
     # What is logged is in the summary too; a sweep's metric may come from either.
     run.log({
-        **wandb_report.content(results, files), **wandb_report.agreement_numbers(results),
-        **wandb_report.novelty_numbers(results),
+        **content.content(results, files), **content.agreement_numbers(results),
+        **content.novelty_numbers(results),
     })  # fmt: skip
-    run.summary.update(wandb_report.network_numbers(results))
+    run.summary.update(content.network_numbers(results))
     source = use_checkpoint(run, settings)
-    *scales, whole = wandb_report.artifacts(results, files, name=folder.name, checkpoint=source)
+    *scales, whole = content.artifacts(results, files, name=folder.name, checkpoint=source)
     logged = [run.log_artifact(artifact) for artifact in scales]
     linked = bool(scales) and run.settings.mode == "online"
     if linked:  # the report follows from the scales, so that a run of its own has them as input
         logged = [artifact.wait() for artifact in logged]
     else:
         run.log_artifact(whole)
-    say_where(run, console.print)
+    print_run_link(run, console.print)
     run.finish()
     if linked:
         named = wandb_settings(folder.name, folder, settings.project, "report")
@@ -929,8 +910,7 @@ def use_checkpoint(run: wandb.sdk.wandb_run.Run, settings: Settings) -> str | No
         used = name if named else version_of(find_checkpoint(settings.checkpoint), collection)
         return run.use_artifact(used).qualified_name
     except Exception as error:  # the lineage is an extra, whatever W&B answers
-        reason = " ".join(str(error).split())[:160]
-        console.print(f"W&B shows this run without its checkpoint '{name}' ({reason})")
+        console.print(f"W&B shows this run without its checkpoint '{name}' ({reason(error)})")
         return None
 
 
@@ -955,7 +935,7 @@ def report(results: Results, settings: Settings) -> list[Path]:
 def _introduction(analysis: Analysis) -> dict[str, str]:
     """What is about to be analysed, as labels and values."""
     network, settings = analysis.network, analysis.settings
-    images = counted(len(analysis.images), "image")
+    images = plural(len(analysis.images), "image")
     c, h, w = analysis.images.image_shape
     judged = settings.seeds - settings.calibration_seeds
     steps = " and ".join(map(str, settings.network_steps))
@@ -976,7 +956,7 @@ def _introduction(analysis: Analysis) -> dict[str, str]:
 def analyse(settings: Settings) -> Results:
     """One network: measured, or taken from an earlier analysis, and reported by one process."""
     analysis = Analysis(settings)
-    console.print(facts(_introduction(analysis)))
+    console.print(key_values(_introduction(analysis)))
     results = analysis.reusable()
     if results is not None:
         console.print("This analysis was finished before; --force true computes it again.")
@@ -1035,7 +1015,7 @@ def compare(results: Sequence[Results], settings: Sequence[Settings]) -> None:
             **{file.stem: wandb.Html(str(file), inject=False)
                for file in files if file.suffix == ".html"},
         })  # fmt: skip
-        say_where(run, console.print)
+        print_run_link(run, console.print)
         run.finish()
 
 

@@ -29,16 +29,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from els.agreement import agreement
+from els.engines import native_engine
+from els.engines.dictionary import axis_groups
+from els.engines.dispatch import patch_posteriors
 from els.files import write_json
 from els.images import ImageSet, load_images, to_float
-from els.machines import engine_native, make_machine
-from els.machines.engines import patch_posteriors
-from els.machines.places import axis_groups
+from els.machines import make_machine
+from els.models.resnet import ResNet
 from els.mosaic import trace
 from els.novelty import nearest_images
 from els.sampling import ddim, seeded_noise
 from els.schedule import CosineSchedule
-from models.resnet import ResNet
 
 SIZES = (3, 7, 11, 15)
 ALL_SIZES = tuple(range(3, 18, 2))
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bench.json"))
     parser.add_argument("--only", nargs="+", help="sections to run; all when left out")
     options = parser.parse_args()
-    reason = engine_native.available()
+    reason = native_engine.available()
     images = load(options.data)
     sections: dict[str, Callable[[], object]] = {
         "engines": lambda: engines(images, reason is None),
@@ -282,7 +283,7 @@ def _rate(call: Callable[[], float]) -> float:
 def _library() -> Iterator[ctypes.CDLL]:
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "ceiling.so"
-        engine_native.compile_library(Path(__file__).with_name("ceiling.cpp"), built)
+        native_engine.compile_library(Path(__file__).with_name("ceiling.cpp"), built)
         library = ctypes.CDLL(str(built))
         for name, arguments in (
             ("els_multiply_adds", [ctypes.c_int64, ctypes.c_int]),
@@ -384,7 +385,7 @@ class _Items(Dataset):
 
 def training(images: ImageSet, batch: int = 64, steps: int = 6) -> dict[str, float]:
     """Training images per second: this project's settings, and a plain float32 loop."""
-    from models.datamodule import Batches
+    from els.models.datamodule import Batches
 
     def run(loader: DataLoader, fast: bool) -> float:
         torch.manual_seed(0)

@@ -19,7 +19,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from els.denoiser import Denoiser, add_noise, eps_from_x0
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.files import write_json
 from els.images import ImageSet, to_float
 from els.machines import Machine
@@ -142,7 +142,7 @@ def _read(path: Path) -> object:
         content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     # Bytes that torch did not save can make its parser raise anything.
     except Exception as error:
-        raise ValueError(" ".join(str(error).split())[:160]) from error
+        raise ValueError(reason(error)) from error
     if isinstance(content, Tensor):
         content = content.tolist()
     if not isinstance(content, list):

@@ -1,4 +1,4 @@
-"""The one exception that means: what was asked for cannot be done, and here is the way out."""
+"""Invalid user input. The message names the value, what was expected, and the fix."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,15 @@ class InputError(ValueError):
     Its message is one line that names the value, what was expected and what to do. The entry
     points print it and exit with code 2; everything else is a bug and keeps its traceback.
     """
+
+
+def reason(error: BaseException, *, named: bool = False, length: int = 160) -> str:
+    """What another library says went wrong, as one line of at most `length` characters.
+
+    Args:
+        error: what it raised.
+        named: begin with the name of the error's class.
+        length: the most characters.
+    """
+    text = f"{type(error).__name__}: {error}" if named else str(error)
+    return " ".join(text.split())[:length]

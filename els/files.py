@@ -14,6 +14,11 @@ from typing import Any
 import torch
 
 
+def cache_folder() -> Path:
+    """Where what is built or downloaded once is kept: $ELS_CACHE, or ~/.cache/els."""
+    return Path(os.environ.get("ELS_CACHE") or Path.home() / ".cache" / "els")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from els.engines.windows import window
 from els.images import to_float
-from els.machines.patches import PatchMachine
-from els.machines.windows import window
+from els.machines.local import PatchMachine
 
 Tensors = dict[str, Tensor]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -12,6 +13,15 @@ from torch import Tensor
 from els.files import write_tensors
 
 Tensors = dict[str, Tensor]
+Advance = Callable[[int], None]
+# (what is done, how many images in all) -> a context that gives what to call as images are done.
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+@contextmanager
+def silent(name: str, total: int) -> Iterator[Advance]:
+    """No progress bar."""
+    yield lambda count: None
 
 
 class Work:

@@ -1,1 +1,5 @@
-"""Networks, their training, and what is needed to bring a trained one back."""
+"""Networks, their training, and what brings a trained one back."""
+
+from els.aliases import alias
+
+alias(__name__)

@@ -13,11 +13,12 @@ import torch
 
 from els.errors import InputError
 from els.images import DataSpec
+from els.models import artifacts
+from els.models.blocks import PADDINGS, Network
+from els.models.denoiser import NetworkDenoiser
+from els.models.formats import diffusers, paper, pickled
+from els.models.networks import restore_network
 from els.schedule import CosineSchedule
-from models.blocks import PADDINGS, Network
-from models.denoiser import NetworkDenoiser
-from models.formats import artifacts, paper, pickled, pipelines
-from models.networks import restore_network
 
 METADATA_KEY = "els"
 READABLE = (
@@ -57,7 +58,7 @@ def find_checkpoint(source: str | Path) -> Path:
         path = artifacts.download(str(source))
     if not path.exists():
         raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
-    if path.is_file() or pipelines.is_pipeline(path):
+    if path.is_file() or diffusers.is_pipeline(path):
         return path
     files = sorted(path.glob("*.ckpt"))
     named = [path / name for name in _PREFERRED if path / name in files]
@@ -99,7 +100,7 @@ def load_denoiser(
         raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
     data = None
     if path.is_dir():
-        net, image_shape = pipelines.load_pipeline(path)
+        net, image_shape = diffusers.load_pipeline(path)
     else:
         content = _read(path)
         if _is_own(content):

@@ -14,6 +14,7 @@ from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from els.console import progress
 from els.errors import InputError
 from els.images import DataSpec, ImageSet
 
@@ -144,12 +145,12 @@ class Images(pl.LightningDataModule):
         if split != "train":
             spec = replace(spec, limit=self.val_limit)
         if not self.download:
-            return spec.load(split)
+            return spec.load(split, progress=progress)
         Path(spec.root).mkdir(parents=True, exist_ok=True)
         with FileLock(
             Path(spec.root) / ".download.lock"
         ):  # the processes of one job start together
-            return spec.load(split, download=True)
+            return spec.load(split, download=True, progress=progress)
 
     def _share(self) -> dict[str, int]:
         return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}

@@ -7,8 +7,8 @@ from torch import Tensor
 from els.denoiser import x0_from_eps
 from els.errors import InputError
 from els.images import DataSpec
+from els.models.blocks import Network
 from els.schedule import CosineSchedule
-from models.blocks import Network
 
 
 class NetworkDenoiser:
@@ -52,7 +52,7 @@ class NetworkDenoiser:
 
     @property
     def receptive_field(self) -> int | None:
-        """See `models.blocks.Network.receptive_field`."""
+        """See `els.models.blocks.Network.receptive_field`."""
         return self.net.receptive_field
 
     @property

@@ -16,14 +16,14 @@ from torch.optim.lr_scheduler import ExponentialLR
 from els.denoiser import add_noise
 from els.errors import InputError
 from els.images import to_float
+from els.models.blocks import Network
+from els.models.checkpoints import METADATA_KEY, describe
+from els.models.datamodule import Batch
+from els.models.denoiser import NetworkDenoiser
+from els.models.metrics import LossByNoise
+from els.models.schedules import WarmupCosine
 from els.sampling import seeded_noise
 from els.schedule import CosineSchedule
-from models.blocks import Network
-from models.checkpoints import METADATA_KEY, describe
-from models.datamodule import Batch
-from models.denoiser import NetworkDenoiser
-from models.metrics import LossByNoise
-from models.schedules import WarmupCosine
 
 # Spreads held-out times evenly over (0, 1) however many images there are (Kronecker sequence).
 _GOLDEN = (5**0.5 - 1) / 2
@@ -141,7 +141,7 @@ class Diffusion(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `models.checkpoints.load_denoiser` needs, as plain data."""
+        """Add what `els.models.checkpoints.load_denoiser` needs, as plain data."""
         data = self.trainer.datamodule
         checkpoint[METADATA_KEY] = describe(
             self.net, image_shape=data.images.image_shape, data=asdict(data.spec)

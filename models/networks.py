@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from els.errors import InputError
-from models.blocks import Network
-from models.resnet import ResNet
-from models.unet import UNet
+from els.errors import InputError, reason
+from els.models.blocks import Network
+from els.models.resnet import ResNet
+from els.models.unet import UNet
 
 NETWORKS: dict[str, type[Network]] = {"ResNet": ResNet, "UNet": UNet}
 
@@ -45,8 +45,8 @@ def restore_network(
     try:
         net.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"its weights do not fit its network: {reason}") from error
+        why = reason(error, length=200)
+        raise InputError(f"its weights do not fit its network: {why}") from error
     for key, value in net.named_parameters():
         if not value.isfinite().all():
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.blocks import Embedding, Network, as_map, conv, conv_norm_relu, group_norm
+from els.models.blocks import Embedding, Network, as_map, conv, conv_norm_relu, group_norm
 
 
 class ResNet(Network):

@@ -15,8 +15,8 @@ class WarmupCosine(LRScheduler):
     Args:
         optimizer: its learning rates are the largest ones reached.
         warmup_steps: steps of the rise.
-        total_steps: steps of the whole run; `models.diffusion.Diffusion` fills in what the trainer
-            will do when None.
+        total_steps: steps of the whole run; when None, `els.models.diffusion.Diffusion` fills in
+            what the trainer will do.
         last_epoch: see PyTorch's schedulers.
     """
 

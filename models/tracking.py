@@ -36,7 +36,7 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
         "job_type": job_type,
         "mode": wandb_mode(),
         "dir": str(folder),
-        # `say_where` tells what matters.
+        # `print_run_link` tells what matters.
         "settings": wandb.Settings(quiet=True, show_info=sys.stderr.isatty()),
     }
 
@@ -65,7 +65,7 @@ def training_logger(name: LoggerName, run: str, folder: Path, project: str) -> L
     )
 
 
-def say_where(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -> None:
+def print_run_link(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -> None:
     """Tell where a finished or running W&B run can be seen."""
     if run.settings.mode == "online":
         print_line(f"W&B run: {run.url}")

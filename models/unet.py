@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from els.errors import InputError
-from models.blocks import Embedding, Network, SelfAttention, as_map, conv, conv_norm_relu
+from els.models.blocks import Embedding, Network, SelfAttention, as_map, conv, conv_norm_relu
 
 
 class Block(nn.Module):

@@ -10,8 +10,8 @@ import oracle
 import pytest
 import torch
 
+from els.engines.posterior import Posterior
 from els.images import ImageSet
-from els.machines.posterior import Posterior
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from els.cli import exit_cleanly
+from els.console import exit_cleanly
 
 TINY = [
     "--config", "configs/digits_resnet.yaml",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Origins, TrainingImages
+from els.analysis.results import Results
 from els.calibration import Scales
 from els.mosaic import Mosaic
 from els.novelty import Novelty
 from els.probes import Probes
-from els.report.origins import COPIES, HELD_OUT, NETWORK, Origins, TrainingImages
-from els.report.results import Results
 
 T = (1.0, 0.75, 0.5, 0.25)
 DIALLED = ("boundary", "local", "tempered", "equivariant", "pca_local")

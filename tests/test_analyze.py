@@ -22,18 +22,18 @@ from entry import on_terminal, refusal, run, wandb_records
 from PIL import Image
 
 import analyze
+from els.analysis.comparison import Comparison
+from els.analysis.report.tables import time_rows
+from els.analysis.results import Results
 from els.calibration import Scales
 from els.errors import InputError
 from els.machines import Dial, make_machine
 from els.machines.tempered import Tempered
+from els.models.checkpoints import load_denoiser
+from els.models.denoiser import NetworkDenoiser
+from els.models.networks import build_network
 from els.probes import effective_receptive_field, equivariance_error, shares_held
-from els.report.comparison import Comparison
-from els.report.results import Results
-from els.report.tables import time_rows
 from els.sampling import ddim, ddim_steps, seeded_noise
-from models.checkpoints import load_denoiser
-from models.denoiser import NetworkDenoiser
-from models.networks import build_network
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from conftest import ROOT
 from entry import TINY, fit, on_terminal, refusal, run, wandb_records
 
 from els.images import DATASETS
-from models.checkpoints import load_denoiser
+from els.models.checkpoints import load_denoiser
 
 CONFIGS = sorted(set(ROOT.glob("configs/*.yaml")) - {ROOT / "configs" / "sweep.yaml"})
 PAPER_ROWS = {

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from els.images import ImageSet, to_float
-from els.machines.machine import Machine
+from els.machines.base import Machine
 
 # Numbers of a chunk of images held at a time: 32 MiB of float64.
 _BUDGET = 1 << 22

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from els.machines.engine_torch import image_posterior
-from els.machines.machine import PosteriorMachine
-from els.machines.posterior import Posterior
+from els.engines.posterior import Posterior
+from els.engines.torch_engine import image_posterior
+from els.machines.base import PosteriorMachine
 
 
 class Ideal(PosteriorMachine):

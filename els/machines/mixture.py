@@ -12,7 +12,7 @@ from torch import Tensor
 
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.machine import Machine
+from els.machines.base import Machine
 from els.schedule import CosineSchedule
 
 

@@ -6,11 +6,11 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from els.engines.dictionary import check_size
+from els.engines.masked import masked_posterior
 from els.images import ImageSet
-from els.machines.machine import Machine
-from els.machines.masked import masked_posterior
-from els.machines.patches import SIZE
-from els.machines.places import check_size
+from els.machines.base import Machine
+from els.machines.local import SIZE
 
 
 class PatchComposite(Machine):

@@ -6,10 +6,10 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from els.engines.masked import masked_posterior
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.machine import ByTime, Dial
-from els.machines.masked import masked_posterior
+from els.machines.base import ByTime, Dial
 from els.machines.wiener import GaussianMachine
 from els.schedule import CosineSchedule
 

@@ -7,10 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from els.engines.torch_engine import image_posterior
 from els.images import ImageSet
-from els.machines.engine_torch import image_posterior
+from els.machines.base import Dial
 from els.machines.ideal import Ideal
-from els.machines.machine import Dial
 
 SMOOTHING = Dial("smoothing", (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.5, 4.0))
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from els.engines.posterior import Posterior
+from els.engines.torch_engine import image_posterior
 from els.errors import InputError
-from els.machines.engine_torch import image_posterior
+from els.machines.base import Dial
 from els.machines.ideal import Ideal
-from els.machines.machine import Dial
-from els.machines.posterior import Posterior
 
 TEMPERATURE = Dial("temperature", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
 

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from els.images import ImageSet, to_float
-from els.machines.machine import ByTime, Machine
+from els.machines.base import ByTime, Machine
 from els.schedule import CosineSchedule
 
 # Images at a time when the covariance is summed.

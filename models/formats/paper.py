@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from els.errors import InputError
-from models.blocks import PADDINGS, Network
-from models.formats.pickled import Module, Reference
-from models.networks import restore_network
+from els.models.blocks import PADDINGS, Network
+from els.models.formats.pickled import Module, Reference
+from els.models.networks import restore_network
 
 IMAGE_SIZE = 32  # of all the paper's networks; a convolutional network's weights do not say
 _SCHEDULE = "cosine_noise_schedule"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from els.errors import InputError
+from els.errors import InputError, reason
 
 # Classes that may be named; instances of them become records.
 _CLASSES = frozenset({
@@ -103,9 +103,10 @@ def read_module(path: Path) -> Module:
         raise InputError(f"'{path}' is not loaded: {error}") from error
     # Hostile bytes can make a parser raise anything; whatever it is, the file is not read.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"'{path}' is damaged or not a pickled module, and is not loaded: "
-                         f"{reason}") from error  # fmt: skip
+        raise InputError(
+            f"'{path}' is damaged or not a pickled module, and is not loaded: "
+            f"{reason(error, named=True)}"
+        ) from error
 
 
 class _Refusal(Exception):  # noqa: N818 - not an error of ours

@@ -11,7 +11,7 @@ from entry import TINY, wandb_records
 from wandb.wandb_agent import Agent
 
 import analyze
-import train
+from els.models import cli
 
 SWEEP = ROOT / "configs" / "sweep.yaml"
 RUN_ID = "abcd1234"
@@ -71,11 +71,11 @@ def test_only_runs_of_a_sweep_get_their_id_in_their_name(
     sweep: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     analysis = analyze.Settings(checkpoint="wandb:team/els/a:v0", out="x/a")
-    assert train.Run(name="a").folder == Path("runs", f"a-{RUN_ID}")
+    assert cli.Run(name="a").folder == Path("runs", f"a-{RUN_ID}")
     assert analysis.folder == Path("x", f"a-{RUN_ID}")
     assert analysis.home == Path("x", "a")  # by which the checkpoint is known
     monkeypatch.delenv("WANDB_SWEEP_ID")
-    assert train.Run(name="a").folder == Path("runs", "a")
+    assert cli.Run(name="a").folder == Path("runs", "a")
     assert analysis.folder == Path("x", "a")
     assert wandb.env.SWEEP_ID == "WANDB_SWEEP_ID"
     assert wandb.env.RUN_ID == "WANDB_RUN_ID"

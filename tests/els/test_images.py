@@ -10,9 +10,8 @@ import torch
 from conftest import random_images, shared
 from PIL import Image
 
-import els.images
 from els.errors import InputError
-from els.images import DataSpec, ImageSet, load_images, to_float, to_uint8
+from els.images import DataSpec, ImageSet, load_images, source, to_float, to_uint8
 
 
 def write_images(
@@ -108,7 +107,7 @@ def test_a_set_larger_than_memory_is_mapped_and_found_again(
     write_images(tmp_path / "images", 20)
     in_memory = load_images("folder", root=tmp_path / "images")
     monkeypatch.setenv("ELS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(els.images, "_free_memory", lambda: 0)
+    monkeypatch.setattr(source, "_free_memory", lambda: 0)
     mapped = load_images("folder", root=tmp_path / "images")
     assert mapped.fingerprint() == in_memory.fingerprint()
     (file,) = (tmp_path / "cache").iterdir()
@@ -123,7 +122,7 @@ def test_a_decoding_that_fails_leaves_no_half_set(
     write_images(tmp_path / "images", 20)
     (tmp_path / "images" / "010.png").write_bytes(b"not an image")
     monkeypatch.setenv("ELS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(els.images, "_free_memory", lambda: 0)
+    monkeypatch.setattr(source, "_free_memory", lambda: 0)
     with pytest.raises(InputError, match=r"010\.png' cannot be read"):
         load_images("folder", root=tmp_path / "images")
     assert not list((tmp_path / "cache").iterdir())

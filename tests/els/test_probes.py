@@ -11,6 +11,7 @@ from torch import Tensor
 from els.denoiser import eps_from_x0, x0_from_eps
 from els.errors import InputError
 from els.machines import make_machine
+from els.models.networks import build_network
 from els.probes import (
     Probes,
     default_shifts,
@@ -20,7 +21,6 @@ from els.probes import (
     side_holding,
 )
 from els.schedule import CosineSchedule
-from models.networks import build_network
 
 SCHEDULE = CosineSchedule()
 

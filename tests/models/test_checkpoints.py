@@ -9,10 +9,10 @@ import torch
 
 from els.errors import InputError
 from els.images import DataSpec
+from els.models.blocks import Network
+from els.models.checkpoints import METADATA_KEY, describe, load_denoiser
+from els.models.networks import build_network
 from els.sampling import ddim, seeded_noise
-from models.blocks import Network
-from models.checkpoints import METADATA_KEY, describe, load_denoiser
-from models.networks import build_network
 
 
 def write(path: Path, net: Network, **changes: object) -> Path:

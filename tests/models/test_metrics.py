@@ -1,6 +1,6 @@
 import torch
 
-from models.metrics import LossByNoise
+from els.models.metrics import LossByNoise
 
 
 def test_bins_and_total_are_means_over_images_not_over_batches() -> None:

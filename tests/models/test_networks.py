@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from els.errors import InputError
-from models.blocks import Network, SelfAttention
-from models.networks import NETWORKS, build_network
+from els.models.blocks import Network, SelfAttention
+from els.models.networks import NETWORKS, build_network
 
 SMALL = {"ResNet": {"width": 16, "depth": 3}, "UNet": {"widths": [16, 32], "embedding": 16}}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.schedules import WarmupCosine
+from els.models.schedules import WarmupCosine
 
 
 def rates(scheduler: WarmupCosine, steps: int) -> list[float]:

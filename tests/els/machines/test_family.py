@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from els.engines.native_engine import available
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import MACHINES, make_machine
-from els.machines.engine_native import available
 from els.schedule import CosineSchedule
 
 SCHEDULE = CosineSchedule()

@@ -12,10 +12,10 @@ from oracle import KINDS, posterior_mean
 from torch import Tensor
 
 from els.denoiser import score_from_x0
+from els.engines.native_engine import available
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
-from els.machines.engine_native import available
 from els.schedule import CosineSchedule
 
 SCHEDULE = CosineSchedule()

@@ -8,9 +8,9 @@ from conftest import shared
 from torch import Tensor, nn
 
 from els.errors import InputError
+from els.models.checkpoints import load_denoiser
+from els.models.networks import build_network
 from els.sampling import ddim
-from models.checkpoints import load_denoiser
-from models.networks import build_network
 
 NETWORKS = {"resnet": paper_code.resnet, "unet": paper_code.unet}
 

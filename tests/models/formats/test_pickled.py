@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from els.errors import InputError
-from models.checkpoints import load_denoiser
-from models.formats.pickled import read_module
+from els.models.checkpoints import load_denoiser
+from els.models.formats.pickled import read_module
 
 HEAD = b"\x80\x02"
 CONV = b"ctorch.nn.modules.conv\nConv2d\n"

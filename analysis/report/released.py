@@ -1,0 +1,41 @@
+"""What the paper's authors released for the networks of its table."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from els.analysis.results import Results
+
+_PATH = Path(__file__).with_name("paper_scales.json")
+_SIDE = 32  # of the paper's images
+
+
+def released_sizes(results: Results) -> dict[float, int] | None:
+    """The released patch size at each t of the paper's network of this kind, if there is one.
+
+    Its row is known by data set, architecture, padding and whether there are labels, all at
+    32 x 32 pixels. The paper's networks are wider and trained for longer than most.
+    """
+    if tuple(results.noise.shape[2:]) != (_SIDE, _SIDE):
+        return None
+    network = str(results.context.get("network", ""))
+    if "the whole image" in network:  # attention, for which nothing was released
+        return None
+    for row in _rows():
+        alike = (
+            results.context.get("data", {}).get("name") == row["data"]
+            and network.startswith(f"{row['network']}, {row['padding']} padding")
+            and (results.labels is not None) == row["conditional"]
+        )
+        if alike:
+            n = len(row["sizes"])
+            return {(i + 1) / n: size for i, size in enumerate(row["sizes"])}
+    return None
+
+
+@cache
+def _rows() -> list[dict[str, Any]]:
+    return json.loads(_PATH.read_text())["rows"]

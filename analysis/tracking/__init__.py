@@ -1,0 +1,1 @@
+"""All of W&B's side of an analysis."""

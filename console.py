@@ -1,0 +1,111 @@
+"""How training and analysis speak and end: bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as ProgressBar
+from rich.text import Text
+
+from els.errors import InputError
+from els.work import Advance
+
+_PLAIN_WIDTH = 120  # a table in a file or a log need not fit a window
+
+
+def _standard_output() -> Console:
+    """Tables and colours on a terminal, plain lines anywhere else."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    return console
+
+
+console = _standard_output()
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Advance]:
+    """A progress bar over `total` images with the time left; one line when it is no terminal."""
+    if not console.is_terminal:
+        console.print(f"{name} ...")
+        yield lambda count: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def key_values(rows: Mapping[str, str]) -> Text:
+    """A table of labels and values, a line each; long values such as paths are never broken."""
+    width = max(map(cell_len, rows))
+    lines = [
+        Text.assemble((label.ljust(width), "bold cyan"), "  ", value)
+        for label, value in rows.items()
+    ]
+    return Text("\n").join(lines)
+
+
+def plural(number: int, noun: str) -> str:
+    """Such as "1 image" and "1,437 images"."""
+    if number != 1:
+        noun = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
+class OneLineErrors:
+    """Mixed into a jsonargparse parser: what it cannot parse is an `InputError`, without usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Called by the parser."""
+        raise InputError(" ".join(f"{message} (--help lists the options)".split())) from ex
+
+
+class Parser(OneLineErrors, ArgumentParser):
+    """jsonargparse's parser with errors of one line."""
+
+
+@contextmanager
+def exit_cleanly() -> Iterator[None]:
+    """Turn what the user can mend into a line on standard error and exit code 2."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that its encoding lacks is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except InputError as error:
+        _quit(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _quit(f"the disk is full ({error.filename or 'while writing results'}); free some space "
+              "and run the same command again")  # fmt: skip
+
+
+def _quit(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

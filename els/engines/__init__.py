@@ -1,0 +1,1 @@
+"""The arithmetic under the patch machines: posteriors over training patches."""

@@ -1,0 +1,259 @@
+"""Posteriors over training patches in compiled code, for many patch sizes in one pass.
+
+`native.cpp` has a plain C interface and none of torch's headers, so that it compiles in seconds
+with whatever C++ compiler there is. It is built at first use into a cache folder, `$ELS_CACHE` or
+else `~/.cache/els`, under a name that says all that the machine code depends on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from els.engines.dictionary import PATCH_MACHINES
+from els.engines.posterior import Posterior, named
+from els.engines.query import check_inputs
+from els.files import cache_folder
+
+MOST_CHANNELS = 4
+
+_LOG = logging.getLogger(__name__)
+_SOURCE = Path(__file__).with_name("native.cpp")
+# Sums keep their order (no -ffast-math); without NaN and -0 a maximum is one instruction.
+_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+          "-ffinite-math-only", "-fno-signed-zeros", "-shared", "-fPIC", "-pthread")  # fmt: skip
+# Tried in turn: not every compiler knows the machine it runs on.
+_TARGETS = ("-march=native", "-mcpu=native", None)
+# (query place, training patch) pairs per call, about a second: Ctrl-C is heard between calls.
+_PAIRS_PER_CALL = 1 << 31
+_IMAGES_PER_STEP = 16
+# At a smaller alpha the images are lost in float32's rounding of the query; zero has no inverse.
+_LEAST_ALPHA = 1e-6
+# The log-weight of no patch at all: finite in the compiled code's float64, -inf in float32.
+_NO_PATCH = -1e300
+
+
+class NativeUnavailableError(RuntimeError):
+    """The compiled engine cannot be had here; the message says why."""
+
+
+class _Job(ctypes.Structure):
+    """`Job` in native.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in
+          ("x", "pixels", "alpha", "sigma", "radii", "profiles", "wanted", "peak", "mass",
+           "moment", "square", "best", "top", "second_peak", "second")),
+        *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
+        *((name, ctypes.c_int32) for name in
+          ("channels", "height", "width", "sizes", "kind", "threads", "shift")),
+    ]  # fmt: skip
+
+
+def available() -> str | None:
+    """None if the compiled engine works here, else the reason why not. Builds it at first use."""
+    try:
+        _library()
+    except NativeUnavailableError as error:
+        return str(error)
+    return None
+
+
+def patch_posteriors(
+    x: Tensor,
+    pixels: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    *,
+    kind: str,
+    sizes: Sequence[int],
+    threads: int | None = None,
+    details: bool = False,
+    wanted: Tensor | None = None,
+    profiles: Sequence[Sequence[float]] | None = None,
+    shift: int | None = None,
+) -> list[Posterior]:
+    """The posterior of the clean centre pixel over k x k training patches, for every size k.
+
+    The same as `els.engines.torch_engine.patch_posterior` at each size, in one pass.
+
+    Args:
+        x: queries (b c h w), finite, with 1 to 4 channels.
+        pixels: training images, uint8 (n c h w); they may be mapped from a file.
+        alpha, sigma: the schedule at each query's time (b,), sigma > 0.
+        kind: one of `els.engines.dictionary.PATCH_MACHINES`.
+        sizes: patch sizes, odd, such as `els.engines.dictionary.check_size` allows.
+        threads: threads to use; as many as PyTorch uses when None. Neither it nor the batch changes
+            the answer beyond rounding.
+        details: also find what `Posterior` has only with details.
+        wanted: the places of each query that are asked for, bool (b h w); all when None. The
+            others stay empty, and what they would have cost is saved.
+        profiles, shift: see `els.engines.dispatch.patch_posteriors`.
+
+    Returns:
+        A float32 posterior for each size, in the order given.
+
+    Raises:
+        NativeUnavailableError: when there is no compiled engine (`available` says so beforehand).
+        InputError: for other than 1 to 4 channels, images of another shape than the queries, or
+            queries that are not finite.
+    """
+    library = _library()
+    check_inputs(x, pixels, engine="native", most_channels=MOST_CHANNELS)
+    b, c, h, w = x.shape
+    radii = [size // 2 for size in sizes]
+    order = sorted(range(len(sizes)), key=lambda i: radii[i])
+    radii = [radii[i] for i in order]
+    memory = {
+        "x": x.detach().to("cpu", torch.float32).contiguous(),
+        "alpha": alpha.detach().to("cpu", torch.float64).clamp(min=_LEAST_ALPHA).contiguous(),
+        "sigma": sigma.detach().to("cpu", torch.float64).contiguous(),
+        "radii": torch.tensor(radii, dtype=torch.int32),
+        "peak": torch.full((b, len(radii), 1, h, w), _NO_PATCH, dtype=torch.float64),
+        "mass": torch.zeros(b, len(radii), 1, h, w, dtype=torch.float64),
+        "moment": torch.zeros(b, len(radii), c, h, w, dtype=torch.float64),
+    }
+    if profiles is not None:
+        memory["profiles"] = torch.tensor([
+            [*profiles[i], *[0.0] * (radii[-1] + 1 - len(profiles[i]))] for i in order
+        ])  # fmt: skip
+    if wanted is not None:
+        memory["wanted"] = wanted.to("cpu", torch.uint8).contiguous()
+    if details:
+        memory["square"] = torch.zeros_like(memory["mass"])
+        memory["top"] = torch.zeros_like(memory["mass"])
+        memory["second_peak"] = memory["peak"].clone()
+        for name in ("best", "second"):
+            memory[name] = torch.zeros_like(memory["mass"], dtype=torch.int64)
+    job = _Job(
+        queries=b, channels=c, height=h, width=w, sizes=len(radii),
+        kind=PATCH_MACHINES.index(kind), threads=threads or torch.get_num_threads(),
+        shift=max(h, w) if shift is None else shift,
+        **{name: tensor.data_ptr() for name, tensor in memory.items()},
+    )  # fmt: skip
+    if b:
+        _visit(library, job, pixels, pairs=b * h * w * (1 if kind == "local" else h * w))
+    return [_posterior(memory, order.index(i), x.device) for i in range(len(sizes))]
+
+
+def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Posterior:
+    """What the compiled code has left in memory for one of the sizes."""
+    sums = {name: memory[name][:, size].to(device, torch.float32)
+            for name in ("peak", "mass", "moment", "square", "top", "second_peak")
+            if name in memory}  # fmt: skip
+    patches = {name: named(memory[name][:, size].to(device))
+               for name in ("best", "second") if name in memory}  # fmt: skip
+    return Posterior(**sums, **patches)
+
+
+def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:
+    """Merge all images into the job's sums, `pairs` pairs of places for each image."""
+    step = _IMAGES_PER_STEP * max(job.threads, _PAIRS_PER_CALL // (pairs * _IMAGES_PER_STEP))
+    for first in range(0, len(pixels), step):
+        images = pixels[first : first + step].to("cpu").contiguous()
+        job.pixels, job.images, job.first_image = images.data_ptr(), len(images), first
+        if library.els_patch_posteriors(ctypes.byref(job)):
+            raise MemoryError("the compiled engine ran out of memory")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    compiler = _compiler()
+    path = cache_folder() / f"native-{_fingerprint(compiler)}.so"
+    try:
+        return _load(path)
+    except OSError:  # not there yet, or damaged
+        _build(compiler, path)
+    try:
+        return _load(path)
+    except OSError as error:
+        raise NativeUnavailableError(f"the compiled engine cannot be loaded ({error})") from error
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.els_patch_posteriors.argtypes = [ctypes.POINTER(_Job)]
+    library.els_patch_posteriors.restype = ctypes.c_int
+    return library
+
+
+def _compiler() -> list[str]:
+    """The C++ compiler's command: `$CXX`, or the first of the usual names that is there."""
+    wanted = os.environ.get("CXX")
+    for command in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
+            return words
+    raise NativeUnavailableError(
+        f"the C++ compiler '{wanted}' that CXX names is not there" if wanted
+        else "no C++ compiler (c++, g++ or clang++) is on the PATH"
+    )  # fmt: skip
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    """A hash of all that the machine code depends on: source, flags, compiler and processor."""
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
+    parts = (
+        _SOURCE.read_bytes(),
+        repr((_FLAGS, _TARGETS, compiler)).encode(),
+        version,
+        _processor(),
+    )
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _processor() -> bytes:
+    """Model and instruction sets, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return " ".join(platform.uname()[4:]).encode()
+    told = {line.partition(b"\t")[0]: line for line in lines
+            if line.startswith((b"model name", b"flags", b"Features", b"CPU part"))}  # fmt: skip
+    return b"\n".join(told.values()) or platform.machine().encode()
+
+
+def _build(compiler: list[str], path: Path) -> None:
+    """Compile to `path` by way of a new name beside it, so that it is only ever there whole."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
+            built = Path(folder) / path.name
+            _LOG.warning("compiling the CPU engine, once for this machine (about 10 s) ...")
+            compile_library(_SOURCE, built, compiler)
+            built.replace(path)
+    except OSError as error:
+        raise NativeUnavailableError(
+            f"the compiled engine cannot be stored in {path.parent} ({error}); "
+            "set ELS_CACHE to a folder that can be written to"
+        ) from error
+
+
+def compile_library(source: Path, built: Path, compiler: list[str] | None = None) -> None:
+    """Compile C++ for this machine, with the engine's flags, into the shared library `built`.
+
+    Raises:
+        NativeUnavailableError: when there is no compiler, or it fails.
+    """
+    compiler = compiler or _compiler()
+    for target in _TARGETS:
+        flags = [*_FLAGS, target] if target else _FLAGS
+        result = subprocess.run([*compiler, *flags, "-o", str(built), str(source)],
+                                capture_output=True, text=True, check=False)  # fmt: skip
+        if result.returncode == 0:
+            return
+    message = (result.stderr.strip() or "no message").splitlines()[0]
+    raise NativeUnavailableError(f"{' '.join(compiler)} does not compile {source.name} ({message})")

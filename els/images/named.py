@@ -1,0 +1,194 @@
+"""Data sets by name, and what it takes to load the same images again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from els.errors import InputError, reason
+from els.images.files import file_source, load_folder, load_zip, open_file
+from els.images.sets import ImageSet
+from els.images.source import SHARES, Source, array_source, divide, limited
+from els.work import Progress, silent
+
+SPLITS = ("train", "val", "test", "all")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What it takes to load the same images again: the arguments of `load_images`, as plain data.
+
+    Attributes:
+        name, root, size, channels, limit, seed: see `load_images`.
+        fingerprint: `ImageSet.fingerprint` of the train split, or None when it is not known.
+    """
+
+    name: str
+    root: str = "data"
+    size: int | None = None
+    channels: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    fingerprint: str | None = None
+
+    def load(
+        self, split: str = "train", *, download: bool = False, progress: Progress = silent
+    ) -> ImageSet:
+        """Load one split of these images; see `load_images`."""
+        return load_images(
+            self.name,
+            root=self.root,
+            split=split,
+            size=self.size,
+            channels=self.channels,
+            limit=self.limit,
+            seed=self.seed,
+            download=download,
+            progress=progress,
+        )
+
+    def verify(self, images: ImageSet) -> None:
+        """Check that `images` is the train split that this spec was made from.
+
+        Raises:
+            InputError: when its fingerprint is another.
+        """
+        if self.fingerprint is not None and images.fingerprint() != self.fingerprint:
+            raise InputError(
+                f"the {len(images)} images that '{self.name}' loads from '{self.root}' are not the "
+                "ones the network was trained on (their fingerprints differ); point the data root "
+                "at the original files, or turn the check off with --verify_data false"
+            )
+
+
+def load_images(
+    name: str,
+    *,
+    root: str | Path = "data",
+    split: str = "train",
+    size: int | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    download: bool = False,
+    progress: Progress = silent,
+) -> ImageSet:
+    """Load a data set by name.
+
+    Every image is cropped to its central square and resized. A set that comes with a test split
+    gives its whole train split as `train`, and its test split, divided in two, as `val` and
+    `test`. A set that does not (`digits`, `folder`, `zip`) is divided 80 : 10 : 10. Both divisions,
+    and the choice of `limit` images, depend on `seed` alone. `all` is the train split of the former
+    and every image of the latter.
+
+    Args:
+        name: one of `DATASETS`.
+        root: the data root; for "folder" and "zip" the folder or the zip file itself.
+        split: "train", "val", "test" or "all".
+        size: height and width in pixels; 16 for digits and 32 for the rest unless told.
+        channels: 1 (grey) or 3 (colour); as the data set has it unless told.
+        limit: keep this many images of the split, chosen at random.
+        seed: seed of the divisions and of that choice.
+        download: fetch what is missing, where torchvision can.
+        progress: shown while many files are read; see `els.work.Progress`.
+
+    Returns:
+        the images, as uint8 (n c size size).
+
+    Raises:
+        InputError: unknown name or split, missing or damaged files, or a limit out of range.
+    """
+    if name not in DATASETS:
+        raise InputError(f"unknown data set '{name}'; known are {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise InputError(f"unknown split '{split}'; it is one of {', '.join(SPLITS)}")
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels is {channels}; it must be 1 (grey) or 3 (colour)")
+    size = (16 if name == "digits" else 32) if size is None else size
+    if size < 4:
+        raise InputError(f"size is {size}; images must have at least 4 x 4 pixels")
+    source, indices = DATASETS[name](Path(root), split, download, seed)
+    indices = limited(indices, limit, seed)
+    labels = None if source.labels is None else source.labels[indices]
+    pixels = source.read(indices, size, channels or source.channels, progress)
+    return ImageSet(pixels=pixels, labels=labels, classes=source.classes)
+
+
+def _digits(root: Path, split: str, download: bool, seed: int) -> tuple[Source, Tensor]:
+    from sklearn.datasets import load_digits  # slow to import, and only this set needs it
+
+    data = load_digits()
+    pixels = torch.from_numpy(data.images / 16 * 255).round().to(torch.uint8)
+    pixels = rearrange(pixels, "n h w -> n 1 h w")
+    source = array_source(pixels, torch.from_numpy(data.target), [str(i) for i in range(10)])
+    return source, divide(source.count, split, seed, SHARES, "'digits'")
+
+
+def _torchvision(class_name: str, where: str) -> Callable[..., tuple[Source, Tensor]]:
+    """Loader of a torchvision set that has a train and a test split and holds its pixels."""
+
+    def load(root: Path, split: str, download: bool, seed: int) -> tuple[Source, Tensor]:
+        from torchvision import datasets
+
+        with _explain_missing(class_name, root / where, download):
+            data = getattr(datasets, class_name)(
+                str(root), train=split in ("train", "all"), download=download
+            )
+        pixels = torch.as_tensor(data.data)
+        pattern = "n h w -> n 1 h w" if pixels.ndim == 3 else "n h w c -> n c h w"
+        source = array_source(
+            rearrange(pixels, pattern), torch.as_tensor(data.targets), data.classes
+        )
+        if split in ("train", "all"):
+            return source, torch.arange(source.count)
+        halves = {"val": 0.5, "test": 0.5}
+        return source, divide(source.count, split, seed, halves, f"the test split of {class_name}")
+
+    return load
+
+
+@contextmanager
+def _explain_missing(class_name: str, where: Path, download: bool) -> Iterator[None]:
+    """Turn what torchvision raises for missing or damaged files into one clear line."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # its loaders raise many types for a damaged file
+        why = reason(error, length=200) or type(error).__name__
+        how = (
+            f"downloading {class_name} failed; put its files under '{where}' by hand"
+            if download
+            else f"{class_name} cannot be read: put its files under '{where}', or add "
+            "--data.download true to fetch them"
+        )
+        raise InputError(f"{how} ({why})") from error
+
+
+def _celeba(root: Path, split: str, download: bool, seed: int) -> tuple[Source, Tensor]:
+    from torchvision.datasets import CelebA
+
+    official = {"val": "valid", "test": "test"}.get(split, "train")
+    with _explain_missing("CelebA", root / "celeba", download):
+        data = CelebA(str(root), split=official, download=download)
+    folder = root / "celeba" / "img_align_celeba"
+    files = [folder / name for name in data.filename]
+    source = file_source(files, open_file, None, [], folder)
+    return source, torch.arange(source.count)
+
+
+DATASETS: dict[str, Callable[[Path, str, bool, int], tuple[Source, Tensor]]] = {
+    "digits": _digits,
+    "mnist": _torchvision("MNIST", "MNIST/raw"),
+    "fashion_mnist": _torchvision("FashionMNIST", "FashionMNIST/raw"),
+    "cifar10": _torchvision("CIFAR10", "cifar-10-batches-py"),
+    "celeba": _celeba,
+    "folder": load_folder,
+    "zip": load_zip,
+}

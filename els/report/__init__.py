@@ -1,1 +1,0 @@
-"""Saved results to figures, tables and pages."""

@@ -1,0 +1,225 @@
+"""Networks of the diffusers library: a folder of a pipeline, or of a bare UNet2DModel.
+
+Their steps k are discrete and their schedule is their own. Both schedules preserve the variance, so
+that an image at our t is an image of theirs at the step with the same alpha, and nothing needs to
+be scaled. Between two steps k is interpolated where the network takes any real number (sinusoidal
+embedding), as k-diffusion does: the noise level that the network is told is then the one that the
+image has, and the answer is smooth in t. A learned table of steps gets the nearest one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from els.denoiser import coefficients, eps_from_x0
+from els.errors import InputError, reason
+from els.models.blocks import Network
+from els.schedule import CosineSchedule
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+# Pipelines that sample pixels with such a network, and schedulers that preserve the variance.
+_PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
+_SCHEDULERS = (
+    "DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
+)  # fmt: skip
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder looks like one that diffusers saved."""
+    return any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+
+
+def load_pipeline(folder: Path) -> tuple[DiffusersNetwork, tuple[int, int, int]]:
+    """The network in a folder, and its image shape (c, h, w).
+
+    Args:
+        folder: of a pipeline (`model_index.json`, `unet`, `scheduler`) or of a `UNet2DModel`
+            (`config.json` and safetensors); the schedule of the latter is diffusers' default,
+            linear over 1,000 steps, unless it lies beside its scheduler in a pipeline.
+
+    Raises:
+        InputError: when diffusers is not installed, a file is missing, or the pipeline, network or
+            scheduler is of another kind.
+    """
+    unet, scheduler = _parts(folder)
+    config = _json(unet / "config.json")
+    _check_network(config, unet)
+    settings = {} if scheduler is None else _json(scheduler / "scheduler_config.json")
+    _check_scheduler(settings, scheduler)
+    try:
+        from diffusers import DDPMScheduler, UNet2DModel
+    except ImportError as error:
+        raise InputError(
+            f"'{folder}' needs the diffusers library: pip install diffusers"
+        ) from error
+    try:
+        net = UNet2DModel.from_pretrained(unet, use_safetensors=True, local_files_only=True,
+                                          low_cpu_mem_usage=False)  # fmt: skip
+        alphas_cumprod = DDPMScheduler.from_config(settings).alphas_cumprod
+    # Wrong configurations and damaged weights raise whatever they happen to break.
+    except Exception as error:
+        why = reason(error, named=True, length=200)
+        raise InputError(f"'{folder}' cannot be loaded by diffusers: {why}") from error
+    for name, value in net.named_parameters():
+        if not value.isfinite().all():
+            raise InputError(f"'{folder}' holds NaN or infinite weights, first in '{name}'")
+    size = config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    network = DiffusersNetwork(
+        net, alphas_cumprod=alphas_cumprod,
+        prediction=settings.get("prediction_type", "epsilon"),
+    )  # fmt: skip
+    return network, (network.channels, height, width)
+
+
+class DiffusersNetwork(Network):
+    """A UNet2DModel as net(x, t, label) -> eps_hat at our continuous t.
+
+    Args:
+        unet: the model.
+        alphas_cumprod: alpha^2 of its steps (n,), falling.
+        prediction: what it predicts, one of `PREDICTIONS`.
+        schedule: what our t means.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        *,
+        alphas_cumprod: Tensor,
+        prediction: str = "epsilon",
+        schedule: CosineSchedule | None = None,
+    ) -> None:
+        super().__init__(
+            {
+                "channels": unet.config.in_channels,
+                "num_classes": unet.config.num_class_embeds,
+                "padding": "zeros",
+                "norm": "group",
+            }
+        )
+        self.unet, self.prediction = unet, prediction
+        self.schedule = schedule or CosineSchedule()
+        self.register_buffer("times", self.schedule.time(alphas_cumprod.double().sqrt()))
+        if len(self.times) < 2 or not (self.times.diff() > 0).all():
+            raise InputError(f"its noise does not grow at each of its {len(self.times)} steps")
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `Network.forward`.
+
+        Raises:
+            InputError: when a label is given to an unconditional network, or missing for a
+                conditional one.
+        """
+        if (label is None) != (self.num_classes is None):
+            raise InputError(
+                "a label was given, but this network is not class-conditional"
+                if self.num_classes is None
+                else f"this network is class-conditional: give labels 0..{self.num_classes - 1}"
+            )
+        steps = self.steps(t)
+        # A network that predicts its variance too has it in the channels after the image's.
+        answer = self.unet(x, steps, class_labels=label).sample[:, : self.channels]
+        if self.prediction == "epsilon":
+            return answer
+        if self.prediction == "sample":
+            return eps_from_x0(x, answer, t, self.schedule)
+        alpha, sigma = coefficients(t, x, self.schedule)
+        return alpha * answer + sigma * x  # v = alpha eps - sigma x0
+
+    def steps(self, t: Tensor) -> Tensor:
+        """The steps (b,) at whose alpha the images at times t (b,) are, from 0 to n - 1."""
+        t = t.to(self.times)
+        after = torch.searchsorted(self.times, t).clamp(1, len(self.times) - 1)
+        low, high = self.times[after - 1], self.times[after]
+        steps = (after - 1 + (t - low) / (high - low)).clamp(0, len(self.times) - 1)
+        if self.unet.config.time_embedding_type == "learned":
+            return steps.round().long()
+        return steps.float()
+
+    @property
+    def description(self) -> str:
+        """See `Network.description`."""
+        millions = sum(p.numel() for p in self.unet.parameters()) / 1e6
+        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
+        return (
+            f"UNet2DModel of diffusers, {self.padding} padding, {labels}, {millions:.2f} M "
+            f"parameters, {self.prediction} over {len(self.times)} steps, sees the whole image"
+        )
+
+    @property
+    def receptive_field(self) -> int:
+        """See `Network.receptive_field`: group norms and attention see the whole image."""
+        size = self.unet.config.sample_size
+        return size if isinstance(size, int) else max(size)
+
+
+def _parts(folder: Path) -> tuple[Path, Path | None]:
+    """The folders of the network and of its scheduler, if it has one."""
+    if not (folder / "model_index.json").is_file():
+        whole = folder.resolve().parent
+        beside = folder.name == "unet" and (whole / "model_index.json").is_file()
+        return folder, whole / "scheduler" if beside else None
+    kind = _json(folder / "model_index.json").get("_class_name")
+    if kind not in _PIPELINES:
+        raise InputError(f"'{folder}' is a '{kind}'; of diffusers' pipelines, "
+                         f"{', '.join(_PIPELINES)} can be read")  # fmt: skip
+    return folder / "unet", folder / "scheduler"
+
+
+def _check_network(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse what is not a UNet2DModel over pixels with weights in safetensors."""
+    if config.get("_class_name") != "UNet2DModel":
+        raise InputError(f"'{folder}' holds a '{config.get('_class_name')}', not a UNet2DModel")
+    if not any(folder.glob("*.safetensors")):
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise InputError(f"'{folder}' has no weights in safetensors (pickled .bin files are not "
+                         f"loaded); it holds: {found}")  # fmt: skip
+    inputs, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
+    if outputs not in (inputs, 2 * inputs):
+        raise InputError(f"the network in '{folder}' maps {inputs} channels to {outputs}; it must "
+                         "answer with as many, or twice as many with its variance")  # fmt: skip
+    time = config.get("time_embedding_type", "positional")
+    if time not in ("positional", "learned"):
+        raise InputError(f"the network in '{folder}' embeds the time by '{time}'; it must be "
+                         "positional or learned, over the steps of a scheduler")  # fmt: skip
+    if config.get("class_embed_type") is not None:
+        raise InputError(f"the network in '{folder}' embeds classes by "
+                         f"'{config['class_embed_type']}'; only a table of num_class_embeds "
+                         "classes is known here")  # fmt: skip
+    size = config.get("sample_size")
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list) or [type(side) for side in sides] != [int, int]:
+        raise InputError(f"the network in '{folder}' has sample_size {size}; write the height and "
+                         "width of its images in pixels into config.json")  # fmt: skip
+
+
+def _check_scheduler(settings: Mapping[str, Any], folder: Path | None) -> None:
+    """Refuse schedulers with another relation between image and noise."""
+    kind = settings.get("_class_name", _SCHEDULERS[0])
+    if kind not in _SCHEDULERS or settings.get("use_flow_sigmas"):
+        raise InputError(f"'{folder}' holds a '{kind}'; schedulers that preserve the variance can "
+                         f"be read: {', '.join(_SCHEDULERS)}")  # fmt: skip
+    prediction = settings.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise InputError(f"'{folder}' predicts '{prediction}'; it must be one of "
+                         f"{', '.join(PREDICTIONS)}")  # fmt: skip
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}', which a folder of diffusers has")
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"'{path}' is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' holds a {type(content).__name__}, not a table of settings")
+    return content
