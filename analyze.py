@@ -30,13 +30,13 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from els.agreement import agreement
-from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Origins, shown_images
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, shown_images
 from els.analysis.comparison import Comparison
 from els.analysis.report.figures import write_figures
 from els.analysis.report.page import write_page
 from els.analysis.report.style import FORMATS, chosen_formats
 from els.analysis.report.tables import (
-    DialCurves,
+    ScaleCurves,
     agreement_table,
     probes_text,
     seed_rows,
@@ -104,10 +104,10 @@ class Settings:
             `boundary` for a zero-padded network or `equivariant` for a circular one, then `local`
             and `ideal`.
         sizes: odd patch sizes to calibrate over; unless told, 3, 5, ..., 17, as far as they fit.
-            Other dials have values of their own to try.
+            Other scales have values of their own to try.
         symmetries: "flip" and "turns" add the mirrored and the quarter-turned images to the patch
             machines' dictionaries, for networks trained with such augmentation.
-        held_out: number of held-out images on which the first machine's dial is also fitted
+        held_out: number of held-out images on which the first machine's scale is also fitted
             without the network, as far as there are any; 0 leaves that out.
         criterion: "cosine" or "l2"; see `els.calibration`.
         seeds: number of seeds, 0 .. seeds - 1.
@@ -249,14 +249,14 @@ class Analysis:
         self.kinds = self._kinds()
         self.engine = choose_engine(
             torch.empty(0, *self.images.image_shape, device=self.device), settings.engine,
-            plain=not any(kind == "best" or kind.endswith("_soft") for kind in self.kinds),
+            plain=not any(kind == "mixture" or kind.endswith("_soft") for kind in self.kinds),
         )  # fmt: skip
         self._made: dict[str, Machine] = {}
         self.sizes = self._sizes()
-        self.dialled = {
+        self.scaled = {
             kind: self._candidates(machine)
             for kind in self.kinds
-            if (machine := self._machine(kind, None)).dial
+            if (machine := self._machine(kind, None)).scale
         }
 
     def share_out(self) -> None:
@@ -285,9 +285,9 @@ class Analysis:
         fitted = seeds[: settings.calibration_seeds]
         judged = seeds[settings.calibration_seeds :]
         noise, labels = self._starts(judged)
-        scales = {kind: self._calibrate(kind, fitted) for kind in self.dialled}
-        data_scales = self._calibrate_on_data() if self.kinds[0] in self.dialled else None
-        weights = self._stack(fitted) if "best" in self.kinds else None
+        scales = {kind: self._calibrate(kind, fitted) for kind in self.scaled}
+        data_scales = self._calibrate_on_data() if self.kinds[0] in self.scaled else None
+        weights = self._stack(fitted) if "mixture" in self.kinds else None
         tracer = self._tracer(scales)
         network = {
             steps: self._sample(NETWORK, self.network, judged, steps, tracer)
@@ -295,7 +295,7 @@ class Analysis:
         }
         machines = {
             kind: self._sample(
-                kind, self._machine(kind, weights if kind == "best" else scales.get(kind)),
+                kind, self._machine(kind, weights if kind == "mixture" else scales.get(kind)),
                 judged, settings.steps, tracer,
             )
             for kind in self.kinds
@@ -319,8 +319,8 @@ class Analysis:
         )
         if settings.mosaic:
             every = {NETWORK: network[settings.steps], **machines}
-            origins = self._origins(results.order(), every, tracer)
-            results = replace(results, origins=origins)
+            attribution = self._attribution(results.order(), every, tracer)
+            results = replace(results, attribution=attribution)
         if self.fabric.is_global_zero:
             results.save(self.folder)
         self.work.clear()
@@ -336,7 +336,7 @@ class Analysis:
             results.context.get(key) != value for key, value in context.items() if key != "training"
         ):  # a record for readers
             return None
-        if self.settings.mosaic and results.origins is None:
+        if self.settings.mosaic and results.attribution is None:
             console.print("The earlier analysis has no mosaics; --force true makes them.")
         return results
 
@@ -351,7 +351,7 @@ class Analysis:
             return (self._around, "local", IDEAL)
         if asked == "all":
             others = set(PATCH_KINDS) - {"local"}
-            first = (self._around, "best", f"{self._around}_soft")
+            first = (self._around, "mixture", f"{self._around}_soft")
             return (*first, *(kind for kind in MACHINES[::-1] if kind not in {*first, *others}))
         if unknown := [kind for kind in asked if kind not in MACHINES]:
             raise InputError(f"unknown machines {unknown}; there are all, {', '.join(MACHINES)}")
@@ -362,16 +362,16 @@ class Analysis:
         sizes = sorted(set(self.settings.sizes or [k for k in range(3, 19, 2) if k <= side]))
         for kind in self.kinds:
             machine = self._machine(kind, None)
-            for size in sizes if machine.dial == SIZE else ():
+            for size in sizes if machine.scale == SIZE else ():
                 machine.check(size)
         return sizes
 
     def _candidates(self, machine: Machine) -> list[float]:
-        """The values of its dial that are tried."""
-        values = self.sizes if machine.dial == SIZE else machine.allowed(machine.dial.candidates)
+        """The values of its scale that are tried."""
+        values = self.sizes if machine.scale == SIZE else machine.allowed(machine.scale.candidates)
         if not values:
             raise InputError(
-                f"no {machine.dial.name} of the {machine.kind} machine fits images of shape "
+                f"no {machine.scale.name} of the {machine.kind} machine fits images of shape "
                 f"{self.images.image_shape}; leave it out of --machines, or give --sizes"
             )
         return values
@@ -391,14 +391,14 @@ class Analysis:
             self._made[kind] = make_machine(
                 kind, self.images, schedule=self.network.schedule, engine=self.settings.engine,
                 chunk=self.settings.chunk, tolerance=self.settings.tolerance, around=self._around,
-                symmetries=self.settings.symmetries if kind in (*PATCH_KINDS, "best") else (),
+                symmetries=self.settings.symmetries if kind in (*PATCH_KINDS, "mixture") else (),
             )  # fmt: skip
         return self._made[kind].fitted(fitted)
 
     def _calibrate(self, kind: str, seeds: Sequence[int]) -> Scales:
         settings = self.settings
-        path = scales_path(self.folder, kind, list(self.dialled))
-        machine, candidates = self._machine(kind, None), self.dialled[kind]
+        path = scales_path(self.folder, kind, list(self.scaled))
+        machine, candidates = self._machine(kind, None), self.scaled[kind]
         what = ("calibration", kind, settings.criterion, candidates, settings.steps)
         source = self._key(*what, settings.label, list(seeds))
         if path.exists() and not settings.force:
@@ -438,16 +438,16 @@ class Analysis:
         ), labels  # fmt: skip
 
     def _stack(self, seeds: Sequence[int]) -> Weights:
-        """The weights of `best`, by least squares on the network's path."""
-        mixture = self._machine("best", None)
+        """The weights of the mixture, by least squares on the network's path."""
+        mixture = self._machine("mixture", None)
         label = self.settings.label
-        what = ("stacking", "best", list(mixture.names), self.settings.steps, label, list(seeds))
+        what = ("stacking", "mixture", list(mixture.names), self.settings.steps, label, list(seeds))
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
             points, labels = self._points(some)
             return normal_equations(points, mixture, label=labels, on_step=advance)
 
-        parts = self._by_batch("fitting best", what, seeds, self.settings.steps, compute)
+        parts = self._by_batch("fitting mixture", what, seeds, self.settings.steps, compute)
         total = {name: sum(part[name] for part in parts) for name in parts[0]}
         return solve(total, mixture, t=self._times, seeds=seeds, source=self._key(*what))
 
@@ -475,12 +475,12 @@ class Analysis:
         return images.take(chosen) if len(chosen) else None
 
     def _calibrate_on_data(self) -> Scales | None:
-        """The first machine's dial that denoises held-out images best, without the network."""
+        """The first machine's scale that denoises held-out images best, without the network."""
         settings, machine = self.settings, self._machine(self.kinds[0], None)
         conditional, held_out = self.network.num_classes is not None, self.held_out
         if held_out is None:
             return None
-        count, candidates = len(held_out), self.dialled[machine.kind]
+        count, candidates = len(held_out), self.scaled[machine.kind]
         what = ("data", machine.kind, candidates, settings.steps, held_out.fingerprint())
 
         def compute(some: Sequence[int], advance: Callable[[int], None]) -> Tensors:
@@ -586,9 +586,9 @@ class Analysis:
             paths, Mosaic.of(tuple(times[-len(found["best"]) :]), found) if traced else None
         )
 
-    def _origins(
+    def _attribution(
         self, order: Sequence[int], every: Mapping[str, Walk], tracer: PatchMachine | None
-    ) -> Origins:
+    ) -> Attribution:
         """Where samples of the same number of steps come from: the network's and the machines'."""
         mosaics = {name: walk.mosaic for name, walk in every.items() if walk.mosaic is not None}
         sides = tuple(dict.fromkeys([NETWORK, self.kinds[0], *mosaics]))
@@ -596,7 +596,7 @@ class Analysis:
         real = {HELD_OUT: self.held_out, COPIES: self._some_of(self.images)}
         real = {name: images for name, images in real.items() if images is not None}
         samples |= {name: to_float(images.pixels) for name, images in real.items()}
-        return Origins(
+        return Attribution(
             subject=self.kinds[0],
             machine=None if tracer is None else tracer.kind,
             mosaics=mosaics,
@@ -665,7 +665,7 @@ class Analysis:
     def _key(self, *parts: object) -> str:
         """A name for what is computed from this checkpoint, these images and `parts`."""
         # The description tells apart what one file of weights can be loaded as.
-        loaded = (self.checkpoint_hash, self.network.description)
+        loaded = (self.checkpoint_hash, self.network.facts.description)
         made_by = (_RESULTS_VERSION, self.settings.symmetries)
         content = json.dumps([*loaded, self.data_hash, *made_by, *parts])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -677,11 +677,11 @@ class Analysis:
             "run": settings.folder.name,
             "data": {**asdict(data), "images": len(self.images), "shape": list(shape),
                      "sha256": self.data_hash},
-            "network": self.network.description,
+            "network": self.network.facts.description,
             "checkpoint": {"path": settings.checkpoint, "sha256": self.checkpoint_hash},
             "training": _training(settings.checkpoint),
             "settings": {
-                "machines": list(self.kinds), "sizes": self.sizes, "dials": self.dialled,
+                "machines": list(self.kinds), "sizes": self.sizes, "scales": self.scaled,
                 "held_out": settings.held_out, "symmetries": list(settings.symmetries),
                 "criterion": settings.criterion, "seeds": settings.seeds,
                 "calibration_seeds": settings.calibration_seeds, "steps": settings.steps,
@@ -752,7 +752,7 @@ def _fitted(denoiser: Denoiser) -> object:
     """What a machine's answers depend on beside its images, as plain data."""
     if isinstance(denoiser, Mixture):
         return [denoiser.names, denoiser.weights.weights]
-    return denoiser.size.sizes if isinstance(denoiser, Machine) and denoiser.size else None
+    return denoiser.value.values if isinstance(denoiser, Machine) and denoiser.value else None
 
 
 @cache
@@ -941,7 +941,7 @@ def _introduction(analysis: Analysis) -> dict[str, str]:
     steps = " and ".join(map(str, settings.network_steps))
     return {
         # Its numbers have rows of their own.
-        "network": ", ".join(network.description.split(", ")[:3]),
+        "network": ", ".join(network.facts.description.split(", ")[:3]),
         "parameters": f"{network.parameter_count:,}",
         "receptive field": field_text(network.receptive_field),
         "images": f"{analysis.data.name}, {images}, {c} x {h} x {w}",
@@ -974,7 +974,7 @@ def analyse(settings: Settings) -> Results:
     for block in (summary, *summary["other_steps"]):
         console.print(agreement_table({"seeds": summary["seeds"], **block}))
     if results.scales:
-        console.print(DialCurves(results.scales))
+        console.print(ScaleCurves(results.scales))
     for file in files:
         console.print(str(file))
     if settings.logger == "wandb":

@@ -41,7 +41,7 @@ class TrainingImages:
 
 
 @dataclass(frozen=True)
-class Origins:
+class Attribution:
     """What is known of the network's and a machine's samples beside how well they agree.
 
     Attributes:
@@ -112,7 +112,7 @@ class Origins:
             np.savez_compressed(partial, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Origins:
+    def load(cls, path: Path) -> Attribution:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file}

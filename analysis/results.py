@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from els.agreement import METRICS, agreement, beats, summarise
-from els.analysis.attribution import Origins
+from els.analysis.attribution import Attribution
 from els.calibration import Scales
 from els.errors import InputError
 from els.files import replacing, write_json
@@ -23,8 +23,8 @@ from els.probes import Probes
 from els.stacking import Weights
 
 IDEAL = "ideal"
-_ORIGINS = "origins.npz"
-_Saved = TypeVar("_Saved", Probes, Weights, Scales, Origins)
+_ATTRIBUTION = "origins.npz"
+_Saved = TypeVar("_Saved", Probes, Weights, Scales, Attribution)
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Results:
         by_t: for each machine, pearson_r between its x0_hat and the network's, each on its own
             path (steps n), t = 1 first.
         t: the times of those steps.
-        scales: the fitted dial of each machine that has one.
+        scales: the fitted scale of each machine that has one.
         context: data, network, checkpoint and settings, as plain data for the record.
         probes: what the network was measured to look at; None in folders from before.
-        weights: those of `best`, where it is among the machines.
-        data_scales: the first machine's dial as held-out images alone suggest it; None where that
+        weights: those of the mixture, where it is among the machines.
+        data_scales: the first machine's scale as held-out images alone suggest it; None where that
             was not asked for.
-        origins: where the samples come from; None where that was not asked for, and in folders
+        attribution: where the samples come from; None where that was not asked for, and in folders
             from before.
     """
 
@@ -63,10 +63,10 @@ class Results:
     probes: Probes | None = None
     weights: Weights | None = None
     data_scales: Scales | None = None
-    origins: Origins | None = None
+    attribution: Attribution | None = None
 
     @property
-    def subject(self) -> str:
+    def primary(self) -> str:
         """The machine that is meant to predict this network."""
         return next(iter(self.machines))
 
@@ -82,7 +82,7 @@ class Results:
 
     def order(self) -> list[int]:
         """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
-        score = self.by_seed()[self.subject]["pearson_r"]
+        score = self.by_seed()[self.primary]["pearson_r"]
         ranked = score.argsort(descending=True, stable=True).tolist()
         first = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
         return list(dict.fromkeys([*first, *ranked]))
@@ -95,10 +95,10 @@ class Results:
     def _summary(self) -> dict[str, Any]:  # every form of the report asks for the bootstrap
         first, *others = (self._summary_at(steps) for steps in self.network)
         summary = {**self.context, "seeds": len(self.seeds), **first, "other_steps": others}
-        if self.origins is not None:
+        if self.attribution is not None:
             summary["novelty"] = {
                 side: {name: asdict(summarise(value)) for name, value in values.items()}
-                for side, values in self.origins.by_seed().items()
+                for side, values in self.attribution.by_seed().items()
             }
         return summary
 
@@ -126,7 +126,7 @@ class Results:
             left.unlink()
         for name, part in (
             ("network.json", self.probes), ("weights.json", self.weights),
-            ("data_scales.json", self.data_scales), (_ORIGINS, self.origins),
+            ("data_scales.json", self.data_scales), (_ATTRIBUTION, self.attribution),
         ):  # fmt: skip
             (folder / name).unlink(missing_ok=True)
             if part is not None:
@@ -160,7 +160,7 @@ class Results:
                 "probes": _load(Probes, folder / "network.json"),
                 "weights": _load(Weights, folder / "weights.json"),
                 "data_scales": _load(Scales, folder / "data_scales.json"),
-                "origins": _load(Origins, folder / _ORIGINS),
+                "attribution": _load(Attribution, folder / _ATTRIBUTION),
             }
         except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
             raise InputError(

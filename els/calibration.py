@@ -1,32 +1,34 @@
-"""Fitting the one number per timestep: the dial at which a machine answers like a network.
+"""Fitting the one number per timestep: the scale at which a machine answers like a network.
 
-Or, with no network at all, the dial at which it denoises images that it has not seen.
+Or, with no network at all, the scale at which it denoises images that it has not seen.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import median_low
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
+from pydantic import Field
 from torch import Tensor
 
 from els.denoiser import Denoiser, add_noise, eps_from_x0
 from els.errors import InputError, reason
-from els.files import write_json
+from els.files import as_record, write_record
 from els.images import ImageSet, to_float
 from els.machines import Machine
 from els.sampling import batches, ddim_steps, seeded_noise
 from els.schedule import CosineSchedule
 
 Criterion = Literal["cosine", "l2", "mse"]
+Number = int | float  # a patch size is a whole number, and stays one on disk
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scales:
-    """The values of a machine's dial by time, and everything they were chosen from.
+    """The values of a machine's scale by time, and everything they were chosen from.
 
     Attributes:
         machine: the kind of machine that was fitted.
@@ -56,29 +58,29 @@ class Scales:
         seeds: the calibration seeds, or the indices of the clean images.
         candidates: the values tried.
         t: the times, from 1 downwards.
-        sizes: the value at each t: the median over seeds of the best one or, with "mse", the one
+        values: the value at each t: the median over seeds of the best one or, with "mse", the one
             that is best on average.
         by_seed: the best value for each t and seed.
         table: the criterion for each t, candidate and seed.
         source: what the scales were fitted to, in the caller's words.
-        dial: what the values are: "size" in pixels, "width", "threshold", ...
+        scale: what the values are: "size" in pixels, "width", "threshold", ...
     """
 
     machine: str
     criterion: Criterion
     seeds: tuple[int, ...]
-    candidates: tuple[float, ...]
+    candidates: tuple[Number, ...]
     t: tuple[float, ...]
-    sizes: tuple[float, ...]
-    by_seed: tuple[tuple[float, ...], ...]
+    values: Annotated[tuple[Number, ...], Field(alias="sizes")]  # as files have called it always
+    by_seed: tuple[tuple[Number, ...], ...]
     table: tuple[tuple[tuple[float, ...], ...], ...]
     source: str = ""
-    dial: str = "size"
+    scale: Annotated[str, Field(alias="dial")] = "size"
 
     def at(self, t: float) -> float:
         """The value at time t: that of the nearest fitted time."""
         nearest = min(range(len(self.t)), key=lambda i: abs(self.t[i] - t))
-        return self.sizes[nearest]
+        return self.values[nearest]
 
     def mean_table(self) -> list[list[float]]:
         """The criterion for each t and candidate, averaged over seeds."""
@@ -86,7 +88,7 @@ class Scales:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
-        write_json(Path(path), asdict(self))
+        write_record(Path(path), self)
 
     @classmethod
     def load(cls, path: str | Path, *, name: str | None = None) -> Scales:
@@ -110,7 +112,7 @@ class Scales:
                 content = _named(content["scales"], name, path)
             if isinstance(content, list):
                 return cls._of_sizes(content, source=str(path))
-            return cls(**{key: _as_tuples(value) for key, value in content.items()})
+            return as_record(cls, content)
         except FileNotFoundError as error:
             raise InputError(f"there is no file '{path}'") from error
         except (ValueError, TypeError, AttributeError) as error:
@@ -127,7 +129,7 @@ class Scales:
         n = len(good)
         return cls(
             machine="", criterion="cosine", seeds=(), candidates=tuple(sorted(set(good))),
-            t=tuple((i + 1) / n for i in reversed(range(n))), sizes=tuple(reversed(good)),
+            t=tuple((i + 1) / n for i in reversed(range(n))), values=tuple(reversed(good)),
             by_seed=(), table=(), source=source,
         )  # fmt: skip
 
@@ -180,7 +182,7 @@ def fit_scales(
     batch: int = 8,
     on_step: Callable[[int], None] = lambda images: None,
 ) -> Scales:
-    """Choose the dial for each timestep on the network's own DDIM path (the paper, section 5).
+    """Choose the scale for each timestep on the network's own DDIM path (the paper, section 5).
 
     At every t the machine is asked, at each candidate, at the x that the network has reached. Each
     seed votes for the value whose eps_hat is most like the network's; the median wins (the lower
@@ -188,10 +190,10 @@ def fit_scales(
 
     Args:
         network: the denoiser to be explained.
-        machine: a machine with a dial.
+        machine: a machine with a scale.
         noise: where the paths start (n c h w), one for each seed.
         seeds: the seeds of that noise, kept for the record.
-        candidates: values of the dial; those of `machine.dial` when None.
+        candidates: values of the scale; those of `machine.scale` when None.
         steps: number of steps of the path.
         label: class indices (n,) or None.
         criterion: see `Scales`.
@@ -230,13 +232,13 @@ def fit_scales_to_data(
     batch: int = 8,
     on_step: Callable[[int], None] = lambda images: None,
 ) -> Scales:
-    """Choose the dial for each timestep without any network: the one that denoises best.
+    """Choose the scale for each timestep without any network: the one that denoises best.
 
     Noise is added to images that are not in the machine's dictionary; the value with the smallest
     mean squared error of x0_hat wins.
 
     Args:
-        machine: a machine with a dial.
+        machine: a machine with a scale.
         held_out: clean images from where the machine's come from; the first `count` are used.
         candidates, schedule, batch, on_step: see `fit_scales`.
         steps: number of times, t = 1, (n-1)/n, ..., 1/n.
@@ -267,9 +269,9 @@ def fit_scales_to_data(
 
 
 def _candidates(machine: Machine, given: Sequence[float] | None, count: int) -> Sequence[float]:
-    if given is None and machine.dial is None:
-        raise InputError(f"the {machine.kind} machine has no dial to calibrate")
-    candidates = machine.dial.candidates if given is None else given
+    if given is None and machine.scale is None:
+        raise InputError(f"the {machine.kind} machine has no scale to calibrate")
+    candidates = machine.scale.candidates if given is None else given
     if not count or not candidates:
         raise InputError(
             f"calibration needs seeds and values to try; it was given {count} seeds and "
@@ -334,24 +336,24 @@ def choose_scales(
     t: Sequence[float],
     source: str = "",
 ) -> Scales:
-    """The best value at each t from a table (t k n); see `Scales.sizes`."""
+    """The best value at each t from a table (t k n); see `Scales.values`."""
     pick = torch.argmax if criterion == "cosine" else torch.argmin
     by_seed = [[candidates[i] for i in row] for row in pick(table, dim=1).tolist()]
     if criterion == "mse":
-        sizes = [candidates[i] for i in pick(table.mean(dim=-1), dim=1).tolist()]
+        values = [candidates[i] for i in pick(table.mean(dim=-1), dim=1).tolist()]
     else:
-        sizes = [median_low(row) for row in by_seed]
+        values = [median_low(row) for row in by_seed]
     return Scales(
         machine=machine.kind,
         criterion=criterion,
         seeds=tuple(seeds),
         candidates=tuple(candidates),
         t=tuple(t),
-        sizes=tuple(sizes),
+        values=tuple(values),
         by_seed=_as_tuples(by_seed),
         table=_as_tuples(table.tolist()),
         source=source,
-        dial=machine.dial.name if machine.dial else "size",
+        scale=machine.scale.name if machine.scale else "size",
     )
 
 

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+
+Record = TypeVar("Record")
 
 
 def cache_folder() -> Path:
@@ -59,3 +62,32 @@ def write_json(path: Path, content: Any) -> None:
     """Write plain data as indented JSON. NaN is refused: it is not JSON."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_record(path: Path, record: object) -> None:
+    """Write a dataclass of plain data as JSON, whole or not at all."""
+    write_json(path, TypeAdapter(type(record)).dump_python(record, mode="json", by_alias=True))
+
+
+def as_record(kind: type[Record], content: object) -> Record:
+    """The dataclass that `write_record` wrote, from what was read.
+
+    Raises:
+        ValueError: when the content does not fit it.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or kind.__name__
+        raise ValueError(f"{where}: {first['msg']}") from error
+
+
+def read_record(kind: type[Record], path: Path) -> Record:
+    """The dataclass that `write_record` wrote to a file.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: when it holds something else.
+    """
+    return as_record(kind, json.loads(path.read_text()))

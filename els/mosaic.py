@@ -109,7 +109,7 @@ def trace(
     """A patch machine's answer, and where it came from.
 
     Args:
-        machine: a machine with a fitted dial.
+        machine: a machine with a fitted scale.
         x: noisy images (b c h w).
         t: one time for all of them (b,).
         label: class indices (b,) or None.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from els.calibration import Point
 from els.errors import InputError
-from els.files import write_json
+from els.files import read_record, write_record
 from els.machines.mixture import Mixture
 
 # How much more a sum of weights other than 1 costs than a wrong answer.
@@ -50,7 +49,7 @@ class Weights:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
-        write_json(Path(path), asdict(self))
+        write_record(Path(path), self)
 
     @classmethod
     def load(cls, path: str | Path) -> Weights:
@@ -60,11 +59,8 @@ class Weights:
             InputError: when the file is missing or something else.
         """
         try:
-            content = json.loads(Path(path).read_text())
-            rows = tuple(tuple(row) for row in content.pop("weights"))
-            lists = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-            return cls(weights=rows, **lists)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return read_record(cls, Path(path))
+        except (OSError, ValueError) as error:
             raise InputError(f"'{path}' holds no weights of a mixture: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,39 @@ from els.errors import InputError
 PADDINGS = ("zeros", "circular")
 NORMS = ("none", "group")
 _GROUPS = 8
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What is known of a network beside its weights, as plain data.
+
+    Attributes:
+        name: of its architecture, such as "ResNet".
+        padding: "zeros" or "circular".
+        num_classes: number of classes, or None for an unconditional network.
+        parameters: number of trained numbers.
+        receptive_field: width in pixels of the largest window that an output pixel can depend on;
+            None where it is the whole image.
+        details: what else tells it from others of its architecture.
+    """
+
+    name: str
+    padding: str
+    num_classes: int | None
+    parameters: int
+    receptive_field: int | None
+    details: str = ""
+
+    @property
+    def description(self) -> str:
+        """One line for people, never read by code."""
+        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
+        seen = "the whole image" if self.receptive_field is None else self.receptive_field
+        parts = [
+            self.name, f"{self.padding} padding", labels,
+            f"{self.parameters / 1e6:.2f} M parameters", self.details, f"receptive field {seen}",
+        ]  # fmt: skip
+        return ", ".join(part for part in parts if part)
 
 
 class Network(nn.Module):
@@ -40,14 +74,12 @@ class Network(nn.Module):
         raise NotImplementedError
 
     @property
-    def description(self) -> str:
-        """One line for people: the network's kind, padding and size."""
-        seen = "the whole image" if self.receptive_field is None else self.receptive_field
-        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
-        return (
-            f"{type(self).__name__}, {self.padding} padding, {labels}, "
-            f"{self.parameter_count / 1e6:.2f} M parameters, receptive field {seen}"
-        )
+    def facts(self) -> NetworkFacts:
+        """What is known of the network beside its weights."""
+        return NetworkFacts(
+            name=type(self).__name__, padding=self.padding, num_classes=self.num_classes,
+            parameters=self.parameter_count, receptive_field=self.receptive_field,
+        )  # fmt: skip
 
     @property
     def parameter_count(self) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 from els.denoiser import x0_from_eps
 from els.errors import InputError
 from els.images import DataSpec
-from els.models.blocks import Network
+from els.models.blocks import Network, NetworkFacts
 from els.schedule import CosineSchedule
 
 
@@ -19,7 +19,6 @@ class NetworkDenoiser:
         schedule: the noise schedule that it was trained with.
         image_shape: (c, h, w) of the images that it was trained on.
         data: where those images come from, or None when the checkpoint does not say.
-        description: one line for people: the network's kind, padding and size.
     """
 
     def __init__(
@@ -56,9 +55,9 @@ class NetworkDenoiser:
         return self.net.receptive_field
 
     @property
-    def description(self) -> str:
-        """One line for people: the network's kind, padding and size."""
-        return self.net.description
+    def facts(self) -> NetworkFacts:
+        """See `els.models.blocks.NetworkFacts`."""
+        return self.net.facts
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """x0_hat (b c h w); see `els.denoiser.Denoiser`.

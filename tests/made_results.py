@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Origins, TrainingImages
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, TrainingImages
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.mosaic import Mosaic
@@ -14,7 +14,7 @@ from els.novelty import Novelty
 from els.probes import Probes
 
 T = (1.0, 0.75, 0.5, 0.25)
-DIALLED = ("boundary", "local", "tempered", "equivariant", "pca_local")
+SCALED = ("boundary", "local", "tempered", "equivariant", "pca_local")
 
 
 def made_results(kinds: Sequence[str], *, seeds: int = 6) -> Results:
@@ -34,22 +34,22 @@ def made_results(kinds: Sequence[str], *, seeds: int = 6) -> Results:
         },
         by_t={kind: torch.rand(len(T), seeds, generator=generator) for kind in kinds},
         t=T,
-        scales={kind: made_scales(kind) for kind in kinds if kind in DIALLED},
+        scales={kind: made_scales(kind) for kind in kinds if kind in SCALED},
         context={"run": "made"},
         probes=Probes(
             parameters=10, receptive_field=9, seeds=(0,), t=T, shares=((0.2, 0.6, 0.95, 1.0),) * 4,
             equivariance=((0.5, 0.9, 0.2, 0.0),) * 4,
         ),
-        origins=made_origins(kinds, seeds=seeds),
+        attribution=made_attribution(kinds, seeds=seeds),
     )  # fmt: skip
 
 
-def made_origins(kinds: Sequence[str], *, seeds: int) -> Origins:
+def made_attribution(kinds: Sequence[str], *, seeds: int) -> Attribution:
     """Mosaics of random pixels from 20 images, with the first kind if it has patches."""
-    machine = kinds[0] if kinds[0] in DIALLED else None
+    machine = kinds[0] if kinds[0] in SCALED else None
     sides = {NETWORK: T[-1:], machine: T} if machine else {}
     values = torch.rand(4, seeds, generator=torch.Generator().manual_seed(1))
-    return Origins(
+    return Attribution(
         subject=kinds[0],
         machine=machine,
         mosaics={side: made_mosaic(t, seeds=seeds) for side, t in sides.items()},
@@ -78,9 +78,10 @@ def made_mosaic(t: Sequence[float], *, seeds: int) -> Mosaic:
 
 def made_scales(kind: str, *, sizes: Sequence[float] = (7, 5, 5, 3)) -> Scales:
     """Scales from three candidates and two seeds, at four times."""
-    dial = {"tempered": "temperature", "pca_local": "threshold"}.get(kind, "size")
+    scale = {"tempered": "temperature", "pca_local": "threshold"}.get(kind, "size")
     table = tuple(tuple((0.9 + 0.01 * i + 0.02 * j,) * 2 for j in range(3)) for i in range(4))
     return Scales(
         machine=kind, criterion="cosine", seeds=(0, 1), candidates=(3, 5, 7), t=T,
-        sizes=tuple(sizes), by_seed=tuple((size, size) for size in sizes), table=table, dial=dial,
+        values=tuple(sizes), by_seed=tuple((size, size) for size in sizes), table=table,
+        scale=scale,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from els.analysis.report.tables import time_rows
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.errors import InputError
-from els.machines import Dial, make_machine
+from els.machines import Scale, make_machine
 from els.machines.tempered import Tempered
 from els.models.checkpoints import load_denoiser
 from els.models.denoiser import NetworkDenoiser
@@ -76,7 +76,7 @@ def test_all_machines_and_several_networks_make_one_table(
     args = ["--checkpoint", str(checkpoint), str(other), *QUICK, "--machines", "all",
             "--held_out", "4", "--out", str(tmp_path / "out")]  # fmt: skip
     first, second = analyze.main(args)
-    kinds = ["boundary", "best", "boundary_soft", "wiener", "nearest", "tempered", "smoothed",
+    kinds = ["boundary", "mixture", "boundary_soft", "wiener", "nearest", "tempered", "smoothed",
              "global_equivariant", "pca_local", "patch_composite", "local", "ideal"]  # fmt: skip
     assert list(first.machines) == kinds
     assert set(first.scales) == {"boundary", "boundary_soft", "tempered", "smoothed", "pca_local",
@@ -339,9 +339,9 @@ def test_online_the_report_follows_from_the_scales(
 def test_origins_are_in_every_table_and_on_wandb(analysed: Path) -> None:
     with open(analysed / "per_seed.csv") as file:
         rows = list(csv.DictReader(file))
-    origins = Results.load(analysed).origins
+    attribution = Results.load(analysed).attribution
     for side in ("network", "boundary"):
-        for name, values in origins.by_seed()[side].items():
+        for name, values in attribution.by_seed()[side].items():
             written = [float(row[f"novelty/{side}/{name}"]) for row in rows]
             assert written == pytest.approx(values.tolist())
     summary = json.loads((analysed / "agreement.json").read_text())["novelty"]
@@ -361,12 +361,12 @@ def test_origins_are_in_every_table_and_on_wandb(analysed: Path) -> None:
 
 def test_origins_are_what_the_samples_were_made_of(analysed: Path, checkpoint: Path) -> None:
     results = Results.load(analysed)
-    origins, network = results.origins, load_denoiser(checkpoint)
+    attribution, network = results.attribution, load_denoiser(checkpoint)
     images = network.data.load()
-    mosaic = origins.traced
+    mosaic = attribution.traced
     assert mosaic.t == results.t == (1, 0.75, 0.5, 0.25)
-    assert origins.mosaics["network"].t == (0.25,)
-    assert torch.equal(origins.training.pixels, images.pixels[origins.training.indices])
+    assert attribution.mosaics["network"].t == (0.25,)
+    assert torch.equal(attribution.training.pixels, images.pixels[attribution.training.indices])
     machine = make_machine("boundary", images, size=results.scales["boundary"])
     x = results.noise
     for i, step in enumerate(ddim_steps(machine, x, steps=4)):
@@ -376,12 +376,12 @@ def test_origins_are_what_the_samples_were_made_of(analysed: Path, checkpoint: P
         image, row, column = mosaic.best[i].unbind(dim=1)
         assert torch.equal(images.pixels[image, :, row, column][:, None, ..., 0], mosaic.pixels[i])
         clipped = ((step.x0_hat.clamp(-1, 1) + 1) * 127.5).round()
-        assert (clipped - origins.paths["boundary"][i].float()).abs().max() <= 1
+        assert (clipped - attribution.paths["boundary"][i].float()).abs().max() <= 1
     last = list(ddim_steps(network, results.noise, steps=4))[-1]
     x = last.x
     torch.testing.assert_close(last.x_next, last.x0_hat)
     best = machine.posterior(x, torch.full((len(x),), 0.25, dtype=torch.float64)).best
-    assert (best == origins.mosaics["network"].best[0]).float().mean() > 0.99
+    assert (best == attribution.mosaics["network"].best[0]).float().mean() > 0.99
 
 
 def test_earlier_results_without_mosaics_are_reused_and_say_so(
@@ -414,17 +414,17 @@ def test_mosaics_are_made_where_they_can_be(
     results = Results.load(tmp_path / "out" / "analysis")
     page = (tmp_path / "out" / "analysis" / "report.html").read_text()
     if times is None:
-        assert results.origins is None
+        assert results.attribution is None
         assert 'id="walk"' not in page
         return
-    first, machine = next(iter(results.machines)), results.origins.machine
+    first, machine = next(iter(results.machines)), results.attribution.machine
     sides = dict.fromkeys(["network", first, *([machine] if times else [])])
-    assert list(results.origins.novelty) == list(results.origins.paths) == list(sides)
+    assert list(results.attribution.novelty) == list(results.attribution.paths) == list(sides)
     assert 'id="walk"' in page
     assert ('id="mosaic"' in page) == bool(times)
-    for side, mosaic in results.origins.mosaics.items():
+    for side, mosaic in results.attribution.mosaics.items():
         assert mosaic.t == (times[-1:] if side == "network" else times)
-        assert {"images", "largest_piece"} <= set(results.origins.by_seed()[side])
+        assert {"images", "largest_piece"} <= set(results.attribution.by_seed()[side])
     with open(tmp_path / "out" / "analysis" / "per_seed.csv") as file:
         assert f"novelty/{first}/distance" in file.readline()
 
@@ -463,11 +463,11 @@ def test_mosaics_are_of_the_machine_that_was_asked_for(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(analyze.Analysis, "_origins", stop)
+        patched.setattr(analyze.Analysis, "_attribution", stop)
         analyze.main([*args, "--machines", "[boundary]"])
     analyze.main([*args, "--machines", "[local]"])
-    origins = Results.load(tmp_path / "out" / "analysis").origins
-    _, row, column = origins.mosaics["network"].best[-1].unbind(dim=1)
+    attribution = Results.load(tmp_path / "out" / "analysis").attribution
+    _, row, column = attribution.mosaics["network"].best[-1].unbind(dim=1)
     assert (row == torch.arange(16)[:, None]).all()
     assert (column == torch.arange(16)).all()
 
@@ -534,7 +534,7 @@ def test_results_of_other_dials_or_other_code_are_not_reused(
     args = ["--checkpoint", str(checkpoint), *QUICK, "--logger", "none", "--out", str(tmp_path)]
     args += ["--machines", "[tempered,ideal]", "--held_out", "0"]
     first = analyze.main(args)
-    monkeypatch.setattr(Tempered, "dial", Dial("temperature", (3.0, 5.0)))
+    monkeypatch.setattr(Tempered, "scale", Scale("temperature", (3.0, 5.0)))
     second = analyze.main(args)
     assert first.scales["tempered"].candidates != second.scales["tempered"].candidates
     before = (tmp_path / "analysis" / "agreement.json").stat().st_mtime_ns
@@ -558,7 +558,7 @@ def test_two_processes_share_what_is_left_of_several_networks(
     assert done.stdout.count("This analysis was finished before") == 1
     assert done.stdout.count("Agreement with each network") == 1
     one, two = (Results.load(tmp_path / name / "analysis") for name in ("tiny", "other"))
-    assert one.scales["boundary"].sizes == two.scales["boundary"].sizes
+    assert one.scales["boundary"].values == two.scales["boundary"].values
 
 
 @pytest.mark.parametrize("launcher", [
@@ -573,7 +573,7 @@ def test_two_processes_give_the_numbers_of_one(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Agreement over 5 seeds") == 2  # once for each count of steps
     one, two = Results.load(analysed), Results.load(out / "analysis")
-    assert one.scales["boundary"].sizes == two.scales["boundary"].sizes
+    assert one.scales["boundary"].values == two.scales["boundary"].values
     torch.testing.assert_close(
         torch.tensor(one.probes.equivariance), torch.tensor(two.probes.equivariance),
         atol=1e-4, rtol=0,
@@ -595,7 +595,7 @@ def test_a_tolerance_is_reported_and_stays_close(
 def test_ideal_alone_needs_no_scales(checkpoint: Path, tmp_path: Path) -> None:
     base = ["--checkpoint", str(checkpoint), *QUICK, "--logger", "none"]
     results = analyze.main([*base, "--out", str(tmp_path), "--machines", "[ideal]"])
-    assert (results.subject, dict(results.scales)) == ("ideal", {})
+    assert (results.primary, dict(results.scales)) == ("ideal", {})
     assert not list((tmp_path / "analysis").glob("scales*"))
     both = analyze.main([*base, "--out", str(tmp_path), "--machines", "[local,ideal]"])
     assert list(both.scales) == ["local"]
@@ -715,7 +715,7 @@ def test_a_network_from_elsewhere_is_analysed_on_the_images_named(
     assert "does not say which images it was trained on" in line
     assert "--data_name cifar10 --data_root" in line
     zeros = analyze.main([*base, "--data_name", "digits"])
-    assert zeros.subject == "boundary"
+    assert zeros.primary == "boundary"
     assert zeros.noise.shape == (2, 1, 12, 12)
     stored = json.loads((tmp_path / "run" / "analysis" / "agreement.json").read_text())
     assert (stored["data"]["name"], stored["data"]["size"]) == ("digits", 12)
@@ -724,7 +724,7 @@ def test_a_network_from_elsewhere_is_analysed_on_the_images_named(
     again = analyze.main([*base, "--data_name", "digits"])
     assert "finished before" in capsys.readouterr().out
     circular = analyze.main([*base, "--data_name", "digits", "--padding", "circular"])
-    assert circular.subject == "equivariant"
+    assert circular.primary == "equivariant"
     assert torch.equal(again.network[2], zeros.network[2])
     assert not torch.allclose(circular.network[2], zeros.network[2])
 
@@ -795,7 +795,7 @@ def test_a_terminal_shows_blocks_and_a_pipe_plain_lines(
     lines = piped.stdout.splitlines()
     table, curves, page = (
         next(i for i, line in enumerate(lines) if text in line)
-        for text in ("Agreement over", "Fitted dial against t", "report.html")
+        for text in ("Agreement over", "Fitted scale against t", "report.html")
     )
     assert table < curves < page
     assert all(Path(line).exists() for line in lines[page:])  # the page first, then the rest
@@ -803,7 +803,7 @@ def test_a_terminal_shows_blocks_and_a_pipe_plain_lines(
     fresh = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "none", "--out",
                 tmp_path / "fresh", "--machines", "[ideal]")  # fmt: skip
     assert "sampling ideal, 4 steps ...\n" in fresh.stdout
-    assert "Fitted dial" not in fresh.stdout
+    assert "Fitted scale" not in fresh.stdout
     assert "Warning" not in fresh.stderr
 
 
@@ -886,7 +886,7 @@ def test_results_come_back_from_disk_unchanged(tmp_path: Path) -> None:
     replace(results, scales={"boundary": other}).save(tmp_path)  # which is scales.json now
     assert dict(Results.load(tmp_path).scales) == {"boundary": other}
     assert [path.name for path in tmp_path.glob("scales*.json")] == ["scales.json"]
-    assert loaded.subject == "boundary"
+    assert loaded.primary == "boundary"
     assert torch.equal(loaded.labels, results.labels)
 
 

@@ -40,22 +40,22 @@ def charts(results: Results) -> dict[str, list[Spec]]:
         "novelty": [],
         "consistency": [],
     }
-    if results.origins is not None:
+    if results.attribution is not None:
         found["novelty"] = novelty_charts(results)
-        if results.origins.traced is not None:
+        if results.attribution.traced is not None:
             found["consistency"] = consistency_charts(results)
     return {name: [_spec(chart) for chart in some] for name, some in found.items()}
 
 
 def scale_charts(results: Results) -> list[alt.LayerChart]:
-    """Fitted patch sizes with what the network looks at; and the first machine's other dial."""
+    """Fitted patch sizes with what the network looks at; and the first machine's other scale."""
     found = [sizes_chart(results)] if _sized(results) or results.probes is not None else []
-    scales = results.scales.get(results.subject)
-    if scales is not None and scales.dial != SIZE.name:
+    scales = results.scales.get(results.primary)
+    if scales is not None and scales.scale != SIZE.name:
         low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1).tolist()
         styles = {scales.machine: machine_colour(list(results.machines), scales.machine)}
-        rows = _rows(scales.machine, scales.t, scales.sizes, low, high)
-        found.append(_lines(rows, styles, f"fitted {scales.dial}", step=True))
+        rows = _rows(scales.machine, scales.t, scales.values, low, high)
+        found.append(_lines(rows, styles, f"fitted {scales.scale}", step=True))
     return found
 
 
@@ -65,11 +65,11 @@ def sizes_chart(results: Results) -> alt.LayerChart:
     rows, styles = [], {}
     for kind, scales in _sized(results).items():
         low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1).tolist()
-        rows += _rows(f"{kind}, fitted", scales.t, scales.sizes, low, high)
+        rows += _rows(f"{kind}, fitted", scales.t, scales.values, low, high)
         styles[f"{kind}, fitted"] = machine_colour(kinds, kind)
-    if results.data_scales is not None and results.data_scales.dial == SIZE.name:
+    if results.data_scales is not None and results.data_scales.scale == SIZE.name:
         name = f"{results.data_scales.machine}, from held-out images alone"
-        rows += _rows(name, results.data_scales.t, results.data_scales.sizes)
+        rows += _rows(name, results.data_scales.t, results.data_scales.values)
         styles[name] = ("#888888", _DASHED)
     if results.probes is not None:
         for share, line in (("50", _SOLID), ("90", _DASHED)):
@@ -85,7 +85,7 @@ def sizes_chart(results: Results) -> alt.LayerChart:
 
 
 def criterion_chart(scales: Scales) -> alt.LayerChart:
-    """The calibration criterion for every t and value of the dial, and what was chosen."""
+    """The calibration criterion for every t and value of the scale, and what was chosen."""
     table, lowest = scales.mean_table(), 1e-6  # of a logarithmic scale
     # Cosines are all near 1 at high noise: what they lack of it is what can be told apart.
     cosine = scales.criterion == "cosine"
@@ -100,9 +100,9 @@ def criterion_chart(scales: Scales) -> alt.LayerChart:
         for value, found in zip(scales.candidates, line, strict=True)
     ]
     chosen = [{"t": round(t, 6), "value": v}
-              for t, v in zip(scales.t, scales.sizes, strict=True)]  # fmt: skip
-    y = alt.Y("value:O", sort="descending", title=scales.dial)
-    tooltip = [alt.Tooltip("t:O"), alt.Tooltip("value:O", title=scales.dial),
+              for t, v in zip(scales.t, scales.values, strict=True)]  # fmt: skip
+    y = alt.Y("value:O", sort="descending", title=scales.scale)
+    tooltip = [alt.Tooltip("t:O"), alt.Tooltip("value:O", title=scales.scale),
                alt.Tooltip("criterion:Q", title=scales.criterion, format=".4f")]  # fmt: skip
     cells = alt.Chart(alt.Data(values=rows)).mark_rect().encode(
         x=_STEPS, y=y, tooltip=tooltip,
@@ -182,7 +182,7 @@ def novelty_charts(results: Results) -> list[alt.Chart]:
         "images": "training images drawn on",
         "largest_piece": "largest piece (share of pixels)",
     }
-    by_seed, found = results.origins.by_seed(), []
+    by_seed, found = results.attribution.by_seed(), []
     for name, title in titles.items():
         rows = [{"of": side, "value": float(value)}
                 for side, values in by_seed.items() if name in values
@@ -199,14 +199,14 @@ def novelty_charts(results: Results) -> list[alt.Chart]:
 
 def consistency_charts(results: Results) -> list[alt.LayerChart]:
     """How many patches count, and how well winning patches agree, against t."""
-    mosaic = results.origins.traced
-    styles = {results.origins.machine: machine_colour(list(results.machines),
-                                                      results.origins.machine)}  # fmt: skip
+    mosaic = results.attribution.traced
+    styles = {results.attribution.machine: machine_colour(list(results.machines),
+                                                      results.attribution.machine)}  # fmt: skip
     found = []
     if not mosaic.consistency.isnan().all():
-        rows = _spread(results.origins.machine, mosaic.t, mosaic.consistency)
+        rows = _spread(results.attribution.machine, mosaic.t, mosaic.consistency)
         found.append(_lines(rows, styles, "local consistency"))
-    rows = _spread(results.origins.machine, mosaic.t, mosaic.of_a_pixel("effective_size"))
+    rows = _spread(results.attribution.machine, mosaic.t, mosaic.of_a_pixel("effective_size"))
     return [*found, _lines(rows, styles, "patches that count", log=True)]
 
 
@@ -215,11 +215,11 @@ def comparison_charts(results: Sequence[Results], names: Sequence[str]) -> dict[
     styles = {name: machine_colour(list(names), name) for name in names}
     scales, by_t = [], []
     for name, one in zip(names, results, strict=True):
-        by_t += _spread(name, one.t, one.by_t[one.subject])
-        fitted = one.scales.get(one.subject)
-        if fitted is not None and fitted.dial == SIZE.name:
+        by_t += _spread(name, one.t, one.by_t[one.primary])
+        fitted = one.scales.get(one.primary)
+        if fitted is not None and fitted.scale == SIZE.name:
             low, high = np.quantile(np.array(fitted.by_seed), [0.1, 0.9], axis=1).tolist()
-            scales += _rows(name, fitted.t, fitted.sizes, low, high)
+            scales += _rows(name, fitted.t, fitted.values, low, high)
     found = {
         "scales": [_lines(scales, styles, "patch size (pixels)", step=True)] if scales else [],
         "by_t": [_lines(by_t, styles, "pearson_r of x0_hat")],
@@ -229,7 +229,7 @@ def comparison_charts(results: Sequence[Results], names: Sequence[str]) -> dict[
 
 def _sized(results: Results) -> dict[str, Scales]:
     """The fitted scales that are patch sizes in pixels."""
-    return {kind: one for kind, one in results.scales.items() if one.dial == SIZE.name}
+    return {kind: one for kind, one in results.scales.items() if one.scale == SIZE.name}
 
 
 def _rows(

@@ -44,11 +44,11 @@ def scales_figure(results: Results) -> Figure:
     """Fitted patch size against t, with the range over seeds, and what the data alone suggest."""
     figure, (ax,) = styled_figure(height=2.7)
     for kind, scales in results.scales.items():
-        if scales.dial == SIZE.name:
+        if scales.scale == SIZE.name:
             _draw_scale(ax, results, kind, label=kind)
     data = results.data_scales
-    if data is not None and data.dial == SIZE.name:
-        ax.step(data.t, data.sizes, where="mid", color="black", ls=(0, (2, 1)), lw=1, marker="x",
+    if data is not None and data.scale == SIZE.name:
+        ax.step(data.t, data.values, where="mid", color="black", ls=(0, (2, 1)), lw=1, marker="x",
                 ms=3.5, label=f"{data.machine}: denoises unseen images best")  # fmt: skip
     ax.set(xlabel=_TIME, ylabel="patch size k (pixels)", xlim=(0, 1.02))
     ax.set_title("Fitted size: median and middle 80 % of seeds")
@@ -59,7 +59,7 @@ def scales_figure(results: Results) -> Figure:
 def _draw_scale(ax: Axes, results: Results, kind: str, *, label: str) -> None:
     """The fitted patch size of a machine against t, with the middle 80 % of seeds."""
     scales, (colour, dashes) = results.scales[kind], _line(results, kind)
-    ax.step(scales.t, scales.sizes, where="mid", color=colour, ls=dashes, label=label,
+    ax.step(scales.t, scales.values, where="mid", color=colour, ls=dashes, label=label,
             marker=machine_marker(list(results.machines), kind), ms=3)  # fmt: skip
     low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1)
     ax.fill_between(scales.t, low, high, step="mid", color=colour, alpha=0.15, lw=0)
@@ -69,9 +69,9 @@ def looks_figure(results: Results) -> Figure:
     """The first machine's fitted size against what the network measurably looks at."""
     figure, (ax,) = styled_figure(height=2.8)
     probes, side = results.probes, min(results.noise.shape[2:])
-    scales = results.scales.get(results.subject)
-    if scales is not None and scales.dial == SIZE.name:
-        _draw_scale(ax, results, results.subject, label=f"fitted: {results.subject}")
+    scales = results.scales.get(results.primary)
+    if scales is not None and scales.scale == SIZE.name:
+        _draw_scale(ax, results, results.primary, label=f"fitted: {results.primary}")
     for name, style in (("50", "-"), ("90", "--")):
         if f"erf/{name}" in probes.sides():
             ax.step(probes.t, probes.sides()[f"erf/{name}"], style, where="mid", color="black",
@@ -93,7 +93,7 @@ def equivariance_figure(results: Results) -> Figure:
     errors = np.array(results.probes.equivariance)[::-1].T
     image = ax.imshow(errors[1:], origin="lower", aspect="auto", vmin=0, vmax=max(1, errors.max()))
     # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
-    if results.subject == "boundary" and results.scales:
+    if results.primary == "boundary" and results.scales:
         radii = [results.scales["boundary"].at(time) // 2 - 0.5 for time in t]
         ax.step(range(len(t)), radii, where="mid", color="white", path_effects=_CASING,
                 label="boundary of the fitted size: 0 above")  # fmt: skip
@@ -124,11 +124,11 @@ def criterion_figure(results: Results) -> Figure:
         ax.set_yticks(
             range(len(scales.candidates)), [f"{v:g}" for v in scales.candidates], fontsize=6
         )
-        chosen = [scales.candidates.index(k) for k in scales.sizes[::-1]]
+        chosen = [scales.candidates.index(k) for k in scales.values[::-1]]
         ax.plot(range(len(chosen)), chosen, "o", color="white", mec="black", mew=0.7, ms=3.5)
         _time_ticks(ax, scales.t[::-1])
-        ax.set(xlabel="t", title=kind, ylabel=f"{scales.dial} (pixels)"
-               if scales.dial in _IN_PIXELS else scales.dial)  # fmt: skip
+        ax.set(xlabel="t", title=kind, ylabel=f"{scales.scale} (pixels)"
+               if scales.scale in _IN_PIXELS else scales.scale)  # fmt: skip
     criterion = next(iter(results.scales.values())).criterion
     name = {"cosine": "1 - cosine of the eps_hats", "l2": "L2 of the eps_hats"}[criterion]
     figure.colorbar(ScalarMappable(norm, "cividis_r"), ax=axes, label=name, aspect=20 * rows)
@@ -254,7 +254,7 @@ def _against_ideal(
 
 def samples_figure(results: Results) -> Figure:
     """Noise, network and machines side by side, from the best seed to the worst."""
-    score = results.by_seed()[results.subject]["pearson_r"]
+    score = results.by_seed()[results.primary]["pearson_r"]
     order = score.argsort(descending=True)
     chosen = order[np.linspace(0, len(order) - 1, min(_COLUMNS, len(order))).round()]
     rows = {"noise": results.noise, "network": results.network[results.network_steps]}
@@ -284,20 +284,20 @@ def mosaic_figure(results: Results) -> Figure:
 
     Lines part neighbours whose winning patches are of different training images.
     """
-    origins, seeds = results.origins, results.order()[:3]
-    columns = 2 * len(origins.mosaics) + 1
+    attribution, seeds = results.attribution, results.order()[:3]
+    columns = 2 * len(attribution.mosaics) + 1
     figure, axes = styled_figure(
         len(seeds), columns, width=TWO_COLUMNS, height=(len(seeds) + 0.3) * TWO_COLUMNS / columns
     )
     for row, seed in enumerate(seeds):
         line = axes[row * columns : (row + 1) * columns]
-        for i, (side, mosaic) in enumerate(origins.mosaics.items()):
-            sample = _grey_or_colour(origins.paths[side][-1, seed])
+        for i, (side, mosaic) in enumerate(attribution.mosaics.items()):
+            sample = _grey_or_colour(attribution.paths[side][-1, seed])
             _show(line[2 * i], sample, side if not row else "")
             image = line[2 * i + 1]
             _show(image, _grey_or_colour(mosaic.pixels[-1][seed]), "its mosaic" if not row else "")
             _draw_borders(image, *(part[seed].numpy() for part in mosaic.borders()))
-        mosaic = origins.mosaics[origins.machine]
+        mosaic = attribution.mosaics[attribution.machine]
         share = line[-1].imshow(mosaic.top_share[-1][seed].float().numpy(), vmin=0, vmax=1)
         _show(line[-1], None, "top image's share" if not row else "")
         line[0].set_ylabel(f"seed {results.seeds[seed]}")
@@ -324,7 +324,7 @@ def _draw_borders(ax: Axes, below: np.ndarray, right: np.ndarray) -> None:
 
 def novelty_figure(results: Results) -> Figure:
     """How far from copies the samples are: a row for each side, a dot for each image."""
-    by_seed = results.origins.by_seed()
+    by_seed = results.attribution.by_seed()
     titles = {
         "distance": "distance to the nearest\ntraining image (RMS)",
         "memorised": "share of\nmemorised pixels",
@@ -348,19 +348,19 @@ def novelty_figure(results: Results) -> Figure:
 
 def consistency_figure(results: Results) -> Figure:
     """How many patches count, and how well neighbouring winners agree, at each step."""
-    origins, mosaic = results.origins, results.origins.traced
+    attribution, mosaic = results.attribution, results.attribution.traced
     curves = {"patches that count": mosaic.of_a_pixel("effective_size")}
     if not mosaic.consistency.isnan().all():
         curves["local consistency"] = mosaic.consistency
     figure, axes = styled_figure(1, len(curves), width=TWO_COLUMNS, height=2.2)
-    colour, dashes = _line(results, origins.machine)
+    colour, dashes = _line(results, attribution.machine)
     for ax, (name, values) in zip(axes, curves.items(), strict=True):
         low, middle, high = np.nanquantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1)
         ax.plot(mosaic.t, middle, ls=dashes, color=colour)
         ax.fill_between(mosaic.t, low, high, color=colour, alpha=0.25, lw=0)
         ax.set(xlabel=_TIME, ylabel=name, xlim=(1.02, 0))
     axes[0].set_yscale("log")
-    figure.suptitle(f"{origins.machine}: median and quartiles of seeds", x=0.01, ha="left")
+    figure.suptitle(f"{attribution.machine}: median and quartiles of seeds", x=0.01, ha="left")
     return figure
 
 
@@ -395,15 +395,18 @@ def write_figures(
 
 def drawable(results: Results) -> list[str]:
     """The names of the figures that these results have something to show in."""
-    origins, sized = results.origins, any(s.dial == SIZE.name for s in results.scales.values())
+    attribution, sized = (
+        results.attribution,
+        any(s.scale == SIZE.name for s in results.scales.values()),
+    )
     missing = {
         "scales": not sized,
         "criterion": not results.scales,
         "looks": results.probes is None,
         "equivariance": results.probes is None,
-        "mosaic": origins is None or origins.machine is None,
-        "novelty": origins is None,
-        "consistency": origins is None or origins.traced is None,
+        "mosaic": attribution is None or attribution.machine is None,
+        "novelty": attribution is None,
+        "consistency": attribution is None or attribution.traced is None,
     }
     return [name for name in FIGURES if not missing.get(name)]
 

@@ -16,7 +16,7 @@ import vl_convert
 from torch import Tensor
 
 from els.agreement import METRICS
-from els.analysis.attribution import NETWORK, Origins
+from els.analysis.attribution import NETWORK, Attribution
 from els.analysis.report.charts import Spec, charts, rival
 from els.analysis.report.released import released_sizes
 from els.analysis.report.sprites import coloured, in_colour, sheet
@@ -42,11 +42,11 @@ Data = dict[str, Any]
 def headline(results: Results) -> str:
     """The main number in a sentence."""
     summary = results.summary()
-    subject = summary["machines"][results.subject]
+    subject = summary["machines"][results.primary]
     beats = subject.get("beats_ideal")
     tail = "" if beats is None else f", and is closer than ideal on {beats:.0%} of the seeds"
     return (
-        f"From the same noise, the {results.subject} machine predicts what the network draws with "
+        f"From the same noise, the {results.primary} machine predicts what the network draws with "
         f"a median pearson_r of {interval_text(subject['pearson_r'])} (95 % interval) over "
         f"{plural(summary['seeds'], 'seed')}{tail}; {summary['steps']['network']} steps of the "
         f"network, {summary['steps']['machine']} of the machine."
@@ -105,25 +105,25 @@ def _page(
         _record_html(results),
     ]  # fmt: skip
     data = {"charts": found, "gallery": _gallery(results, order[:side_by_side])}
-    if results.origins is not None and seeds:
-        data["walk"] = _walk(results, results.origins, seeds)
-        if results.origins.machine is not None:
-            data["explorer"] = _explorer(results, results.origins, seeds)
+    if results.attribution is not None and seeds:
+        data["walk"] = _walk(results, results.attribution, seeds)
+        if results.attribution.machine is not None:
+            data["explorer"] = _explorer(results, results.attribution, seeds)
     return document(
-        f"Agreement: {results.context.get('run', results.subject)}", "".join(body), data
+        f"Agreement: {results.context.get('run', results.primary)}", "".join(body), data
     )
 
 
 def _introduction_html(results: Results) -> str:
     """What the page is about, the first machine, and a line for each of the others."""
-    scales = results.scales.get(results.subject)
-    if results.weights is not None and results.subject == "best":
+    scales = results.scales.get(results.primary)
+    if results.weights is not None and results.primary == "mixture":
         fitted = FITTED["weights"]
     else:
-        fitted = FITTED["nothing"] if scales is None else FITTED["dial"].format(dial=scales.dial)
+        fitted = FITTED["nothing"] if scales is None else FITTED["scale"].format(scale=scales.scale)
     lines = "".join(f"<dt><code>{html.escape(kind)}</code></dt><dd>{MACHINES[kind]}</dd>"
                     for kind in results.machines if kind in MACHINES)  # fmt: skip
-    return INTRODUCTION.format(machine=html.escape(results.subject), fitted=fitted, machines=lines)
+    return INTRODUCTION.format(machine=html.escape(results.primary), fitted=fitted, machines=lines)
 
 
 @cache
@@ -150,7 +150,7 @@ def _gallery(results: Results, seeds: Sequence[int]) -> Data:
     }
     return {
         "sheet": sheet(torch.stack([to_uint8(x[seeds]) for x in rows.values()], dim=1)),
-        "names": list(rows), "metrics": metrics, "subject": results.subject,
+        "names": list(rows), "metrics": metrics, "subject": results.primary,
         "rows": [{"seed": results.seeds[i], "note": _joined(names.get(i), _label(results, i))}
                  for i in seeds],
     }  # fmt: skip
@@ -165,11 +165,13 @@ def _standing(results: Results) -> dict[int, str]:
 def _label(results: Results, seed: int) -> str:
     if results.labels is None:
         return ""
-    return _class_name(results.origins, int(results.labels[seed]))
+    return _class_name(results.attribution, int(results.labels[seed]))
 
 
-def _class_name(origins: Origins | None, label: int) -> str:
-    classes = () if origins is None or origins.training is None else origins.training.classes
+def _class_name(attribution: Attribution | None, label: int) -> str:
+    classes = (
+        () if attribution is None or attribution.training is None else attribution.training.classes
+    )
     name = classes[label] if label < len(classes) else str(label)
     return f"class {name}"
 
@@ -257,20 +259,20 @@ def _equivariance_html(results: Results, specs: Sequence[Spec]) -> str:
 def _origins_html(
     results: Results, seeds: Sequence[int], found: Mapping[str, Sequence[Spec]]
 ) -> list[str]:
-    origins = results.origins
-    if origins is None:
+    attribution = results.attribution
+    if attribution is None:
         return [_missing("This analysis was made without mosaics (or before there were any): "
                          "<code>--force true</code> makes them.")]  # fmt: skip
     if not seeds:
         return [_missing("The mosaics would make this page too large; they are in the figures and "
                          "in <code>origins.npz</code>.")]  # fmt: skip
-    parts = [_walk_html(results, origins, seeds)]
-    if origins.machine is None:
+    parts = [_walk_html(results, attribution, seeds)]
+    if attribution.machine is None:
         parts.append(_missing("None of the machines answers with patches, which mosaics are made "
                               "of; add <code>boundary</code>, <code>equivariant</code> or "
                               "<code>local</code> to <code>--machines</code>."))  # fmt: skip
     else:
-        parts.append(_explorer_html(results, origins, seeds))
+        parts.append(_explorer_html(results, attribution, seeds))
     novelty = chart_section("novelty", "Novelty", TEXT["novelty"], found["novelty"])
     consistency = chart_section(
         "consistency", "Local consistency", TEXT["consistency"], found["consistency"]
@@ -294,7 +296,7 @@ def _seed_name(results: Results, seed: int) -> str:
     return _joined(number, _standing(results).get(seed), _label(results, seed))
 
 
-def _walk_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
+def _walk_html(results: Results, attribution: Attribution, seeds: Sequence[int]) -> str:
     most = len(results.t) - 1
     return (
         f'<h2>Along the path</h2><p class="caption">{TEXT["walk"]}</p><div class="controls">'
@@ -306,13 +308,13 @@ def _walk_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
     )
 
 
-def _walk(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
+def _walk(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Data:
     """x0_hat of network and machine at every step, and what the machine made its from."""
-    traced = origins.traced
-    names = [f"{side}: x0_hat" for side in origins.paths]
+    traced = attribution.traced
+    names = [f"{side}: x0_hat" for side in attribution.paths]
     captions = ["what the image would be without noise"] * len(names)
     if traced is not None:
-        names += [f"{origins.machine}: mosaic", "patches that count", "top image's share"]
+        names += [f"{attribution.machine}: mosaic", "patches that count", "top image's share"]
         most = float(traced.effective_size.max())
         captions += [
             "the winning training pixels",
@@ -322,13 +324,13 @@ def _walk(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
     return {
         "t": _rounded(results.t, 4), "names": names, "captions": captions,
         "size": traced and _window_sides(results, traced.t),
-        "subject": origins.subject,
-        "seeds": [_walk_of(results, origins, traced, seed) for seed in seeds],
+        "subject": attribution.subject,
+        "seeds": [_walk_of(results, attribution, traced, seed) for seed in seeds],
     }  # fmt: skip
 
 
-def _walk_of(results: Results, origins: Origins, traced: Mosaic | None, seed: int) -> Data:
-    rows = [in_colour(path[:, seed]) for path in origins.paths.values()]
+def _walk_of(results: Results, attribution: Attribution, traced: Mosaic | None, seed: int) -> Data:
+    rows = [in_colour(path[:, seed]) for path in attribution.paths.values()]
     notes: list[list[str] | None] = [None] * len(rows)
     if traced is not None:
         effective, share = traced.effective_size[:, seed], traced.top_share[:, seed]
@@ -343,19 +345,19 @@ def _walk_of(results: Results, origins: Origins, traced: Mosaic | None, seed: in
         ]
     return {
         "sheet": sheet(torch.stack(rows)), "notes": notes,
-        "pearson_r": _rounded(results.by_t[origins.subject][:, seed], 4),
+        "pearson_r": _rounded(results.by_t[attribution.subject][:, seed], 4),
     }  # fmt: skip
 
 
 def _window_sides(results: Results, t: Sequence[float]) -> list[int]:
     """Sides of the windows that the mosaics' machine compared at some times, in pixels."""
-    scales = results.scales[results.origins.machine]
-    return [int(window(_WINDOWS[scales.dial], scales.at(time))[0]) for time in t]
+    scales = results.scales[results.attribution.machine]
+    return [int(window(_WINDOWS[scales.scale], scales.at(time))[0]) for time in t]
 
 
-def _explorer_html(results: Results, origins: Origins, seeds: Sequence[int]) -> str:
+def _explorer_html(results: Results, attribution: Attribution, seeds: Sequence[int]) -> str:
     sides = "".join(f'<option value="{html.escape(side)}">{html.escape(side)}</option>'
-                    for side in reversed(list(origins.mosaics)))  # fmt: skip
+                    for side in reversed(list(attribution.mosaics)))  # fmt: skip
     figures = "".join(
         f'<figure><canvas id="{name}-image" role="img" aria-label="{what} in its training image">'
         f'</canvas><canvas class="zoom" id="{name}-patch" role="img" aria-label="{what}"></canvas>'
@@ -377,9 +379,9 @@ def _explorer_html(results: Results, origins: Origins, seeds: Sequence[int]) -> 
     )
 
 
-def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
+def _explorer(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Data:
     """The final mosaics, and the training images that they show."""
-    training = origins.training
+    training = attribution.training
     count = len(training.indices)
     columns = max(1, min(count, round(count**0.5)))
     rows = -(-count // columns)
@@ -387,7 +389,7 @@ def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
     padded[:count] = training.pixels
     labels = None
     if training.labels is not None:
-        labels = [_class_name(origins, label) for label in training.labels.tolist()]
+        labels = [_class_name(attribution, label) for label in training.labels.tolist()]
     return {
         "height": results.noise.shape[2], "width": results.noise.shape[3],
         # A winner may then be a mirrored or turned copy of the patch at its place.
@@ -395,8 +397,8 @@ def _explorer(results: Results, origins: Origins, seeds: Sequence[int]) -> Data:
         "training": {"indices": training.indices.tolist(), "labels": labels, "columns": columns,
                      "sheet": sheet(padded.unflatten(0, (rows, columns)))},
         "seeds": [
-            {"sides": {side: _explorer_side(results, mosaic, origins.paths[side][-1, seed], seed)
-                       for side, mosaic in origins.mosaics.items()}}
+            {"sides": {side: _explorer_side(results, mosaic, attribution.paths[side][-1, seed],
+                                            seed) for side, mosaic in attribution.mosaics.items()}}
             for seed in seeds
         ],
     }  # fmt: skip
@@ -450,7 +452,7 @@ def _commands(results: Results) -> str:
     """The command lines that train and analyse this again, beside what there is."""
     settings = dict(results.context.get("settings", {}))
     checkpoint = results.context.get("checkpoint", {}).get("path", "CHECKPOINT")
-    settings.pop("dials", None)
+    settings.pop("scales", None)
     options = [f"--{name} {_argument(value)}" for name, value in settings.items()
                if value is not None and value != []]  # fmt: skip
     start = f"python analyze.py --checkpoint {shlex.quote(checkpoint)}"

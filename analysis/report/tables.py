@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from els.agreement import METRICS
-from els.analysis.attribution import Origins
+from els.analysis.attribution import Attribution
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.files import replacing
@@ -41,8 +41,8 @@ class _HeadRule(box.Box):
 HEAD_RULE = _HeadRule(str(box.SIMPLE_HEAD))
 
 
-class DialCurves:
-    """A line for each fitted machine: a small curve of its dial against t, and the dial's range.
+class ScaleCurves:
+    """A line for each fitted machine: a small curve of its scale against t, and the scale's range.
 
     A step of a curve is one of the values that were tried, in their order; digits stand for the
     blocks where only ASCII is wanted.
@@ -53,23 +53,23 @@ class DialCurves:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by `Console.print`."""
-        levels, title = _BLOCKS, "Fitted dial against t"
+        levels, title = _BLOCKS, "Fitted scale against t"
         if plain(options):
             levels, title = _DIGITS, f"{title} (0 the smallest value, 9 the largest)"
         table = Table(title=title, box=HEAD_RULE, title_justify="left")
         t = next(iter(self.scales.values())).t
-        for name in ("machine", f"t = {t[0]:g} to {t[-1]:g}", "dial"):
+        for name in ("machine", f"t = {t[0]:g} to {t[-1]:g}", "scale"):
             table.add_column(name, no_wrap=True)
         for kind, one in self.scales.items():
-            low, high = min(one.sizes), max(one.sizes)
-            table.add_row(kind, curve(one, levels), f"{one.dial} {low:g} to {high:g}")
+            low, high = min(one.values), max(one.values)
+            table.add_row(kind, curve(one, levels), f"{one.scale} {low:g} to {high:g}")
         yield table
 
 
 def curve(scales: Scales, levels: str) -> str:
-    """The dial at each t (of at most 40 of them) as one of the levels, the lowest first."""
-    ranks = sorted({*scales.candidates, *scales.sizes})
-    heights = [ranks.index(size) for size in scales.sizes]
+    """The scale at each t (of at most 40 of them) as one of the levels, the lowest first."""
+    ranks = sorted({*scales.candidates, *scales.values})
+    heights = [ranks.index(size) for size in scales.values]
     low, high = min(heights), max(heights)
     count = min(_CURVE_WIDTH, len(heights))
     picked = [heights[round(i * (len(heights) - 1) / max(1, count - 1))] for i in range(count)]
@@ -103,9 +103,9 @@ def interval_text(value: dict[str, Any]) -> str:
 
 def seed_rows(results: Results) -> list[dict[str, Any]]:
     """One row a seed: seed, label, every metric of every machine, and what is copied."""
-    metrics, origins = results.by_seed(), results.origins
-    by_seed = {} if origins is None else origins.by_seed()
-    novelty = {side: values for side, values in by_seed.items() if side in origins.paths}
+    metrics, attribution = results.by_seed(), results.attribution
+    by_seed = {} if attribution is None else attribution.by_seed()
+    novelty = {side: values for side, values in by_seed.items() if side in attribution.paths}
     rows = []
     for i, seed in enumerate(results.seeds):
         row: dict[str, Any] = {"seed": seed}
@@ -128,7 +128,7 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
             row[f"scale/{kind}"] = scales.at(t)
             step = scales.t.index(t)
             for k, value in zip(scales.candidates, scales.mean_table()[step], strict=True):
-                name = f"k{k}" if scales.dial == SIZE.name else f"{scales.dial} {k:g}"
+                name = f"k{k}" if scales.scale == SIZE.name else f"{scales.scale} {k:g}"
                 row[f"{scales.criterion}/{kind}/{name}"] = value
         if results.data_scales is not None:
             row[f"scale_on_images/{results.data_scales.machine}"] = results.data_scales.at(t)
@@ -136,24 +136,24 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
             row[f"pearson_r/{kind}"] = float(values[i].double().quantile(0.5))
         if results.probes is not None:
             row |= _probe_row(results.probes, results.probes.t.index(t))
-        if results.origins is not None:
-            row |= _mosaic_row(results.origins, i)
+        if results.attribution is not None:
+            row |= _mosaic_row(results.attribution, i)
         rows.append(row)
     return rows
 
 
-def _mosaic_row(origins: Origins, step: int) -> dict[str, Any]:
+def _mosaic_row(attribution: Attribution, step: int) -> dict[str, Any]:
     """Medians over seeds of what the mosaics say at one of the steps, where they were traced."""
-    mosaic = origins.traced
+    mosaic = attribution.traced
     if mosaic is None:
         return {}
     row = {
-        f"{name}/{origins.machine}": float(mosaic.of_a_pixel(name)[step].quantile(0.5))
+        f"{name}/{attribution.machine}": float(mosaic.of_a_pixel(name)[step].quantile(0.5))
         for name in ("effective_size", "top_share")
     }
     consistency = mosaic.consistency[step].double()
     if not consistency.isnan().all():
-        row[f"consistency/{origins.machine}"] = float(consistency.nanquantile(0.5))
+        row[f"consistency/{attribution.machine}"] = float(consistency.nanquantile(0.5))
     return row
 
 

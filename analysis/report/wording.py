@@ -21,7 +21,7 @@ brightness and contrast, 0 is unrelated.</p></details>
 
 FITTED = {
     "nothing": "it was never trained, and nothing in it was fitted to the network.",
-    "dial": "it was never trained. One number, its {dial}, was fitted to the network at each t.",
+    "scale": "it was never trained. One number, its {scale}, was fitted to the network at each t.",
     "weights": "it was never trained. At each t, weights that mix other machines were fitted to "
     "the network.",
 }
@@ -47,7 +47,7 @@ MACHINES = {
     "tempered": "<code>ideal</code> with its weights made more even.",
     "nearest": "The nearest training image.",
     "wiener": "The best linear filter for the images' mean and covariance.",
-    "best": "A mixture of patch machines and the linear filter, weighed anew at each t.",
+    "mixture": "A mixture of patch machines and the linear filter, weighed anew at each t.",
 }
 
 TEXT = {

@@ -50,15 +50,15 @@ def images(results: Results) -> dict[str, list[wandb.Image]]:
     found = {
         f"images/{name}": list(_pictures(results, seed).values()) for name, seed in chosen.items()
     }
-    if results.origins is not None and results.origins.machine is not None:
+    if results.attribution is not None and results.attribution.machine is not None:
         found |= {f"mosaics/{name}": _mosaics(results, seed) for name, seed in chosen.items()}
     return found
 
 
 def _mosaics(results: Results, index: int) -> list[wandb.Image]:
     """The final images of one seed redrawn from the training pixels that won."""
-    by_seed, found = results.origins.by_seed(), []
-    for side, mosaic in results.origins.mosaics.items():
+    by_seed, found = results.attribution.by_seed(), []
+    for side, mosaic in results.attribution.mosaics.items():
         values = {name: float(value[index]) for name, value in by_seed[side].items()}
         caption = (
             f"{side}, seed {results.seeds[index]}: patches of {values['images']:.0f} training "
@@ -99,13 +99,13 @@ def charts(results: Results) -> dict[str, object]:
     """The histogram of the first machine's pearson_r, and its scatter against `ideal`."""
     rows = seed_rows(results)
     table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    subject = f"{results.subject}/pearson_r"
+    subject = f"{results.primary}/pearson_r"
     found = {"histogram": wandb.plot.histogram(table, subject, title=subject)}
     if IDEAL in results.machines:
         found["machine_against_ideal"] = wandb.plot.scatter(
-            table, f"{IDEAL}/pearson_r", subject, title=f"{results.subject} against ideal"
+            table, f"{IDEAL}/pearson_r", subject, title=f"{results.primary} against ideal"
         )
-    for side in () if results.origins is None else results.origins.paths:
+    for side in () if results.attribution is None else results.attribution.paths:
         for name in ("distance", "memorised", "images", "largest_piece"):
             if (column := f"novelty/{side}/{name}") in rows[0]:
                 found[f"histogram_{side}_{name}"] = wandb.plot.histogram(
@@ -132,7 +132,7 @@ def agreement_numbers(results: Results) -> dict[str, float]:
     """
     machines = results.summary()["machines"]
     found = {}
-    for name, values in {**machines, SUBJECT: machines[results.subject]}.items():
+    for name, values in {**machines, SUBJECT: machines[results.primary]}.items():
         for metric in METRICS:
             low, high = values[metric]["ci95"]
             key = f"{name}/{metric}"
@@ -171,8 +171,8 @@ def artifacts(
     metadata = {**results.context, "checkpoint": source}
     fitted = [file for file in files if _is_of_scales(file)]
     if fitted:
-        dials = {kind: {"t": one.t, one.dial: one.sizes} for kind, one in results.scales.items()}
-        about = {"checkpoint": source, "data": results.context.get("data"), "scales": dials}
+        scales = {kind: {"t": one.t, one.scale: one.values} for kind, one in results.scales.items()}
+        about = {"checkpoint": source, "data": results.context.get("data"), "scales": scales}
         made.append(_artifact(f"{name}-scales", "scales", fitted, "Fitted to the network", about))
         metadata["scales"] = {
             "artifact": made[0].name, "sha256": {file.name: sha256_of(file) for file in fitted}

@@ -147,7 +147,7 @@ def analysis_panels(wr: ModuleType) -> list[object]:
     ]
 
 
-def origin_panels(wr: ModuleType) -> list[object]:
+def attribution_panels(wr: ModuleType) -> list[object]:
     """Where samples come from: mosaics, novelty, and how winning patches fit together."""
     return [
         *(
@@ -180,7 +180,7 @@ SECTIONS: dict[str, tuple[Callable[[ModuleType], list[object]], int, int]] = {
     "Training": (training_panels, 3, 3),
     "Agreement": (agreement_panels, 3, 3),
     "Analysis against t": (analysis_panels, 3, 2),
-    "Where samples come from": (origin_panels, 3, 3),
+    "Where samples come from": (attribution_panels, 3, 3),
     "Seeds and report": (report_panels, 1, 2),
 }
 

@@ -1,4 +1,4 @@
-"""What all machines share: checking queries, and sorting a batch by dial and label."""
+"""What all machines share: checking queries, and sorting a batch by scale and label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from els.schedule import CosineSchedule
 
 
 class ByTime(Protocol):
-    """A dial's value for every time, such as `els.calibration.Scales`."""
+    """A scale's value for every time, such as `els.calibration.Scales`."""
 
     def at(self, t: float) -> float:
         """The value at time t."""
@@ -29,7 +29,7 @@ class ByTime(Protocol):
 
 
 @dataclass(frozen=True)
-class Dial:
+class Scale:
     """The one number that is fitted per timestep.
 
     Attributes:
@@ -47,13 +47,13 @@ class Machine(ABC):
     Attributes:
         kind: its name in `els.machines.make_machine`.
         images: the training images.
-        size: the dial's value (a size, width, threshold, ...: see `dial`), one for all times or one
-            for each; None, and not looked at, without a dial.
+        value: of the scale (a size, width, threshold, ...), one for all times or one for each;
+            None without a scale.
         schedule: the noise schedule that x_t comes from.
         chunk: training images at a time; None chooses by memory.
     """
 
-    dial: Dial | None = None
+    scale: Scale | None = None
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class Machine(ABC):
     ) -> None:
         self.kind = kind
         self.images = images
-        self.size = size if self.dial else None
+        self.value = size if self.scale else None
         self.schedule = schedule
         self.chunk = chunk
         self._by_label: dict[int, ImageSet] = {}
-        if isinstance(size, int | float) and self.dial:
+        if isinstance(size, int | float) and self.scale:
             self.check(size)
 
     def __call__(
@@ -80,7 +80,7 @@ class Machine(ABC):
 
         Args:
             label: class indices (b,): each query sees only the images of its class.
-            size: a value of the dial for this call, in place of the machine's own.
+            size: a value of the scale for this call, in place of the machine's own.
 
         Raises:
             InputError: when x does not have the shape of the images or is not finite, or a label
@@ -92,7 +92,7 @@ class Machine(ABC):
     def at_values(
         self, x: Tensor, t: Tensor, values: Sequence[float] | None, label: Tensor | None = None
     ) -> Tensor:
-        """x0_hat (k b c h w) for every one of k dial values, or (1 b c h w) for the machine's own.
+        """x0_hat (k b c h w) for every one of k scale values, or (1 b c h w) for the machine's own.
 
         Calibration asks for many values at the same x; a machine can then share work between them.
 
@@ -101,7 +101,7 @@ class Machine(ABC):
         """
         self.check_query(x)
         if values is not None and not len(values):
-            raise InputError(f"the {self.kind} machine was asked at no value of its dial")
+            raise InputError(f"the {self.kind} machine was asked at no value of its scale")
         out = x.new_empty(1 if values is None else len(values), *x.shape)
         for (some_values, one_label), indices in self.alike(t, label, values).items():
             images = self.images if one_label is None else self.of_class(one_label)
@@ -114,32 +114,32 @@ class Machine(ABC):
     def answers(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]
     ) -> Sequence[Tensor]:
-        """x0_hat (b c h w) at each of the dial's values (None without a dial), from some images.
+        """x0_hat (b c h w) at each of the scale's values (None without a scale), from some images.
 
         Args:
             x: queries (b c h w), checked.
             t: times (b,).
             images: those of the queries' class.
-            values: checked values of the dial.
+            values: checked values of the scale.
         """
 
     def fitted(self, size: float | ByTime | None) -> Machine:
-        """The same machine at another setting of its dial; both share what they know."""
+        """The same machine at another setting of its scale; both share what they know."""
         other = copy(self)
-        other.size = size
+        other.value = size
         return other
 
     def check(self, value: float) -> None:
-        """Refuse a value that the dial has no meaning for.
+        """Refuse a value that the scale has no meaning for.
 
         Raises:
             InputError: when it does not.
         """
         if not value >= 0:
-            raise InputError(f"{self.dial.name} {value} of the {self.kind} machine is below 0")
+            raise InputError(f"{self.scale.name} {value} of the {self.kind} machine is below 0")
 
     def allowed(self, values: Iterable[float]) -> list[float]:
-        """Those of the values that the dial has a meaning for."""
+        """Those of the values that the scale has a meaning for."""
         found = []
         for value in values:
             with suppress(InputError):
@@ -164,7 +164,7 @@ class Machine(ABC):
     def alike(
         self, t: Tensor, label: Tensor | None, values: Sequence[float] | None
     ) -> dict[tuple[tuple[float | None, ...], int | None], list[int]]:
-        """The batch's indices by dial values and label, which each take a scan of their own."""
+        """The batch's indices by scale values and label, which each take a scan of their own."""
         groups = defaultdict(list)
         labels = [None] * len(t) if label is None else label.tolist()
         for i, (time, one_label) in enumerate(zip(t.tolist(), labels, strict=True)):
@@ -183,19 +183,19 @@ class Machine(ABC):
         return alpha.flatten(), sigma.flatten()
 
     def value_at(self, t: float) -> float:
-        """The dial's value at time t.
+        """The scale's value at time t.
 
         Raises:
             InputError: when it was given none.
         """
-        if self.size is None:
+        if self.value is None:
             raise InputError(
-                f"the {self.kind} machine needs a {self.dial.name}: one, or fitted scales"
+                f"the {self.kind} machine needs a {self.scale.name}: one, or fitted scales"
             )
-        return self.size if isinstance(self.size, int | float) else self.size.at(t)
+        return self.value if isinstance(self.value, int | float) else self.value.at(t)
 
     def _values_at(self, t: float, values: Sequence[float] | None) -> tuple[float | None, ...]:
-        if self.dial is None:
+        if self.scale is None:
             return (None,) if values is None else (None,) * len(values)
         if values is None:
             values = [self.value_at(t)]
@@ -217,7 +217,7 @@ class PosteriorMachine(Machine):
         *,
         details: bool = False,
     ) -> list[Posterior]:
-        """The posterior at every value of the dial.
+        """The posterior at every value of the scale.
 
         Args:
             x, t, values: as in `answers`.

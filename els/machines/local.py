@@ -18,12 +18,12 @@ from els.engines.subsample import Estimate, sampled_mean
 from els.engines.windows import WindowName, window
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import ByTime, Dial, PosteriorMachine
+from els.machines.base import ByTime, PosteriorMachine, Scale
 from els.schedule import CosineSchedule
 
-SIZE = Dial("size", (3, 5, 7, 9, 11, 13, 15, 17))
-SIDE = Dial("side", (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 11.0, 13.0, 15.0))
-WIDTH = Dial("width", (0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0))
+SIZE = Scale("size", (3, 5, 7, 9, 11, 13, 15, 17))
+SIDE = Scale("side", (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 11.0, 13.0, 15.0))
+WIDTH = Scale("width", (0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0))
 
 Symmetry = Literal["flip", "turns"]
 
@@ -57,7 +57,7 @@ class PatchMachine(PosteriorMachine):
     ) -> None:
         self.rule = kind.removesuffix("_soft")
         self.window: WindowName = window
-        self.dial = {"hard": SIZE, "flat": SIDE, "gaussian": WIDTH}[window]
+        self.scale = {"hard": SIZE, "flat": SIDE, "gaussian": WIDTH}[window]
         self.engine = engine
         self.tolerance = tolerance
         self.shift = shift

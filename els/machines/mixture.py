@@ -26,11 +26,11 @@ class WeightsByTime(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A machine at some values of its dial, each a component of the mixture.
+    """A machine at some values of its scale, each a component of the mixture.
 
     Attributes:
         machine: the machine.
-        values: of its dial; (None,) without one.
+        values: of its scale; (None,) without one.
     """
 
     machine: Machine

@@ -22,7 +22,7 @@ class PatchComposite(Machine):
 
     """
 
-    dial = SIZE
+    scale = SIZE
 
     def check(self, value: float) -> None:
         """See `Machine.check`."""

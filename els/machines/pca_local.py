@@ -9,11 +9,11 @@ from torch import Tensor
 from els.engines.masked import masked_posterior
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import ByTime, Dial
+from els.machines.base import ByTime, Scale
 from els.machines.wiener import GaussianMachine
 from els.schedule import CosineSchedule
 
-THRESHOLD = Dial("threshold", (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0))
+THRESHOLD = Scale("threshold", (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0))
 
 
 class PcaLocal(GaussianMachine):
@@ -27,7 +27,7 @@ class PcaLocal(GaussianMachine):
         chunk: training images at a time; None chooses by memory.
     """
 
-    dial = THRESHOLD
+    scale = THRESHOLD
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ _BY_KIND = {
     "wiener": Wiener,
     "ideal": Ideal,
 }
-MACHINES = ("ideal", *PATCH_KINDS, *(kind for kind in _BY_KIND if kind != "ideal"), "best")
+MACHINES = ("ideal", *PATCH_KINDS, *(kind for kind in _BY_KIND if kind != "ideal"), "mixture")
 
 
 def make_machine(
@@ -55,7 +55,7 @@ def make_machine(
 ) -> Machine:
     """Make a closed-form denoiser.
 
-    | kind | what answers for pixel u | dial |
+    | kind | what answers for pixel u | scale |
     |---|---|---|
     | `ideal` | whole training images: memorises | |
     | `local` | the patch at the same place in every image; zeros outside | size |
@@ -69,15 +69,15 @@ def make_machine(
     | `tempered` | `ideal` with its log-weights divided by a temperature | temperature |
     | `nearest` | the nearest training image | |
     | `wiener` | the linear filter of the images' mean and covariance | |
-    | `best` | a convex mixture of others, weighed anew at every t | weights |
+    | `mixture` | a convex mixture of others, weighed anew at every t | weights |
 
     Args:
         kind: one of `MACHINES`.
         images: the training images.
-        size: the value of the machine's dial: an odd patch size k, a width in pixels, a threshold
+        size: the value of the machine's scale: an odd patch size k, a width in pixels, a threshold
             in [0, 1], a smoothing in units of sigma, or a temperature; or one for each time with
             `.at(t)`, such as fitted scales. May be left out where every call gives its own, or
-            without a dial. The fitted `els.stacking.Weights` of `best`.
+            without a scale. The fitted `els.stacking.Weights` of `mixture`.
         schedule: the noise schedule; the paper's by default.
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
             or "auto", the fastest that works here.
@@ -85,14 +85,14 @@ def make_machine(
             answer.
         tolerance: a standard error of x0_hat in pixel units. Images are then visited in random
             order, until each query's root mean squared standard error is below it; 0 is exact.
-            Only the patch machines estimate; all others, `best` too, are always exact.
+            Only the patch machines estimate; all others, `mixture` too, are always exact.
         window: "hard", "flat" or "gaussian" windows of a patch machine, as its kind says unless
             told; the sides of flat windows are continuous. See `els.engines.windows`.
         shift: the largest displacement of a patch (`boundary` alone): 0 makes it `local`.
         symmetries: "flip" and "turns" add the mirrored and quarter-turned images to the dictionary
-            of a patch machine, or of those in `best`, for networks trained with such augmentation.
+            of a patch machine, or of those in `mixture`, for networks trained so.
         temperature: what a patch machine's log-weights are divided by.
-        around: the patch machine that `best` is built around: `boundary` or `equivariant`.
+        around: the patch machine that `mixture` is built around: `boundary` or `equivariant`.
 
     Raises:
         InputError: unknown kind, no images, or an option or size out of range.
@@ -110,7 +110,7 @@ def make_machine(
             f"the {kind} machine has no patches: window, shift and temperature are for local, "
             "equivariant and boundary"
         )
-    if kind == "best":
+    if kind == "mixture":
         parts = _parts(
             around, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
         )
@@ -129,16 +129,16 @@ def _parts(
     chunk: int | None,
     symmetries: Sequence[Symmetry],
 ) -> list[Part]:
-    """What `best` mixes: hard and soft windows at many places, hard ones at one, and `wiener`."""
+    """What `mixture` mixes: hard and soft windows anywhere, hard ones in place, and `wiener`."""
     if around not in ("boundary", "equivariant"):
-        raise InputError(f"best is built around boundary or equivariant, not '{around}'")
+        raise InputError(f"mixture is built around boundary or equivariant, not '{around}'")
     parts = []
     for kind in (around, f"{around}_soft", "local"):
         machine = make_machine(
             kind, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
         )
         side = min(images.image_shape[1:])
-        values = [v for v in machine.dial.candidates if machine.dial != SIZE or v <= side]
+        values = [v for v in machine.scale.candidates if machine.scale != SIZE or v <= side]
         parts.append(Part(machine, tuple(machine.allowed(values))))
     wiener = make_machine("wiener", images, schedule=schedule)
     return [*(part for part in parts if part.values), Part(wiener, (None,))]

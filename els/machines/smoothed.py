@@ -9,10 +9,10 @@ from torch import Tensor
 
 from els.engines.torch_engine import image_posterior
 from els.images import ImageSet
-from els.machines.base import Dial
+from els.machines.base import Scale
 from els.machines.ideal import Ideal
 
-SMOOTHING = Dial("smoothing", (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.5, 4.0))
+SMOOTHING = Scale("smoothing", (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.5, 4.0))
 
 # Perturbed queries that are averaged: pairs of opposite sign, the same for every query.
 _PAIRS = 8
@@ -25,7 +25,7 @@ class Smoothed(Ideal):
     the expectation. As they come in pairs of opposite sign, that is the average of x0_hat.
     """
 
-    dial = SMOOTHING
+    scale = SMOOTHING
 
     def answers(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float, ...]

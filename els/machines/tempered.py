@@ -9,16 +9,16 @@ from torch import Tensor
 from els.engines.posterior import Posterior
 from els.engines.torch_engine import image_posterior
 from els.errors import InputError
-from els.machines.base import Dial
+from els.machines.base import Scale
 from els.machines.ideal import Ideal
 
-TEMPERATURE = Dial("temperature", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
+TEMPERATURE = Scale("temperature", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
 
 
 class Tempered(Ideal):
     """`Ideal` with its log-weights divided by a temperature."""
 
-    dial = TEMPERATURE
+    scale = TEMPERATURE
 
     def check(self, value: float) -> None:
         """See `Machine.check`."""

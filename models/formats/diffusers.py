@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from els.denoiser import coefficients, eps_from_x0
 from els.errors import InputError, reason
-from els.models.blocks import Network
+from els.models.blocks import Network, NetworkFacts
 from els.schedule import CosineSchedule
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -145,20 +146,17 @@ class DiffusersNetwork(Network):
         return steps.float()
 
     @property
-    def description(self) -> str:
-        """See `Network.description`."""
-        millions = sum(p.numel() for p in self.unet.parameters()) / 1e6
-        labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
-        return (
-            f"UNet2DModel of diffusers, {self.padding} padding, {labels}, {millions:.2f} M "
-            f"parameters, {self.prediction} over {len(self.times)} steps, sees the whole image"
-        )
+    def facts(self) -> NetworkFacts:
+        """See `Network.facts`."""
+        return replace(
+            super().facts, name="UNet2DModel of diffusers",
+            details=f"{self.prediction} over {len(self.times)} steps",
+        )  # fmt: skip
 
     @property
-    def receptive_field(self) -> int:
+    def receptive_field(self) -> None:
         """See `Network.receptive_field`: group norms and attention see the whole image."""
-        size = self.unet.config.sample_size
-        return size if isinstance(size, int) else max(size)
+        return None
 
 
 def _parts(folder: Path) -> tuple[Path, Path | None]:

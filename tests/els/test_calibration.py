@@ -32,7 +32,7 @@ def test_the_sizes_of_a_machine_are_found_again(kind: str, criterion: str) -> No
         network, make_machine(kind, images), seeded_noise(SEEDS, images.image_shape),
         seeds=SEEDS, candidates=(3, 5, 7, 9), steps=8, criterion=criterion, batch=2,
     )  # fmt: skip
-    assert scales.sizes == tuple(ChangingSize().at(t) for t in scales.t)
+    assert scales.values == tuple(ChangingSize().at(t) for t in scales.t)
     assert scales.t == (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
     assert scales.at(0.625) == 7
     assert scales.at(0.5) == 3
@@ -62,7 +62,7 @@ def test_the_table_holds_the_cosines_of_the_eps_hats_and_ignores_the_batch() -> 
 def test_scales_survive_the_disk(tmp_path: Path) -> None:
     scales = Scales(
         machine="boundary", criterion="cosine", seeds=(0, 1), candidates=(3, 5), t=(1.0, 0.5),
-        sizes=(5, 3), by_seed=((5, 5), (3, 5)), table=(((0.1, 0.2), (0.3, 0.4)),) * 2,
+        values=(5, 3), by_seed=((5, 5), (3, 5)), table=(((0.1, 0.2), (0.3, 0.4)),) * 2,
     )  # fmt: skip
     scales.save(tmp_path / "scales.json")
     assert Scales.load(tmp_path / "scales.json") == scales
@@ -94,7 +94,7 @@ def test_the_papers_scales_are_read_by_the_value_of_t() -> None:
 def test_scales_in_torch_files(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "scales.pt")
     scales = Scales.load(tmp_path / "scales.pt")
-    assert (scales.t, scales.sizes) == ((1.0, 0.75, 0.5, 0.25), (9, 7, 5, 3))
+    assert (scales.t, scales.values) == ((1.0, 0.75, 0.5, 0.25), (9, 7, 5, 3))
     scales.save(tmp_path / "scales.json")
     assert Scales.load(tmp_path / "scales.json") == scales
     images = random_images()
@@ -117,7 +117,7 @@ def test_images_alone_choose_the_value_that_denoises_them_best() -> None:
     images, held_out = (load_images("digits", size=12, split=split) for split in ("train", "val"))
     machine, schedule = make_machine("boundary", images.take(torch.arange(200))), CosineSchedule()
     scales = fit_scales_to_data(machine, held_out, candidates=(3, 7, 11), steps=4, count=10)
-    assert (scales.criterion, scales.seeds, scales.dial) == ("mse", tuple(range(10)), "size")
+    assert (scales.criterion, scales.seeds, scales.scale) == ("mse", tuple(range(10)), "size")
     x0 = to_float(held_out.pixels[:10])
     eps = seeded_noise(range(10), images.image_shape)
     for i, t in enumerate(scales.t):
@@ -125,24 +125,24 @@ def test_images_alone_choose_the_value_that_denoises_them_best() -> None:
         x = add_noise(x0, eps, at, schedule)
         errors = [float((machine(x, at, size=k) - x0).square().mean()) for k in (3, 7, 11)]
         assert scales.mean_table()[i] == pytest.approx(errors, rel=1e-4)
-        assert scales.sizes[i] == (3, 7, 11)[errors.index(min(errors))]
-    assert scales.sizes[0] > scales.sizes[-1]
+        assert scales.values[i] == (3, 7, 11)[errors.index(min(errors))]
+    assert scales.values[0] > scales.values[-1]
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "dial"),
+    ("kind", "value", "scale"),
     [("boundary_soft", 1.0, "width"), ("pca_local", 0.1, "threshold"),
      ("smoothed", 0.3, "smoothing"), ("tempered", 4.0, "temperature"),
      ("patch_composite", 5, "size")],
 )  # fmt: skip
-def test_every_dial_is_found_again(kind: str, value: float, dial: str) -> None:
+def test_every_dial_is_found_again(kind: str, value: float, scale: str) -> None:
     images = load_images("digits", size=12, limit=60)
     network, machine = make_machine(kind, images, size=value), make_machine(kind, images)
     noise = seeded_noise(SEEDS, images.image_shape)
-    candidates = [v for v in machine.dial.candidates if dial != "size" or v <= 11]
-    candidates = [v for v in candidates if dial != "width" or v <= 2]
+    candidates = [v for v in machine.scale.candidates if scale != "size" or v <= 11]
+    candidates = [v for v in candidates if scale != "width" or v <= 2]
     scales = fit_scales(network, machine, noise, seeds=SEEDS, candidates=candidates, steps=5)
-    assert scales.dial == dial
+    assert scales.scale == scale
     for row in scales.mean_table():  # where the answers are the same, another value may win
         assert row[scales.candidates.index(value)] >= max(row) - 1e-9
     assert scales.at(0.6) == value
@@ -150,7 +150,7 @@ def test_every_dial_is_found_again(kind: str, value: float, dial: str) -> None:
 
 def test_a_machine_without_a_dial_is_not_calibrated() -> None:
     images = random_images()
-    with pytest.raises(InputError, match="the wiener machine has no dial"):
+    with pytest.raises(InputError, match="the wiener machine has no scale"):
         fit_scales(make_machine("ideal", images), make_machine("wiener", images),
                    seeded_noise([0], images.image_shape), seeds=[0])  # fmt: skip
 

@@ -33,7 +33,7 @@ def test_the_weights_of_a_mixture_are_found_again() -> None:
     def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         return sum(share * parts[name](x, t) for name, share in shares.items())
 
-    mixture = make_machine("best", images)
+    mixture = make_machine("mixture", images)
     weights = fitted(network, mixture, range(6))
     for t, row in zip(weights.t, weights.weights, strict=True):
         found = dict(zip(weights.components, row, strict=True))
@@ -55,7 +55,7 @@ def test_a_mixture_answers_as_its_weights_say_at_each_time_and_label() -> None:
             chosen = "equivariant 3" if first else "wiener"
             return tuple(float(name == chosen) for name in mixture.names)
 
-    mixture = make_machine("best", images, size=Switch(), around="equivariant")
+    mixture = make_machine("mixture", images, size=Switch(), around="equivariant")
     assert mixture.names[:4] == ("equivariant 3", "equivariant 5", "equivariant 7",
                                  "equivariant_soft 0.5")  # fmt: skip
     assert mixture.names[-2:] == ("local 7", "wiener")
@@ -70,7 +70,7 @@ def test_a_mixture_answers_as_its_weights_say_at_each_time_and_label() -> None:
 
 def test_sums_over_seeds_are_those_of_all() -> None:
     images = random_images(10)
-    network, mixture = make_machine("ideal", images), make_machine("best", images)
+    network, mixture = make_machine("ideal", images), make_machine("mixture", images)
 
     def equations(seeds: range) -> dict[str, Tensor]:
         noise = seeded_noise(seeds, images.image_shape)
@@ -84,18 +84,18 @@ def test_sums_over_seeds_are_those_of_all() -> None:
 
 def test_symmetries_reach_the_patch_machines_of_a_mixture() -> None:
     images = random_images(6)
-    mixture = make_machine("best", images, symmetries=["flip"])
+    mixture = make_machine("mixture", images, symmetries=["flip"])
     x, t = torch.randn(1, 1, 8, 8), torch.tensor([0.5])
     expected = make_machine("boundary", images, size=3, symmetries=["flip"])(x, t)
     torch.testing.assert_close(mixture.components(x, t)[0], expected)
-    with pytest.raises(InputError, match="the best machine has no patches"):
-        make_machine("best", images, temperature=2.0)
+    with pytest.raises(InputError, match="the mixture machine has no patches"):
+        make_machine("mixture", images, temperature=2.0)
     with pytest.raises(InputError, match="the ideal machine has no patches"):
         make_machine("ideal", images, symmetries=["flip"])
 
 
 def test_weights_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
-    weights = Weights("best", ("a", "b"), (1.0, 0.5), ((0.5, 0.5), (1.0, 0.0)), (0, 1), "here")
+    weights = Weights("mixture", ("a", "b"), (1.0, 0.5), ((0.5, 0.5), (1.0, 0.0)), (0, 1), "here")
     weights.save(tmp_path / "weights.json")
     assert Weights.load(tmp_path / "weights.json") == weights
     assert weights.at(0.6) == (1.0, 0.0)
@@ -109,9 +109,9 @@ def test_a_mixture_without_weights_or_with_others_says_so() -> None:
     images = random_images()
     x, t = torch.zeros(1, 1, 8, 8), torch.ones(1)
     with pytest.raises(InputError, match="needs fitted weights"):
-        make_machine("best", images)(x, t)
-    few = Weights("best", ("a",), (1.0,), ((1.0,),), (0,))
+        make_machine("mixture", images)(x, t)
+    few = Weights("mixture", ("a",), (1.0,), ((1.0,),), (0,))
     with pytest.raises(InputError, match=r"1 weights for the \d+ components"):
-        make_machine("best", images, size=few)(x, t)
+        make_machine("mixture", images, size=few)(x, t)
     with pytest.raises(InputError, match="boundary or equivariant, not 'local'"):
-        make_machine("best", images, around="local")
+        make_machine("mixture", images, around="local")

@@ -42,7 +42,7 @@ def drawn(name: str, kinds: tuple[str, ...]) -> Figure:
 def figure(request: pytest.FixtureRequest) -> Figure:
     name, size = request.param
     if name not in drawable(made_results(SETS[size])):
-        pytest.skip("ideal has no dial and no patches")
+        pytest.skip("ideal has no scale and no patches")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         return drawn(name, SETS[size])

@@ -192,7 +192,7 @@ def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Result
     for i in range(last + 1):
         slider.fill(str(i))
         seed = results.order()[0]
-        want = results.origins.paths[NETWORK][i, seed, 0].numpy()
+        want = results.attribution.paths[NETWORK][i, seed, 0].numpy()
         page.wait_for_function(
             f"document.getElementById('walk-now').textContent.includes('t = {results.t[i]:.2f}')"
         )
@@ -200,7 +200,7 @@ def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Result
         assert np.array_equal(got[..., 0], want)
         mosaic = tab.pixels("#walk figure:nth-child(3) canvas")
         assert np.array_equal(
-            mosaic[..., 0], results.origins.mosaics["boundary"].pixels[i, seed, 0]
+            mosaic[..., 0], results.attribution.mosaics["boundary"].pixels[i, seed, 0]
         )
         seen.append(page.locator("#walk-now").inner_text())
     assert len(set(seen)) == last + 1
@@ -216,8 +216,8 @@ def test_pointing_at_a_pixel_shows_the_patch_that_won(
 ) -> None:
     tab.open(path)
     page, seed = tab.page, results.order()[0]
-    mosaic = results.origins.mosaics["boundary"]
-    training = results.origins.training
+    mosaic = results.attribution.mosaics["boundary"]
+    training = results.attribution.training
     canvas = page.locator("#mosaic")
     canvas.scroll_into_view_if_needed()
     box, (h, w) = canvas.bounding_box(), results.noise.shape[2:]
@@ -276,7 +276,7 @@ def test_arrow_keys_move_from_pixel_to_pixel(desktop: Tab, path: Path, results: 
         page.keyboard.press(key)
     assert canvas.get_attribute("data-row") == str(at[0] - 1)
     assert canvas.get_attribute("data-column") == str(at[1] + 1)
-    best = results.origins.mosaics[NETWORK].best[-1][results.order()[2]]
+    best = results.attribution.mosaics[NETWORK].best[-1][results.order()[2]]
     want = best[:, at[0] - 1, at[1] + 1].tolist()
     shown = page.locator("#best-image")
     assert [int(shown.get_attribute(f"data-{k}")) for k in ("image", "row", "column")] == want
@@ -325,12 +325,12 @@ def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_pat
     hostile = '<img src=x onerror=console.error(1)><!--<script>"&'
     n = len(results.seeds)
     training = replace(
-        results.origins.training, classes=(hostile,) * 10,
-        labels=torch.zeros(len(results.origins.training.indices), dtype=torch.int64),
+        results.attribution.training, classes=(hostile,) * 10,
+        labels=torch.zeros(len(results.attribution.training.indices), dtype=torch.int64),
     )  # fmt: skip
     named = replace(
         results, labels=torch.zeros(n, dtype=torch.int64),
-        origins=replace(results.origins, training=training),
+        attribution=replace(results.attribution, training=training),
         context={**results.context, "run": hostile, "network": hostile,
                  "training": {"config": hostile, "text": hostile}},
     )  # fmt: skip
@@ -356,11 +356,11 @@ def test_charts_hold_the_numbers(results: Results) -> None:
     for row in _rows(found["scales"][0]):
         series.setdefault(row["series"], {})[row["t"]] = row["value"]
     for kind in ("boundary", "local"):
-        assert list(series[f"{kind}, fitted"].values()) == list(results.scales[kind].sizes)
+        assert list(series[f"{kind}, fitted"].values()) == list(results.scales[kind].values)
     measured = results.probes.sides()["erf/90"]
     assert list(series["network: side holding 90 % of the gradient"].values()) == measured
     assert list(series["boundary, from held-out images alone"].values()) == list(
-        results.data_scales.sizes
+        results.data_scales.values
     )
     table = results.scales["local"].mean_table()
     cells = {(row["t"], row["value"]): row["criterion"] for row in _rows(found["criterion"][1])
@@ -397,10 +397,10 @@ def test_no_page_is_larger_than_the_limit(
     write_page(results, tmp_path / "whole.html")
     monkeypatch.setattr(page_module, "PAGE_LIMIT", 1_300_000)
     pixels = torch.randint(256, (1200, 1, 32, 32), dtype=torch.uint8)
-    large = replace(results.origins.training, indices=torch.arange(1200), pixels=pixels,
+    large = replace(results.attribution.training, indices=torch.arange(1200), pixels=pixels,
                     labels=None)  # fmt: skip
-    origins = replace(results.origins, training=large)
-    write_page(replace(results, origins=origins), tmp_path / "report.html")
+    attribution = replace(results.attribution, training=large)
+    write_page(replace(results, attribution=attribution), tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size <= 1_300_000
     assert "would make this page too large" in (tmp_path / "report.html").read_text()
 
@@ -408,7 +408,7 @@ def test_no_page_is_larger_than_the_limit(
 def test_results_without_mosaics_make_a_page_that_says_why(
     desktop: Tab, results: Results, tmp_path: Path
 ) -> None:
-    old = replace(results, origins=None, probes=None, data_scales=None)
+    old = replace(results, attribution=None, probes=None, data_scales=None)
     write_page(old, tmp_path / "report.html")
     desktop.open(tmp_path / "report.html")
     assert desktop.complaints == []
@@ -417,13 +417,13 @@ def test_results_without_mosaics_make_a_page_that_says_why(
 
 
 def test_results_without_patches_say_so(desktop: Tab, results: Results, tmp_path: Path) -> None:
-    origins = replace(
-        results.origins, machine=None, mosaics={}, training=None, subject="ideal",
-        paths={NETWORK: results.origins.paths[NETWORK],
-               "ideal": results.origins.paths["boundary"]},
+    attribution = replace(
+        results.attribution, machine=None, mosaics={}, training=None, subject="ideal",
+        paths={NETWORK: results.attribution.paths[NETWORK],
+               "ideal": results.attribution.paths["boundary"]},
     )  # fmt: skip
     alone = replace(
-        results, origins=origins, scales={}, machines={"ideal": results.machines["ideal"]},
+        results, attribution=attribution, scales={}, machines={"ideal": results.machines["ideal"]},
         by_t={"ideal": results.by_t["ideal"]}, data_scales=None,
     )  # fmt: skip
     write_page(alone, tmp_path / "report.html")

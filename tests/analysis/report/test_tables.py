@@ -6,7 +6,7 @@ from made_results import made_results, made_scales
 from rich.console import Console
 
 from els.analysis.comparison import Comparison
-from els.analysis.report.tables import DialCurves, agreement_table, curve
+from els.analysis.report.tables import ScaleCurves, agreement_table, curve
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -30,13 +30,13 @@ def test_a_curve_goes_from_the_smallest_value_to_the_largest() -> None:
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     sizes = (7, *[5] * 148, 3)
-    thinned = curve(replace(made_scales("boundary"), sizes=sizes), BLOCKS)
+    thinned = curve(replace(made_scales("boundary"), values=sizes), BLOCKS)
     assert (len(thinned), thinned[0], thinned[-1]) == (40, "█", "▁")
 
 
 def test_every_fitted_machine_has_a_line() -> None:
     scales = made_results(("boundary", "tempered", "ideal")).scales
-    text = said(DialCurves(scales), terminal=True)
+    text = said(ScaleCurves(scales), terminal=True)
     (boundary,) = [line for line in text.splitlines() if "boundary" in line]
     assert "█▅▅▁" in boundary
     assert "size 3 to 7" in boundary
@@ -50,7 +50,7 @@ def test_without_a_terminal_or_its_letters_everything_is_ascii(
     terminal: bool, encoding: str
 ) -> None:
     results = made_results(("boundary", "ideal"))
-    things = (agreement_table(results.summary()), DialCurves(results.scales),
+    things = (agreement_table(results.summary()), ScaleCurves(results.scales),
               Comparison((results,)).table(100))  # fmt: skip
     text = "".join(said(thing, terminal=terminal, encoding=encoding) for thing in things)
     assert text.isascii()

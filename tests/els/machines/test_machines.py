@@ -214,7 +214,7 @@ def test_bad_queries_are_refused() -> None:
         machine(x * torch.nan, t, size=3)
     with pytest.raises(InputError, match="no image has label 5"):
         machine(x, t, torch.tensor([5]), size=3)
-    with pytest.raises(InputError, match="at no value of its dial"):
+    with pytest.raises(InputError, match="at no value of its scale"):
         machine.at_values(x, t, [])
     estimating = make_machine("boundary", random_images(), tolerance=0.1)
     with pytest.raises(InputError, match="patch size 0 is not"):

@@ -1,0 +1,204 @@
+"""The command line of an analysis as plain data, in four groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from els.calibration import Criterion
+from els.engines.dispatch import EngineName
+from els.errors import InputError
+from els.machines.local import Symmetry
+from els.models.artifacts import artifact_name, is_artifact
+from els.models.checkpoints import find_checkpoint
+from els.models.tracking import LoggerName, name_in_sweep
+
+FORMATS = ("png", "pdf", "svg")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is analysed.
+
+    Attributes:
+        checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a network of
+            the paper's code, or a folder of diffusers; see `els.models.checkpoints`.
+        data_name: the data set that the network was trained on, when its checkpoint does not
+            say: one of `els.images.DATASETS`.
+        data_root: where the training images are now, if not where they were.
+        verify_data: refuse to go on when they are not the images that were trained on.
+        padding: "zeros" or "circular", for a state dict alone, which does not say.
+        image_size: height and width in pixels, for a network of the paper's code; default: what
+            its file says, or 32.
+    """
+
+    checkpoint: str
+    data_name: str | None = None
+    data_root: str | None = None
+    verify_data: bool = True
+    padding: Literal["zeros", "circular"] | None = None
+    image_size: int | None = None
+
+    @property
+    def home(self) -> Path:
+        """The run's folder where nothing else is said: the one that a .ckpt is in, or runs/<name>."""
+        if is_artifact(self.checkpoint):
+            return Path("runs", artifact_name(self.checkpoint))
+        path = find_checkpoint(self.checkpoint)
+        if path.is_dir():
+            return Path("runs", path.resolve().name)
+        if path.suffix != ".ckpt":
+            return Path("runs", path.stem)
+        return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured, and how: everything that may change a number, and nothing else.
+
+    Attributes:
+        machines: kinds to compare, the one that should fit first, or "all"; default: `boundary` for
+            a zero-padded network or `equivariant` for a circular one, then `local` and `ideal`.
+        sizes: odd patch sizes to calibrate over; default: 3, 5, ..., 17, as far as they fit. Other
+            scales have values of their own to try.
+        symmetries: "flip" and "turns" add the mirrored and the quarter-turned images to the patch
+            machines' dictionaries, for networks trained with such augmentation.
+        held_out: number of held-out images on which the first machine's scale is also fitted
+            without the network, as far as there are any; 0 leaves that out.
+        criterion: "cosine" or "l2"; see `els.calibration`.
+        seeds: number of seeds, 0 .. seeds - 1.
+        calibration_seeds: how many of them, the first, the scales are fitted on; agreement is
+            measured on the others.
+        steps: DDIM steps of the machines, and of the path that they are calibrated on.
+        network_steps: DDIM steps of the network; the first count is the main result.
+        label: one class for every seed; default: a random class for each seed of a conditional
+            network.
+        tolerance: standard error of x0_hat (in pixel units, images in [-1, 1]) that is good enough
+            when machines are sampled; 0 compares with every training image.
+        mosaic: find out where samples come from: the winning training patch of every pixel, and
+            the nearest training images.
+    """
+
+    machines: Literal["all"] | list[str] | None = None
+    sizes: list[int] | None = None
+    symmetries: list[Symmetry] = field(default_factory=list)
+    held_out: int = 16
+    criterion: Criterion = "cosine"
+    seeds: int = 40
+    calibration_seeds: int = 8
+    steps: int = 20
+    network_steps: list[int] = field(default_factory=lambda: [20])
+    label: int | None = None
+    tolerance: float = 0.0
+    mosaic: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "seeds", "calibration_seeds", "steps")
+        if self.held_out < 0:
+            raise InputError(f"held_out is {self.held_out}; it must be at least 0")
+        if not self.network_steps or min(self.network_steps) < 1:
+            raise InputError(f"network_steps is {self.network_steps}; give counts of at least 1")
+        if self.calibration_seeds >= self.seeds:
+            raise InputError(
+                f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
+                "used for calibration; raise --seeds or lower --calibration_seeds"
+            )
+
+    @property
+    def calibration(self) -> range:
+        """The seeds that scales and weights are fitted on."""
+        return range(self.calibration_seeds)
+
+    @property
+    def evaluation(self) -> range:
+        """The seeds that agreement is measured on."""
+        return range(self.calibration_seeds, self.seeds)
+
+    @property
+    def all_network_steps(self) -> list[int]:
+        """The counts of steps that the network is sampled with: also that of the machines."""
+        return list(dict.fromkeys([*self.network_steps, self.steps]))
+
+
+@dataclass(frozen=True)
+class Compute:
+    """On what it is computed, which never changes a result beyond rounding.
+
+    Attributes:
+        batch: seeds at a time.
+        engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
+            or "auto", the fastest that works here.
+        chunk: training images at a time; default: chosen by memory.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        devices: processes on each node, which share the seeds; each takes a GPU or its part of
+            the cores.
+        num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
+        force: compute again what is there already.
+    """
+
+    batch: int = 16
+    engine: EngineName = "auto"
+    chunk: int | None = None
+    device: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "batch", "devices", "num_nodes")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and what is shown of them.
+
+    Attributes:
+        out: the run's folder, under which analysis/ is written; default: the folder of the .ckpt,
+            and runs/<name> for anything else.
+        figures: file formats of the figures beside png, which W&B shows: "pdf,svg".
+        logger: "wandb" (online when logged in, else offline), "csv" or "none".
+        project: the W&B project.
+        open_page: show the page in a browser when it is done, where there is a desktop.
+    """
+
+    out: str | None = None
+    figures: list[str] | str = "png"
+    logger: LoggerName = "wandb"
+    project: str = "els"
+    open_page: bool = False
+
+    def __post_init__(self) -> None:
+        chosen_formats(self.figures)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the figures; W&B shows the PNGs."""
+        return tuple(dict.fromkeys(("png", *chosen_formats(self.figures))))
+
+    def folder(self, source: Source) -> Path:
+        """The run's folder; in a sweep the run's id is added to its name."""
+        home = source.home if self.out is None else Path(self.out)
+        return home.with_name(name_in_sweep(home.name))
+
+
+def chosen_formats(asked: str | list[str]) -> tuple[str, ...]:
+    """The file formats of figures that "pdf,png" or a list of names asks for.
+
+    Raises:
+        InputError: when one is unknown, or there is none.
+    """
+    names = asked.split(",") if isinstance(asked, str) else asked
+    formats = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if not formats or set(formats) - set(FORMATS):
+        raise InputError(
+            f"figures are asked for as '{asked if isinstance(asked, str) else ','.join(asked)}'; "
+            f"give one or more of {', '.join(FORMATS)}, such as pdf,png"
+        )
+    return formats
+
+
+def _at_least_one(options: object, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) < 1:
+            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
