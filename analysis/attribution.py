@@ -98,6 +98,7 @@ class Attribution:
         for kind, mosaics in (("mosaic", self.mosaics), ("yardstick", self.yardsticks)):
             for side, mosaic in mosaics.items():
                 arrays[f"{kind}/{side}/t"] = np.array(mosaic.t)
+                arrays[f"{kind}/{side}/sides"] = np.array(mosaic.sides)
                 arrays |= {f"{kind}/{side}/{k}": v.numpy() for k, v in mosaic.tensors().items()}
         for side, novelty in self.novelty.items():
             arrays |= {f"novelty/{side}/{k}": v.numpy() for k, v in novelty.tensors().items()}
@@ -128,7 +129,11 @@ class Attribution:
 
         def mosaics(prefix: str) -> dict[str, Mosaic]:
             return {
-                side: Mosaic(t=tuple(values.pop("t").tolist()), **values)
+                side: Mosaic(
+                    t=tuple(values.pop("t").tolist()),
+                    sides=tuple(values.pop("sides").tolist()),
+                    **values,
+                )
                 for side, values in part(prefix).items()
             }
 

@@ -42,7 +42,7 @@ class Source:
 
     @property
     def home(self) -> Path:
-        """The run's folder where nothing else is said: the one that a .ckpt is in, or runs/<name>."""
+        """The run's folder where nothing else is said: that of a .ckpt, or runs/<name>."""
         if is_artifact(self.checkpoint):
             return Path("runs", artifact_name(self.checkpoint))
         path = find_checkpoint(self.checkpoint)

@@ -24,6 +24,7 @@ class Mosaic:
 
     Attributes:
         t: the m times, from 1 downwards; the last is that of the final image.
+        sides: side in pixels of the window that was compared at each of them (m).
         pixels: the winners' centre pixels, uint8 (m n c h w): the image redrawn from them.
         best: image, row and column of the winner's centre, int32 (m n 3 h w).
         weight: the winner's weight (m n h w), in (0, 1].
@@ -37,6 +38,7 @@ class Mosaic:
     """
 
     t: tuple[float, ...]
+    sides: tuple[int, ...]
     pixels: Tensor
     best: Tensor
     weight: Tensor
@@ -51,11 +53,13 @@ class Mosaic:
         """From what `trace` found, each (m n ...)."""
         found = dict(found)
         last = {name: found.pop(name)[-1] for name in ("second", "second_weight")}
-        return cls(t=t, **found, **last)
+        sides = tuple(found.pop("side")[:, 0].tolist())
+        return cls(t=t, sides=sides, **found, **last)
 
     def tensors(self) -> Tensors:
-        """All but the times, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "t"}
+        """All but `t` and `sides`, by name."""
+        return {one.name: value for one in fields(self)
+                if isinstance(value := getattr(self, one.name), Tensor)}  # fmt: skip
 
     def of_a_pixel(self, name: str) -> Tensor:
         """The median over pixels of `effective_size` or `top_share` (m n)."""
@@ -115,7 +119,8 @@ def trace(
         label: class indices (b,) or None.
 
     Returns:
-        x0_hat (b c h w), and the fields of `Mosaic` at this time (b ...), on the CPU.
+        x0_hat (b c h w), and the fields of `Mosaic` at this time (b ...), on the CPU; `side` (b) is
+        one of its `sides`.
     """
     found = machine.posterior(x, t, label)
     image, row, column = found.best.cpu().unbind(dim=1)
@@ -124,7 +129,9 @@ def trace(
         consistency = torch.full((len(x),), torch.nan)
     else:
         consistency = local_consistency(machine, pixels, found.best.cpu(), float(t[0]))
+    side, _ = window(machine.window, machine.value_at(float(t[0])))
     return found.mean.to(x), {
+        "side": torch.full((len(x),), side),
         "pixels": pixels,
         "best": found.best.int().cpu(),
         "weight": found.best_weight[:, 0].float().cpu(),

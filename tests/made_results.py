@@ -72,8 +72,8 @@ def made_mosaic(t: Sequence[float], *, seeds: int) -> Mosaic:
     ], dim=2).int()  # fmt: skip
     shares = torch.rand(m, seeds, 8, 8, generator=generator).clamp(min=0.01)
     pixels = torch.randint(256, (m, seeds, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    return Mosaic(tuple(t), pixels, best, shares, 1 / shares, shares, best[-1], shares[-1] / 2,
-                  torch.rand(m, seeds, generator=generator))  # fmt: skip
+    return Mosaic(tuple(t), (5,) * m, pixels, best, shares, 1 / shares, shares, best[-1],
+                  shares[-1] / 2, torch.rand(m, seeds, generator=generator))  # fmt: skip
 
 
 def made_scales(kind: str, *, sizes: Sequence[float] = (7, 5, 5, 3)) -> Scales:

@@ -24,16 +24,13 @@ from els.analysis.report.tables import interval_text, probes_text
 from els.analysis.report.wording import FITTED, INTRODUCTION, MACHINES, TEXT
 from els.analysis.results import Results
 from els.console import plural
-from els.engines.windows import window
 from els.files import replacing
 from els.images import to_uint8
-from els.machines.local import SIDE, SIZE, WIDTH
 from els.mosaic import Mosaic
 
 PAGE_LIMIT = 10_000_000  # bytes
 # Seeds shown side by side, and seeds with path and mosaic: as many as the limit leaves room for.
 _SEEDS = ((None, 8), (None, 4), (None, 2), (48, 1), (24, 1), (12, 1), (4, 0))
-_WINDOWS = {SIZE.name: "hard", SIDE.name: "flat", WIDTH.name: "gaussian"}
 _HERE = Path(__file__).parent
 
 Data = dict[str, Any]
@@ -323,7 +320,7 @@ def _walk(results: Results, attribution: Attribution, seeds: Sequence[int]) -> D
         ]
     return {
         "t": _rounded(results.t, 4), "names": names, "captions": captions,
-        "size": traced and _window_sides(results, traced.t),
+        "size": traced and list(traced.sides),
         "subject": attribution.subject,
         "seeds": [_walk_of(results, attribution, traced, seed) for seed in seeds],
     }  # fmt: skip
@@ -347,12 +344,6 @@ def _walk_of(results: Results, attribution: Attribution, traced: Mosaic | None, 
         "sheet": sheet(torch.stack(rows)), "notes": notes,
         "pearson_r": _rounded(results.by_t[attribution.subject][:, seed], 4),
     }  # fmt: skip
-
-
-def _window_sides(results: Results, t: Sequence[float]) -> list[int]:
-    """Sides of the windows that the mosaics' machine compared at some times, in pixels."""
-    scales = results.scales[results.attribution.machine]
-    return [int(window(_WINDOWS[scales.scale], scales.at(time))[0]) for time in t]
 
 
 def _explorer_html(results: Results, attribution: Attribution, seeds: Sequence[int]) -> str:
@@ -409,7 +400,7 @@ def _explorer_side(results: Results, mosaic: Mosaic, sample: Tensor, seed: int) 
     second, second_row, second_column = (part.flatten().tolist() for part in mosaic.second[seed])
     return {
         "sheet": sheet(torch.stack([sample, mosaic.pixels[-1][seed]])[None]),
-        "k": _window_sides(results, mosaic.t[-1:])[0],
+        "k": mosaic.sides[-1],
         "image": image, "row": row, "column": column,
         "second": second, "second_row": second_row, "second_column": second_column,
         **{name: _rounded(values.flatten()) for name, values in (
