@@ -39,13 +39,17 @@ class NetworkFacts:
     details: str = ""
 
     @property
+    def field_text(self) -> str:
+        """The largest window that the network could look at, for people."""
+        return "the whole image" if self.receptive_field is None else f"{self.receptive_field} px"
+
+    @property
     def description(self) -> str:
         """One line for people, never read by code."""
         labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
-        seen = "the whole image" if self.receptive_field is None else self.receptive_field
         parts = [
             self.name, f"{self.padding} padding", labels,
-            f"{self.parameters / 1e6:.2f} M parameters", self.details, f"receptive field {seen}",
+            f"{self.parameters / 1e6:.2f} M parameters", self.details, f"receptive field {self.field_text}",
         ]  # fmt: skip
         return ", ".join(part for part in parts if part)
 

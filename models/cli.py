@@ -37,7 +37,6 @@ from els.models.tracking import (
     training_logger,
     where_logged,
 )
-from els.probes import field_text
 
 DESCRIPTION = """Train a network.
 
@@ -88,7 +87,7 @@ class RunSummary(Callback):
             f"{c} x {h} x {w}{classes}",
             "network": f"{type(net).__name__}, {net.padding} padding",
             "parameters": f"{net.parameter_count:,}",
-            "receptive field": field_text(net.receptive_field),
+            "receptive field": net.facts.field_text,
             "training": _length(trainer),
             "device": f"{trainer.strategy.root_device}, {processes}, precision {trainer.precision}",
             "logged to": where_logged(trainer.logger),
