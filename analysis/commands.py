@@ -11,13 +11,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning_fabric.utilities.rank_zero import rank_zero_only
-
-from els.analysis.comparison import Comparison
-from els.analysis.launch import launch
-from els.analysis.options import FORMATS, Compute, Output, Protocol, Source, chosen_formats
-from els.analysis.pipeline import analyse
-from els.analysis.report.tables import ScaleCurves, agreement_table, comparison_table, probes_text
 from els.analysis.report.write import (
     ReportFiles,
     write_comparison,
@@ -25,8 +18,15 @@ from els.analysis.report.write import (
     write_figures,
     write_report,
 )
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from els.analysis.comparison import Comparison
+from els.analysis.launch import launch
+from els.analysis.options import FORMATS, Compute, Output, Protocol, Source, chosen_formats
+from els.analysis.pipeline import analyse
+from els.analysis.report.tables import ScaleCurves, agreement_table, comparison_table, probes_text
 from els.analysis.results import Results
-from els.analysis.study import Study, load_study
+from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.dashboard import write_dashboard
 from els.analysis.tracking.log import log_analysis, log_comparison
 from els.console import Parser, console, exit_cleanly, key_values, plural, progress
@@ -123,7 +123,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     study = study.to(processes.device)
     work = Work(
         folder / ".work",
-        context=study.identity,
+        context=RESULTS_VERSION,
         batch=compute.batch,
         rank=processes.rank,
         world=processes.world,

@@ -49,9 +49,13 @@ class NetworkFacts:
         """One line for people, never read by code."""
         labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
         parts = [
-            self.name, f"{self.padding} padding", labels,
-            f"{self.parameters / 1e6:.2f} M parameters", self.details, f"receptive field {self.field_text}",
-        ]  # fmt: skip
+            self.name,
+            f"{self.padding} padding",
+            labels,
+            f"{self.parameters / 1e6:.2f} M parameters",
+            self.details,
+            f"receptive field {self.field_text}",
+        ]
         return ", ".join(part for part in parts if part)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,11 +56,15 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """SHA-256 of pixels, labels and shape: equal only for the same images in the same order."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for chunk in self.pixels.split(4096):
-            digest.update(chunk.contiguous().numpy().data)
+            digest.update(chunk.contiguous().numpy())
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy().data)
+            digest.update(self.labels.contiguous().numpy())
         return digest.hexdigest()
 
 
