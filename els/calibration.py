@@ -6,7 +6,7 @@ Or, with no network at all, the scale at which it denoises images that it has no
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,13 +19,14 @@ from einops import rearrange, reduce
 from pydantic import Field
 from torch import Tensor
 
-from els.denoiser import Denoiser, add_noise, eps_from_x0
+from els.denoiser import Denoiser, add_noise, at_time, eps_from_x0
 from els.errors import InputError, reason
 from els.files import as_record, write_record
 from els.images import ImageSet, to_float
 from els.machines import Machine
-from els.sampling import batches, ddim_steps, seeded_noise
-from els.schedule import CosineSchedule
+from els.sampling import Starts, ddim_steps, seeded_noise
+from els.schedule import COSINE, CosineSchedule
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
 Criterion = Literal["cosine", "l2", "mse"]
 Number = int | float  # a patch size is a whole number, and stays one on disk
@@ -62,7 +63,7 @@ class Scales:
             that is best on average.
         by_seed: the best value for each t and seed.
         table: the criterion for each t, candidate and seed.
-        source: what the scales were fitted to, in the caller's words.
+        source: the file that they were read from, where they were not fitted here.
         scale: what the values are: "size" in pixels, "width", "threshold", ...
     """
 
@@ -171,16 +172,14 @@ def _as_tuples(value: object) -> object:
 def fit_scales(
     network: Denoiser,
     machine: Machine,
-    noise: Tensor,
-    *,
+    starts: Starts,
     seeds: Sequence[int],
-    candidates: Sequence[float] | None = None,
+    *,
     steps: int = 20,
-    label: Tensor | None = None,
+    candidates: Sequence[Number] | None = None,
     criterion: Criterion = "cosine",
-    schedule: CosineSchedule | None = None,
-    batch: int = 8,
-    on_step: Callable[[int], None] = lambda images: None,
+    schedule: CosineSchedule = COSINE,
+    work: Work = IN_MEMORY,
 ) -> Scales:
     """Choose the scale for each timestep on the network's own DDIM path (the paper, section 5).
 
@@ -191,46 +190,39 @@ def fit_scales(
     Args:
         network: the denoiser to be explained.
         machine: a machine with a scale.
-        noise: where the paths start (n c h w), one for each seed.
-        seeds: the seeds of that noise, kept for the record.
-        candidates: values of the scale; those of `machine.scale` when None.
+        starts: where the paths start.
+        seeds: the calibration seeds.
         steps: number of steps of the path.
-        label: class indices (n,) or None.
+        candidates: values of the scale; default: those of `machine.scale`.
         criterion: see `Scales`.
         schedule: the schedule that both denoisers were made for.
-        batch: seeds at a time; the answer does not depend on it.
-        on_step: called with the number of images after each step, for a progress bar.
+        work: where results are kept, and how they are computed.
 
     Raises:
         InputError: when there is no seed or no candidate.
     """
-    schedule = schedule or CosineSchedule()
-    candidates = _candidates(machine, candidates, len(noise))
-    tables = [
-        criterion_table(
-            path_points(network, x, steps=steps, label=some_labels, schedule=schedule), machine,
-            candidates=candidates, label=some_labels, criterion=criterion, schedule=schedule,
-            on_step=on_step,
-        )
-        for x, some_labels in batches(noise, label, batch)
-    ]  # fmt: skip
-    return choose_scales(
-        torch.cat(tables, dim=-1), machine=machine, criterion=criterion, seeds=seeds,
-        candidates=candidates, t=schedule.timesteps(steps)[:-1].tolist(),
-    )  # fmt: skip
+    values = _candidates(machine, candidates, len(seeds))
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        x, label = starts(some)
+        points = path_points(network, x, steps=steps, label=label, schedule=schedule)
+        return {"table": criterion_table(points, machine, values, label, criterion, advance)}
+
+    depends = ["scales", machine.identity, list(values), steps, criterion, starts.identity]
+    found = work.map(f"calibrating {machine.kind}", seeds, compute, depends=depends, steps=steps)
+    t = schedule.timesteps(steps)[:-1].tolist()
+    return choose_scales(found["table"], machine, criterion, seeds=seeds, candidates=values, t=t)
 
 
 def fit_scales_to_data(
     machine: Machine,
     held_out: ImageSet,
     *,
-    candidates: Sequence[float] | None = None,
     steps: int = 20,
-    count: int = 64,
+    candidates: Sequence[Number] | None = None,
     conditional: bool = False,
-    schedule: CosineSchedule | None = None,
-    batch: int = 8,
-    on_step: Callable[[int], None] = lambda images: None,
+    device: torch.device | str = "cpu",
+    work: Work = IN_MEMORY,
 ) -> Scales:
     """Choose the scale for each timestep without any network: the one that denoises best.
 
@@ -239,39 +231,41 @@ def fit_scales_to_data(
 
     Args:
         machine: a machine with a scale.
-        held_out: clean images from where the machine's come from; the first `count` are used.
-        candidates, schedule, batch, on_step: see `fit_scales`.
+        held_out: clean images from where the machine's come from; image i gets the noise of seed i
+            at every t.
         steps: number of times, t = 1, (n-1)/n, ..., 1/n.
-        count: number of images; image i gets the noise of seed i at every t.
+        candidates: values of the scale; default: those of `machine.scale`.
         conditional: give the machine the images' labels.
+        device: where the machine is asked.
+        work: where results are kept, and how they are computed.
 
     Raises:
         InputError: when there is no image or no candidate.
     """
-    schedule = schedule or CosineSchedule()
-    count = min(count, len(held_out))
-    candidates = _candidates(machine, candidates, count)
-    clean = to_float(held_out.pixels[:count])
-    labels = held_out.labels[:count] if conditional else None
-    t = schedule.timesteps(steps)[:-1].tolist()
-    tables = []
-    for seeds in torch.arange(count).split(batch):
-        some_labels = None if labels is None else labels[seeds]
-        points = data_points(clean[seeds], seeds=seeds.tolist(), t=t, schedule=schedule)
-        tables.append(criterion_table(
-            points, machine, candidates=candidates, label=some_labels, criterion="mse",
-            schedule=schedule, on_step=on_step,
-        ))  # fmt: skip
-    return choose_scales(
-        torch.cat(tables, dim=-1), machine=machine, criterion="mse", seeds=range(count),
-        candidates=candidates, t=t,
-    )  # fmt: skip
+    values = _candidates(machine, candidates, len(held_out))
+    t = machine.schedule.timesteps(steps)[:-1].tolist()
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        part = held_out.take(torch.tensor(some))
+        label = part.labels.to(device) if conditional and part.labels is not None else None
+        clean = to_float(part.pixels).to(device)
+        points = data_points(clean, seeds=some, t=t, schedule=machine.schedule)
+        return {"table": criterion_table(points, machine, values, label, "mse", advance)}
+
+    indices = range(len(held_out))
+    depends = ["scales of data", machine.identity, list(values), steps, held_out.fingerprint(),
+               conditional]  # fmt: skip
+    name = f"calibrating {machine.kind} on images"
+    found = work.map(name, indices, compute, depends=depends, steps=steps)
+    return choose_scales(found["table"], machine, "mse", seeds=indices, candidates=values, t=t)
 
 
-def _candidates(machine: Machine, given: Sequence[float] | None, count: int) -> Sequence[float]:
-    if given is None and machine.scale is None:
-        raise InputError(f"the {machine.kind} machine has no scale to calibrate")
-    candidates = machine.scale.candidates if given is None else given
+def _candidates(machine: Machine, given: Sequence[Number] | None, count: int) -> Sequence[Number]:
+    candidates = given
+    if candidates is None:
+        if machine.scale is None:
+            raise InputError(f"the {machine.kind} machine has no scale to calibrate")
+        candidates = machine.scale.candidates
     if not count or not candidates:
         raise InputError(
             f"calibration needs seeds and values to try; it was given {count} seeds and "
@@ -299,44 +293,48 @@ def data_points(
     """Clean images (n c h w) under the noise of `seeds` at each of the times."""
     eps = seeded_noise(seeds, clean.shape[1:]).to(clean)
     for time in t:
-        at = clean.new_full((len(clean),), time, dtype=torch.float64)
-        yield Point(t=time, x=add_noise(clean, eps, at, schedule), x0_hat=clean)
+        x = add_noise(clean, eps, at_time(clean, time), schedule)
+        yield Point(t=time, x=x, x0_hat=clean)
 
 
 def criterion_table(
     points: Iterable[Point],
     machine: Machine,
-    *,
-    candidates: Sequence[float],
+    candidates: Sequence[Number],
     label: Tensor | None,
     criterion: Criterion,
-    schedule: CosineSchedule,
-    on_step: Callable[[int], None] = lambda images: None,
+    advance: Advance = lambda count: None,
 ) -> Tensor:
-    """The criterion for each t, candidate and seed (t k n) at points of the same n seeds.
+    """The criterion for each seed, t and candidate (n t k) at points of the same n seeds.
 
-    Other arguments are those of `fit_scales`; tables of parts of the seeds may be joined.
+    Args:
+        points: what ought to be answered, at every t.
+        machine: it is asked at each of the candidates.
+        candidates: values of the machine's scale.
+        label: class indices (n,) or None.
+        criterion: see `Scales`.
+        advance: called with the number of images after each point.
     """
     rows = []
     for point in points:
-        t = point.x.new_full((len(point.x),), point.t, dtype=torch.float64)
+        t = at_time(point.x, point.t)
         answers = machine.at_values(point.x, t, candidates, label)
-        rows.append(_compare(point, t, answers, criterion, schedule))
-        on_step(len(point.x))
-    return torch.stack(rows)
+        rows.append(_compare(point, t, answers, criterion, machine.schedule))
+        advance(len(point.x))
+    return rearrange(torch.stack(rows), "t k n -> n t k")
 
 
 def choose_scales(
     table: Tensor,
-    *,
     machine: Machine,
     criterion: Criterion,
+    *,
     seeds: Sequence[int],
-    candidates: Sequence[float],
+    candidates: Sequence[Number],
     t: Sequence[float],
-    source: str = "",
 ) -> Scales:
-    """The best value at each t from a table (t k n); see `Scales.values`."""
+    """The best value at each t from a table (n t k); see `Scales.values`."""
+    table = rearrange(table, "n t k -> t k n").contiguous()
     pick = torch.argmax if criterion == "cosine" else torch.argmin
     by_seed = [[candidates[i] for i in row] for row in pick(table, dim=1).tolist()]
     if criterion == "mse":
@@ -352,7 +350,6 @@ def choose_scales(
         values=tuple(values),
         by_seed=_as_tuples(by_seed),
         table=_as_tuples(table.tolist()),
-        source=source,
         scale=machine.scale.name if machine.scale else "size",
     )
 

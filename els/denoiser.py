@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -29,6 +30,11 @@ class Denoiser(Protocol):
             x0_hat (b c h w), in the data's range [-1, 1] up to the denoiser's error.
         """
         ...
+
+
+def at_time(x: Tensor, t: float) -> Tensor:
+    """The same time for all images x (b c h w): (b,), float64 on their device."""
+    return x.new_full((len(x),), t, dtype=torch.float64)
 
 
 def coefficients(t: Tensor, like: Tensor, schedule: CosineSchedule) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_tensor(values: torch.Tensor) -> str:
+    """Digest of a tensor's numbers, whatever its device."""
+    return hashlib.sha256(values.detach().cpu().contiguous().numpy()).hexdigest()
+
+
 def write_tensors(path: Path, content: Any) -> None:
     """Write tensors and plain data for `torch.load(..., weights_only=True)`.
 

@@ -8,11 +8,13 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from els.calibration import data_points
+from els.denoiser import at_time
 from els.engines.windows import window
-from els.images import to_float
+from els.files import sha256_of_tensor
+from els.images import ImageSet, to_float
 from els.machines.local import PatchMachine
-
-Tensors = dict[str, Tensor]
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,89 @@ def trace(
         "second_weight": found.second_weight[:, 0].float().cpu(),
         "consistency": consistency,
     }
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """A patch machine that tells where its answers come from.
+
+    Attributes:
+        machine: a machine with a fitted scale, exact.
+    """
+
+    machine: PatchMachine
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensors]:
+        """See `trace`."""
+        return trace(self.machine, x, t, label)
+
+    @property
+    def identity(self) -> object:
+        """Plain data that tells this tracer from others."""
+        return self.machine.identity
+
+
+def trace_points(
+    x: Tensor,
+    label: Tensor | None,
+    tracer: Tracer,
+    *,
+    t: float,
+    name: str,
+    device: torch.device | str = "cpu",
+    work: Work = IN_MEMORY,
+) -> Mosaic:
+    """The mosaics of noisy images x (n c h w) with classes (n,), or None, at one time.
+
+    Args:
+        x: noisy images.
+        label: their classes, or None.
+        tracer: the machine that is asked.
+        t: the time.
+        name: of the images, for the progress.
+        device: where the machine is asked.
+        work: where results are kept, and how they are computed.
+    """
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        index = torch.tensor(some)
+        part = x[index].to(device)
+        labels = None if label is None else label[index].to(device)
+        _, found = tracer(part, at_time(part, t), labels)
+        advance(len(some))
+        return found
+
+    classes = [None] * len(x) if label is None else label.tolist()
+    keys = [[sha256_of_tensor(one), of] for one, of in zip(x, classes, strict=True)]
+    found = work.map(
+        f"tracing {name}", range(len(x)), compute, depends=["mosaic", tracer.identity, t], keys=keys
+    )
+    return Mosaic.of((t,), {key: value[None] for key, value in found.items()})
+
+
+def trace_images(
+    images: ImageSet,
+    tracer: Tracer,
+    *,
+    t: float,
+    name: str,
+    conditional: bool = False,
+    device: torch.device | str = "cpu",
+    work: Work = IN_MEMORY,
+) -> Mosaic:
+    """The mosaics of real images: image i with the noise of seed i at time t.
+
+    Args:
+        images: the images.
+        conditional: give the machine their labels.
+        tracer, t, name, device, work: see `trace_points`.
+    """
+    schedule = tracer.machine.schedule
+    (point,) = data_points(
+        to_float(images.pixels), seeds=range(len(images)), t=[t], schedule=schedule
+    )
+    label = images.labels if conditional else None
+    return trace_points(point.x, label, tracer, t=t, name=name, device=device, work=work)
 
 
 def local_consistency(machine: PatchMachine, pixels: Tensor, best: Tensor, t: float) -> Tensor:

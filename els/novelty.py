@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from einops import reduce
 from torch import Tensor
 
+from els.files import sha256_of_tensor
 from els.images import to_float
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
 # Pixels this close are the same to the eye: 13 of 256 grey levels, images in [-1, 1].
 SAME = 0.1
@@ -44,9 +45,13 @@ class Novelty:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-@torch.no_grad()
 def nearest_images(
-    samples: Tensor, pixels: Tensor, *, on_step: Callable[[int], None] = lambda images: None
+    samples: Tensor,
+    pixels: Tensor,
+    *,
+    name: str = "samples",
+    device: torch.device | str = "cpu",
+    work: Work = IN_MEMORY,
 ) -> Novelty:
     """Compare every sample with every training image at every shift.
 
@@ -55,8 +60,22 @@ def nearest_images(
     Args:
         samples: images in [-1, 1] (n c h w).
         pixels: training images, uint8 (m c h w).
-        on_step: called with the number of samples when one is done, for a progress bar.
+        name: of the samples, for the progress.
+        device: where they are compared.
+        work: where results are kept, and how they are computed.
     """
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        return _nearest(samples[torch.tensor(some)].to(device), pixels, advance).tensors()
+
+    keys = [sha256_of_tensor(one) for one in samples]
+    found = work.map(f"nearest images of {name}", range(len(samples)), compute,
+                     depends="nearest images", keys=keys)  # fmt: skip
+    return Novelty(**found)
+
+
+@torch.no_grad()
+def _nearest(samples: Tensor, pixels: Tensor, advance: Advance) -> Novelty:
     h, w = samples.shape[2:]
     moved, still = (torch.full((len(samples),), torch.inf) for _ in range(2))
     place, image = (torch.zeros(len(samples), dtype=torch.int64) for _ in range(2))
@@ -74,7 +93,7 @@ def nearest_images(
             least, where = apart[:, 0, 0].min(dim=0)
             if least < still[i]:
                 still[i], image[i] = least, first + where
-            on_step(1 if first + chunk >= len(pixels) else 0)
+            advance(1 if first + chunk >= len(pixels) else 0)
     return _measured(samples.cpu(), pixels, place, image)
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from els.denoiser import Denoiser
+from els.denoiser import Denoiser, at_time
 from els.errors import InputError
-from els.files import write_json
+from els.files import read_record, write_json
+from els.sampling import Starts, Step, ddim_steps
+from els.schedule import COSINE, CosineSchedule
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
 Shift = tuple[int, int]
 NO_GRADIENT = "its answers have no gradient with respect to x"
 _SHARES = (0.5, 0.9)
-
-
-def field_text(receptive_field: int | None) -> str:
-    """The largest window that a network could look at, for people."""
-    return "the whole image" if receptive_field is None else f"{receptive_field} px"
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,6 @@ class Probes:
     """What was measured of a network on its own path.
 
     Attributes:
-        parameters: number of trained numbers.
-        receptive_field: width in pixels of the largest window that an output pixel can depend on;
-            None where it is the whole image.
         seeds: the seeds that the paths started from.
         t: the times, from 1 downwards.
         shares: for each t, `shares_held` by the effective receptive field; empty if it was skipped.
@@ -40,8 +35,6 @@ class Probes:
         skipped: why there are no shares.
     """
 
-    parameters: int
-    receptive_field: int | None
     seeds: tuple[int, ...]
     t: tuple[float, ...]
     shares: tuple[tuple[float, ...], ...]
@@ -74,16 +67,69 @@ class Probes:
             InputError: when the file is missing or something else.
         """
         try:
-            content = json.loads(Path(path).read_text())
-            del content["sides"]
-            for name in ("shares", "equivariance"):
-                content[name] = tuple(tuple(row) for row in content[name])
-            content |= {name: tuple(content[name]) for name in ("seeds", "t")}
-            return cls(**content)
+            return read_record(cls, Path(path))
         except FileNotFoundError as error:
             raise InputError(f"there is no file '{path}'") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise InputError(f"'{path}' holds no probes of a network: {error}") from error
+
+
+def probe(
+    network: Denoiser,
+    starts: Starts,
+    seeds: Sequence[int],
+    *,
+    steps: int = 20,
+    schedule: CosineSchedule = COSINE,
+    work: Work = IN_MEMORY,
+) -> Probes:
+    """Both probes at every step of the network's own path.
+
+    Args:
+        network: the denoiser to be probed.
+        starts: where the paths start.
+        seeds: the seeds of the paths.
+        steps: number of steps of the path.
+        schedule: the schedule that the network was trained with.
+        work: where results are kept, and how they are computed.
+    """
+
+    @cache
+    def path() -> tuple[list[Step], Tensor | None]:
+        x, label = starts(seeds)
+        return list(ddim_steps(network, x, steps=steps, label=label, schedule=schedule)), label
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        points, label = path()
+        return _probes_at(network, [points[i] for i in some], label, advance)
+
+    depends = ["probes", steps, list(seeds), starts.identity]
+    found = work.map("probing the network", range(steps), compute, depends=depends,
+                     steps=len(seeds), batch=1)  # fmt: skip
+    has_gradient = found["shares"].numel() > 0
+    return Probes(
+        seeds=tuple(seeds),
+        t=tuple(schedule.timesteps(steps)[:-1].tolist()),
+        shares=tuple(map(tuple, found["shares"].tolist())) if has_gradient else (),
+        equivariance=tuple(map(tuple, found["equivariance"].tolist())),
+        skipped="" if has_gradient else NO_GRADIENT,
+    )
+
+
+def _probes_at(
+    network: Denoiser, points: Sequence[Step], label: Tensor | None, advance: Advance
+) -> Tensors:
+    """`shares` (m r), without columns where there is no gradient, and `equivariance` (m d)."""
+    shares, equivariance = [], []
+    for point in points:
+        query = (network, point.x, at_time(point.x, point.t), label)
+        try:
+            shares.append(shares_held(effective_receptive_field(*query)).cpu())
+        except InputError:  # equivariance can still be measured
+            shares.append(torch.empty(0))
+        equivariance.append(equivariance_error(*query))
+        advance(len(point.x))
+    return {"shares": torch.stack(shares), "equivariance": torch.stack(equivariance)}
 
 
 def effective_receptive_field(
@@ -194,7 +240,7 @@ def equivariance_error(
         x: noisy images (b c h w).
         t: times (b,) in (0, 1].
         label: class indices (b,), or None.
-        shifts: (rows, columns) by which to shift; `default_shifts` unless told.
+        shifts: (rows, columns) by which to shift; default: `default_shifts`.
 
     Returns:
         error (1 + n,), float64: over all pairs, then at d = 0, 1, ..., n - 1 with

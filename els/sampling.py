@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from els.denoiser import Denoiser, coefficients, eps_from_x0
-from els.schedule import CosineSchedule
+from els.denoiser import Denoiser, at_time, coefficients, eps_from_x0
+from els.machines.local import PatchMachine
+from els.schedule import COSINE, CosineSchedule
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def ddim_steps(
     *,
     steps: int = 20,
     label: Tensor | None = None,
-    schedule: CosineSchedule | None = None,
+    schedule: CosineSchedule = COSINE,
 ) -> Iterator[Step]:
     """Walk the DDIM path of Song et al. (2021) from pure noise, eta = 0.
 
@@ -56,10 +59,9 @@ def ddim_steps(
     Yields:
         every `Step` in order.
     """
-    schedule = schedule or CosineSchedule()
     grid = schedule.timesteps(steps).tolist()
     for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
-        at_t, at_s = (x.new_full((len(x),), time, dtype=torch.float64) for time in (t, s))
+        at_t, at_s = at_time(x, t), at_time(x, s)
         x0_hat = denoiser(x, at_t, label)
         alpha, sigma = coefficients(at_s, x, schedule)
         x_next = alpha * x0_hat + sigma * eps_from_x0(x, x0_hat, at_t, schedule)
@@ -73,7 +75,7 @@ def ddim(
     *,
     steps: int = 20,
     label: Tensor | None = None,
-    schedule: CosineSchedule | None = None,
+    schedule: CosineSchedule = COSINE,
 ) -> Tensor:
     """The samples (b c h w) at the end of `ddim_steps`."""
     for step in ddim_steps(denoiser, x, steps=steps, label=label, schedule=schedule):
@@ -82,53 +84,147 @@ def ddim(
 
 
 @dataclass(frozen=True)
+class Starts:
+    """Where sampling starts: the noise and the class of every seed.
+
+    Attributes:
+        image_shape: (c, h, w).
+        num_classes: number of classes of a conditional denoiser, or None.
+        label: the class of every seed; None draws one for each of them.
+        device: where the noise is wanted.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int | None = None
+    label: int | None = None
+    device: torch.device | str = "cpu"
+
+    def __call__(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Noise (n c h w) and class indices (n,), or None, of the seeds."""
+        noise = seeded_noise(seeds, self.image_shape).to(self.device)
+        if self.num_classes is None:
+            return noise, None
+        if self.label is not None:
+            return noise, torch.full((len(seeds),), self.label, device=self.device)
+        return noise, seeded_labels(seeds, self.num_classes).to(self.device)
+
+    @property
+    def identity(self) -> object:
+        """Plain data that tells these starts from others."""
+        return [list(self.image_shape), self.num_classes, self.label]
+
+
+class Tracer(Protocol):
+    """Something that answers and tells where its answers come from, as `els.mosaic.Tracer`."""
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensors]:
+        """x0_hat (b c h w), and what is known of it, each (b ...)."""
+        ...
+
+
+@dataclass(frozen=True)
 class Paths:
     """Where sampling led for n seeds, and what the denoiser said on the way.
 
     Attributes:
+        t: the times of the steps, t = 1 first.
         samples: the images at t = 0 (n c h w).
-        x0_hats: the denoiser's answer at every step (steps n c h w), t = 1 first.
+        x0_hats: the denoiser's answer at every step (steps n c h w).
+        last: the noisy images of the last step (n c h w), whose answer the samples are.
+        seen: the share of the training images that each answer took (steps n); 1 but for machines
+            that estimate.
+        traces: what a tracer told at every step, each (steps n ...); empty without one.
     """
 
+    t: tuple[float, ...]
     samples: Tensor
     x0_hats: Tensor
+    last: Tensor
+    seen: Tensor
+    traces: Tensors = field(default_factory=dict)
 
 
-def ddim_paths(
+def sample_paths(
     denoiser: Denoiser,
-    noise: Tensor,
+    starts: Starts,
+    seeds: Sequence[int],
     *,
     steps: int = 20,
-    label: Tensor | None = None,
-    schedule: CosineSchedule | None = None,
-    batch: int = 16,
-    on_step: Callable[[int], None] = lambda images: None,
+    schedule: CosineSchedule = COSINE,
+    identity: object = (),
+    name: str = "sampling",
+    tracer: Tracer | None = None,
+    work: Work = IN_MEMORY,
 ) -> Paths:
-    """The whole DDIM path from each of n noises (n c h w), a batch of seeds at a time.
+    """The whole DDIM path from the noise of every seed.
 
     Args:
-        batch: seeds denoised at once; the answer does not depend on it.
-        on_step: called with the number of images after each step, for a progress bar.
-        steps, label, schedule: see `ddim_steps`.
+        denoiser: see `els.denoiser.Denoiser`.
+        starts: noise and classes by seed.
+        seeds: the seeds.
+        steps: number of steps.
+        schedule: the schedule that the denoiser was made for.
+        identity: plain data that tells the denoiser from others of the same `work`.
+        name: of the computation, for its progress.
+        tracer: answers in the denoiser's place, as it would, and tells where answers come from.
+        work: where results are kept, and how they are computed.
     """
-    samples, x0_hats = [], []
-    for x, some_labels in batches(noise, label, batch):
-        path = []
-        for step in ddim_steps(denoiser, x, steps=steps, label=some_labels, schedule=schedule):
-            path.append(step)
-            on_step(len(x))
-        samples.append(path[-1].x_next)
-        x0_hats.append(torch.stack([step.x0_hat for step in path]))
-    return Paths(samples=torch.cat(samples), x0_hats=torch.cat(x0_hats, dim=1))
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        x, label = starts(some)
+        recorder = _Recorder(denoiser, tracer)
+        answers: list[Tensor] = []
+        for step in ddim_steps(recorder, x, steps=steps, label=label, schedule=schedule):
+            answers.append(step.x0_hat)
+            advance(len(x))
+        return {
+            "samples": step.x_next,
+            "last": step.x,
+            "x0_hats": torch.stack(answers, dim=1),
+            "seen": torch.stack(recorder.seen, dim=1),
+            **recorder.traces(),
+        }
+
+    traced = tracer is not None
+    depends = ["paths", identity, traced, steps, starts.identity]
+    found = work.map(name, seeds, compute, depends=depends, steps=steps)
+    own = {key: found.pop(key) for key in ("samples", "last")}
+    by_step = {key: value.transpose(0, 1).contiguous() for key, value in found.items()}
+    return Paths(
+        t=tuple(schedule.timesteps(steps)[:-1].tolist()),
+        **own,
+        x0_hats=by_step.pop("x0_hats"),
+        seen=by_step.pop("seen"),
+        traces=by_step,
+    )
 
 
-def batches(
-    noise: Tensor, label: Tensor | None, size: int
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Noise (n c h w) with its labels (n,) or None, at most `size` seeds at a time."""
-    for start in range(0, len(noise), size):
-        part = slice(start, start + size)
-        yield noise[part], None if label is None else label[part]
+class _Recorder:
+    """A denoiser that keeps what is to be known of each of its answers."""
+
+    def __init__(self, denoiser: Denoiser, tracer: Tracer | None) -> None:
+        self.denoiser = denoiser
+        self.tracer = tracer
+        self.seen: list[Tensor] = []
+        self._traces: list[Tensors] = []
+
+    def traces(self) -> Tensors:
+        """What the tracer told, each (b steps ...)."""
+        names = self._traces[0] if self._traces else {}
+        return {name: torch.stack([one[name] for one in self._traces], dim=1) for name in names}
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `els.denoiser.Denoiser`."""
+        if isinstance(self.denoiser, PatchMachine) and self.denoiser.tolerance:
+            estimate = self.denoiser.estimate(x, t, label)
+            self.seen.append(estimate.seen)
+            return estimate.mean
+        self.seen.append(torch.ones(len(x)))
+        if self.tracer is None:
+            return self.denoiser(x, t, label)
+        x0_hat, trace = self.tracer(x, t, label)
+        self._traces.append(trace)
+        return x0_hat
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -49,3 +49,6 @@ class CosineSchedule:
         if not t.is_floating_point():
             t = t.double()
         return t * (math.pi / 2 / (1 + self.offset))
+
+
+COSINE = CosineSchedule()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ from einops import rearrange
 from scipy.optimize import nnls
 from torch import Tensor
 
-from els.calibration import Point
+from els.calibration import Point, path_points
+from els.denoiser import Denoiser, at_time
 from els.errors import InputError
 from els.files import read_record, write_record
 from els.machines.mixture import Mixture
+from els.sampling import Starts
+from els.schedule import COSINE, CosineSchedule
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
 # How much more a sum of weights other than 1 costs than a wrong answer.
 _SUM_TO_ONE = 1e3
@@ -33,7 +38,7 @@ class Weights:
         t: the times, from 1 downwards.
         weights: of each component at each t; those of a t add up to 1.
         seeds: the calibration seeds.
-        source: what they were fitted to, in the caller's words.
+        source: empty; files from before have a digest of what they were fitted to.
     """
 
     machine: str
@@ -64,20 +69,58 @@ class Weights:
             raise InputError(f"'{path}' holds no weights of a mixture: {error}") from error
 
 
+def fit_weights(
+    network: Denoiser,
+    mixture: Mixture,
+    starts: Starts,
+    seeds: Sequence[int],
+    *,
+    steps: int = 20,
+    schedule: CosineSchedule = COSINE,
+    work: Work = IN_MEMORY,
+) -> Weights:
+    """The convex weights at each t that bring a mixture's x0_hat closest to the network's.
+
+    Least squares over all seeds and pixels, on the network's own path.
+
+    Args:
+        network: the denoiser to be explained.
+        mixture: the mixture, whose components are compared with it.
+        starts: where the paths start.
+        seeds: the calibration seeds.
+        steps: number of steps of the path.
+        schedule: the schedule that all denoisers were made for.
+        work: where results are kept, and how they are computed.
+    """
+
+    @cache
+    def path() -> tuple[list[Point], Tensor | None]:
+        x, label = starts(seeds)
+        return list(path_points(network, x, steps=steps, label=label, schedule=schedule)), label
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        points, label = path()
+        return normal_equations([points[i] for i in some], mixture, label, advance)
+
+    depends = ["weights", mixture.identity, steps, list(seeds), starts.identity]
+    equations = work.map(f"fitting {mixture.kind}", range(steps), compute, depends=depends,
+                         steps=len(seeds), batch=1)  # fmt: skip
+    return solve(equations, mixture, t=schedule.timesteps(steps)[:-1].tolist(), seeds=seeds)
+
+
 def normal_equations(
     points: Iterable[Point],
     mixture: Mixture,
-    *,
     label: Tensor | None,
-    on_step: Callable[[int], None] = lambda images: None,
-) -> dict[str, Tensor]:
-    """What least squares needs to know of some seeds, in sums that may be added to others'.
+    advance: Advance = lambda count: None,
+) -> Tensors:
+    """What least squares needs to know, in sums over seeds and pixels.
 
     Args:
         points: what ought to be answered, at every t.
         mixture: its components are compared with that.
         label: class indices (n,) or None.
-        on_step: called with the number of images after each point.
+        advance: called with the number of images after each point.
 
     Returns:
         `gram` (t k k), inner products of the components' answers, and `right` (t k), those with
@@ -85,22 +128,16 @@ def normal_equations(
     """
     gram, right = [], []
     for point in points:
-        t = point.x.new_full((len(point.x),), point.t, dtype=torch.float64)
-        answers = mixture.components(point.x, t, label).double().cpu()
+        answers = mixture.components(point.x, at_time(point.x, point.t), label).double().cpu()
         flat = rearrange(answers, "k b c h w -> k (b c h w)")
         gram.append(flat @ flat.T)
         right.append(flat @ point.x0_hat.double().cpu().flatten())
-        on_step(len(point.x))
+        advance(len(point.x))
     return {"gram": torch.stack(gram), "right": torch.stack(right)}
 
 
 def solve(
-    equations: dict[str, Tensor],
-    mixture: Mixture,
-    *,
-    t: Sequence[float],
-    seeds: Sequence[int],
-    source: str = "",
+    equations: Tensors, mixture: Mixture, *, t: Sequence[float], seeds: Sequence[int]
 ) -> Weights:
     """The weights, at least 0 and adding up to 1, with the smallest squared error at each t."""
     rows = [
@@ -113,7 +150,6 @@ def solve(
         t=tuple(t),
         weights=tuple(tuple(row.tolist()) for row in rows),
         seeds=tuple(seeds),
-        source=source,
     )
 
 

@@ -1,9 +1,14 @@
-"""Long computations cut into tasks: kept on disk as they finish, shared out over processes."""
+"""Long computations over items: kept on disk as they go, shared over processes, with progress."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -12,10 +17,12 @@ from torch import Tensor
 
 from els.files import write_tensors
 
+# What was found for some items: the first axis of every tensor runs over them.
 Tensors = dict[str, Tensor]
 Advance = Callable[[int], None]
 # (what is done, how many images in all) -> a context that gives what to call as images are done.
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Compute = Callable[[list[int], Advance], Tensors]
 
 
 @contextmanager
@@ -25,52 +32,136 @@ def silent(name: str, total: int) -> Iterator[Advance]:
 
 
 class Work:
-    """A folder of finished tasks, which all processes see.
+    """Computes functions of items (seeds, images, steps), each item once.
 
-    A computation that was killed takes up where it was; several processes each do a share of the
-    tasks and read the rest. Which process does which task changes no result.
+    With a folder, what was found for an item is kept there as soon as its batch is done: a
+    computation that was killed goes on where it was, and one that asks for more items computes only
+    these. Files are known by what they depend on, never by when or where they were made. Several
+    processes that see the same folder share the items; which process or batch an item is computed
+    in changes its result by rounding at most.
 
-    Args:
-        folder: where finished tasks are kept until `clear`.
-        rank: the index of this process.
-        world: the number of processes.
-        barrier: returns when every process has called it.
+    Attributes:
+        computed: how many items were computed, by the name of the computation; those that were
+            found in the folder do not count.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None = None,
         *,
+        context: object = (),
+        batch: int = 16,
         rank: int = 0,
         world: int = 1,
         barrier: Callable[[], None] = lambda: None,
+        progress: Progress = silent,
     ) -> None:
+        """Describe where and how to compute.
+
+        Args:
+            folder: where results are kept; None keeps nothing.
+            context: plain data that tells what every computation depends on beside its own
+                arguments, such as the digests of the network and of the training images.
+            batch: items at a time.
+            rank: the index of this process.
+            world: the number of processes; more than one need a folder.
+            barrier: returns when every process has called it.
+            progress: shown while items are computed.
+        """
         self.folder = folder
+        self.context = context
+        self.batch = batch
         self.rank = rank
         self.world = world
         self.barrier = barrier
+        self.progress = progress
+        self.computed: Counter[str] = Counter()
+        self._used: set[Path] = set()
 
-    def share(self, count: int) -> range:
-        """The indices of this process among `count` tasks."""
-        return range(self.rank, count, self.world)
-
-    def all(self, tasks: Mapping[str, Callable[[], Tensors]]) -> list[Tensors]:
-        """Have every task done, once, and return all the results in order.
+    def map(
+        self,
+        name: str,
+        items: Sequence[int],
+        compute: Compute,
+        *,
+        depends: object,
+        keys: Sequence[object] | None = None,
+        steps: int = 1,
+        batch: int | None = None,
+    ) -> Tensors:
+        """What `compute` finds for the items, joined along the first axis in their order.
 
         Args:
-            tasks: by a name that says all that the result depends on.
+            name: of the computation, for its progress.
+            items: what it is computed for.
+            compute: (some items, advance) -> tensors whose first axis runs over these items.
+            depends: plain data that tells all that the result for an item depends on, beside the
+                item and `context`.
+            keys: plain data for each item that tells it from others; default: the items.
+            steps: by how much `compute` advances for each item.
+            batch: items at a time; default: that of this object.
         """
-        paths = [self.folder / f"{name}.pt" for name in tasks]
-        computations = list(tasks.values())
-        for i in self.share(len(tasks)):
-            if not paths[i].exists():
-                write_tensors(paths[i], computations[i]())
+        keys = items if keys is None else keys
+        paths = [self._path(depends, key) for key in keys]
+        found = [self._read(path) for path in paths]
+        missing = [i for i, one in enumerate(found) if one is None]
+        self.barrier()  # all processes have looked before any of them writes
+        size = max(1, min(batch or self.batch, math.ceil(len(missing) / self.world)))
+        batches = [missing[i : i + size] for i in range(0, len(missing), size)]
+        mine = batches[self.rank :: self.world]
+        if mine:
+            with self.progress(name, steps * sum(map(len, mine))) as advance:
+                for some in mine:
+                    rows = _rows(compute([items[i] for i in some], advance), len(some))
+                    for i, row in zip(some, rows, strict=True):
+                        found[i] = row
+                        self._write(paths[i], row)
+            self.computed[name] += sum(map(len, mine))
         self.barrier()
-        return [torch.load(path, weights_only=True) for path in paths]
+        rows = [self._read(paths[i]) if one is None else one for i, one in enumerate(found)]
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def prune(self) -> None:
+        """Drop what this object has not used from the folder, when every process is done."""
+        self.barrier()
+        if self.rank == 0 and self.folder is not None:
+            for path in set(self.folder.glob("*.pt")) - self._used:
+                path.unlink()
+        self.barrier()
 
     def clear(self) -> None:
-        """Throw the finished tasks away, when every process is done with them."""
+        """Drop everything from the folder, when every process is here."""
         self.barrier()
-        if self.rank == 0:
+        if self.rank == 0 and self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.barrier()
+
+    def _path(self, depends: object, key: object) -> Path | None:
+        if self.folder is None:
+            return None
+        told = json.dumps([self.context, depends, key])
+        digest = hashlib.sha256(told.encode()).hexdigest()[:32]
+        path = self.folder / f"{digest}.pt"
+        self._used.add(path)
+        return path
+
+    def _read(self, path: Path | None) -> Tensors | None:
+        """What was kept; None where there is nothing, or nothing whole."""
+        if path is None:
+            return None
+        try:
+            return torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return None
+
+    def _write(self, path: Path | None, row: Tensors) -> None:
+        if path is not None:
+            write_tensors(path, row)
+
+
+IN_MEMORY = Work()
+
+
+def _rows(found: Tensors, count: int) -> list[Tensors]:
+    """What was found for each of `count` items, copied: a view would be kept with all the rest."""
+    return [{key: value[i].cpu().clone() for key, value in found.items()} for i in range(count)]

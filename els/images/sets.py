@@ -31,7 +31,8 @@ class ImageSet:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w)."""
-        return tuple(self.pixels.shape[1:])
+        c, h, w = self.pixels.shape[1:]
+        return c, h, w
 
     def take(self, indices: Tensor) -> ImageSet:
         """The images at `indices` (m,), copied."""
@@ -56,9 +57,9 @@ class ImageSet:
         """SHA-256 of pixels, labels and shape: equal only for the same images in the same order."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for chunk in self.pixels.split(4096):
-            digest.update(chunk.contiguous().numpy())
+            digest.update(chunk.contiguous().numpy().data)
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy())
+            digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 

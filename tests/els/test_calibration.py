@@ -10,7 +10,7 @@ from els.denoiser import add_noise, eps_from_x0
 from els.errors import InputError
 from els.images import load_images, to_float
 from els.machines import make_machine
-from els.sampling import ddim_steps, seeded_noise
+from els.sampling import Starts, ddim_steps, seeded_noise
 from els.schedule import CosineSchedule
 
 SEEDS = (0, 1, 2)
@@ -29,8 +29,8 @@ def test_the_sizes_of_a_machine_are_found_again(kind: str, criterion: str) -> No
     images = load_images("digits", limit=60)
     network = make_machine(kind, images, size=ChangingSize())
     scales = fit_scales(
-        network, make_machine(kind, images), seeded_noise(SEEDS, images.image_shape),
-        seeds=SEEDS, candidates=(3, 5, 7, 9), steps=8, criterion=criterion, batch=2,
+        network, make_machine(kind, images), Starts(images.image_shape), SEEDS,
+        candidates=(3, 5, 7, 9), steps=8, criterion=criterion,
     )  # fmt: skip
     assert scales.values == tuple(ChangingSize().at(t) for t in scales.t)
     assert scales.t == (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
@@ -38,14 +38,15 @@ def test_the_sizes_of_a_machine_are_found_again(kind: str, criterion: str) -> No
     assert scales.at(0.5) == 3
 
 
-def test_the_table_holds_the_cosines_of_the_eps_hats_and_ignores_the_batch() -> None:
+def test_the_table_holds_the_cosines_of_the_eps_hats() -> None:
     images, schedule = random_images(5), CosineSchedule()
     machine, noise = make_machine("local", images), seeded_noise(SEEDS, images.image_shape)
 
     def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         return torch.tanh(x)
 
-    scales = fit_scales(network, machine, noise, seeds=SEEDS, candidates=(1, 5), steps=3, batch=2)
+    starts = Starts(images.image_shape)
+    scales = fit_scales(network, machine, starts, SEEDS, candidates=(1, 5), steps=3)
     for i, step in enumerate(ddim_steps(network, noise, steps=3)):
         t = torch.full((3,), step.t, dtype=torch.float64)
         for j, k in enumerate((1, 5)):
@@ -116,7 +117,8 @@ def test_files_without_odd_sizes_are_no_scales(tmp_path: Path) -> None:
 def test_images_alone_choose_the_value_that_denoises_them_best() -> None:
     images, held_out = (load_images("digits", size=12, split=split) for split in ("train", "val"))
     machine, schedule = make_machine("boundary", images.take(torch.arange(200))), CosineSchedule()
-    scales = fit_scales_to_data(machine, held_out, candidates=(3, 7, 11), steps=4, count=10)
+    ten = held_out.take(torch.arange(10))
+    scales = fit_scales_to_data(machine, ten, candidates=(3, 7, 11), steps=4)
     assert (scales.criterion, scales.seeds, scales.scale) == ("mse", tuple(range(10)), "size")
     x0 = to_float(held_out.pixels[:10])
     eps = seeded_noise(range(10), images.image_shape)
@@ -135,28 +137,28 @@ def test_images_alone_choose_the_value_that_denoises_them_best() -> None:
      ("smoothed", 0.3, "smoothing"), ("tempered", 4.0, "temperature"),
      ("patch_composite", 5, "size")],
 )  # fmt: skip
-def test_every_dial_is_found_again(kind: str, value: float, scale: str) -> None:
+def test_every_scale_is_found_again(kind: str, value: float, scale: str) -> None:
     images = load_images("digits", size=12, limit=60)
     network, machine = make_machine(kind, images, size=value), make_machine(kind, images)
-    noise = seeded_noise(SEEDS, images.image_shape)
     candidates = [v for v in machine.scale.candidates if scale != "size" or v <= 11]
     candidates = [v for v in candidates if scale != "width" or v <= 2]
-    scales = fit_scales(network, machine, noise, seeds=SEEDS, candidates=candidates, steps=5)
+    starts = Starts(images.image_shape)
+    scales = fit_scales(network, machine, starts, SEEDS, candidates=candidates, steps=5)
     assert scales.scale == scale
     for row in scales.mean_table():  # where the answers are the same, another value may win
         assert row[scales.candidates.index(value)] >= max(row) - 1e-9
     assert scales.at(0.6) == value
 
 
-def test_a_machine_without_a_dial_is_not_calibrated() -> None:
+def test_a_machine_without_a_scale_is_not_calibrated() -> None:
     images = random_images()
     with pytest.raises(InputError, match="the wiener machine has no scale"):
         fit_scales(make_machine("ideal", images), make_machine("wiener", images),
-                   seeded_noise([0], images.image_shape), seeds=[0])  # fmt: skip
+                   Starts(images.image_shape), [0])  # fmt: skip
 
 
 def test_calibration_needs_seeds_and_sizes() -> None:
     machine = make_machine("local", random_images())
-    for noise, sizes in ((torch.zeros(0, 1, 8, 8), (3,)), (torch.zeros(1, 1, 8, 8), ())):
+    for seeds, sizes in (((), (3,)), ((0,), ())):
         with pytest.raises(InputError, match="calibration needs seeds and values to try"):
-            fit_scales(machine, machine, noise, seeds=(), candidates=sizes)
+            fit_scales(machine, machine, Starts((1, 8, 8)), seeds, candidates=sizes)

@@ -74,8 +74,10 @@ def test_counts_are_those_of_the_winning_images() -> None:
     best[0, :, 1] = torch.tensor([[0, 0], [1, 1]])
     best[0, :, 2] = torch.tensor([[0, 1], [0, 1]])
     blank = torch.ones(1, 2, 2, 2)
-    mosaic = Mosaic((T,), (3,), blank[:, :, None].byte(), best, blank, blank, blank, best[0], blank[0],
-                    torch.ones(1, 2))  # fmt: skip
+    mosaic = Mosaic(
+        (T,), (3,), blank[:, :, None].byte(), best, blank, blank, blank, best[0], blank[0],
+        torch.ones(1, 2),
+    )  # fmt: skip
     assert mosaic.images_drawn_on().tolist() == [1, 2]
     assert mosaic.effective_images().tolist() == [1, pytest.approx(16 / 10)]
     assert mosaic.largest_piece().tolist() == [1, 0.75]

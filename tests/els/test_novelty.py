@@ -45,9 +45,7 @@ def test_samples_do_not_know_of_each_other_nor_of_chunks(monkeypatch: pytest.Mon
     x = torch.randn(3, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     together = nearest_images(x, images.pixels)
     monkeypatch.setattr("els.novelty._BUDGET", 2 * 25)
-    done = []
-    alone = [nearest_images(x[i : i + 1], images.pixels, on_step=done.append) for i in range(3)]
-    assert sum(done) == 3
+    alone = [nearest_images(x[i : i + 1], images.pixels) for i in range(3)]
     for name, value in together.tensors().items():
         torch.testing.assert_close(
             torch.cat([one.tensors()[name] for one in alone]), value, msg=name

@@ -217,7 +217,7 @@ def test_attention_on_a_torus_is_equivariant_to_shifts_by_whole_cells() -> None:
 
 def test_probes_come_back_from_disk_unchanged(tmp_path: Path) -> None:
     probes = Probes(
-        parameters=7, receptive_field=None, seeds=(0, 1), t=(1.0, 0.5),
+        seeds=(0, 1), t=(1.0, 0.5),
         shares=((0.2, 0.6, 1.0), (0.6, 0.95, 1.0)), equivariance=((0.5, 1.0), (0.0, 0.0)),
     )  # fmt: skip
     assert probes.sides() == {

@@ -1,6 +1,6 @@
 import torch
 
-from els.sampling import ddim, ddim_paths, ddim_steps, seeded_labels, seeded_noise
+from els.sampling import Starts, ddim, ddim_steps, sample_paths, seeded_labels, seeded_noise
 from els.schedule import CosineSchedule
 
 
@@ -34,19 +34,26 @@ def test_steps_chain_and_cover_the_grid() -> None:
         assert before.x_next is after.x
 
 
-def test_paths_do_not_depend_on_the_batch() -> None:
-    noise, label = torch.randn(5, 1, 4, 4), torch.arange(5)
+def test_paths_are_those_of_ddim_from_each_seeds_noise_and_class() -> None:
+    starts = Starts((1, 4, 4), num_classes=7)
 
     def denoiser(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return torch.tanh(x) * (1 + label[:, None, None, None])
 
-    counted = []
-    all_at_once = ddim_paths(denoiser, noise, steps=4, label=label, batch=5)
-    in_twos = ddim_paths(denoiser, noise, steps=4, label=label, batch=2, on_step=counted.append)
-    torch.testing.assert_close(all_at_once.samples, in_twos.samples)
-    torch.testing.assert_close(all_at_once.x0_hats, in_twos.x0_hats)
-    assert all_at_once.x0_hats.shape == (4, 5, 1, 4, 4)
-    assert sum(counted) == 4 * 5
+    paths = sample_paths(denoiser, starts, range(3, 8), steps=4)
+    noise, label = seeded_noise(range(3, 8), (1, 4, 4)), seeded_labels(range(3, 8), 7)
+    steps = list(ddim_steps(denoiser, noise, steps=4, label=label))
+    assert paths.t == (1, 0.75, 0.5, 0.25)
+    torch.testing.assert_close(paths.samples, steps[-1].x_next)
+    torch.testing.assert_close(paths.last, steps[-1].x)
+    torch.testing.assert_close(paths.x0_hats, torch.stack([step.x0_hat for step in steps]))
+    assert torch.equal(paths.seen, torch.ones(4, 5))
+    assert not paths.traces
+
+
+def test_one_class_can_be_wanted_of_every_seed() -> None:
+    assert Starts((1, 4, 4), num_classes=7, label=2)(range(3))[1].tolist() == [2, 2, 2]
+    assert Starts((1, 4, 4))(range(3))[1] is None
 
 
 def test_a_seed_gives_the_same_noise_in_any_company() -> None:

@@ -9,18 +9,9 @@ from els.calibration import path_points
 from els.errors import InputError
 from els.images import load_images
 from els.machines import make_machine
-from els.sampling import seeded_noise
-from els.schedule import CosineSchedule
-from els.stacking import Weights, normal_equations, solve
-
-SCHEDULE = CosineSchedule()
-
-
-def fitted(network, mixture, seeds, steps=4) -> Weights:
-    noise = seeded_noise(seeds, mixture.images.image_shape)
-    points = path_points(network, noise, steps=steps, label=None, schedule=SCHEDULE)
-    equations = normal_equations(points, mixture, label=None)
-    return solve(equations, mixture, t=SCHEDULE.timesteps(steps)[:-1].tolist(), seeds=seeds)
+from els.sampling import Starts, seeded_noise
+from els.schedule import COSINE
+from els.stacking import Weights, fit_weights, normal_equations
 
 
 def test_the_weights_of_a_mixture_are_found_again() -> None:
@@ -34,7 +25,7 @@ def test_the_weights_of_a_mixture_are_found_again() -> None:
         return sum(share * parts[name](x, t) for name, share in shares.items())
 
     mixture = make_machine("mixture", images)
-    weights = fitted(network, mixture, range(6))
+    weights = fit_weights(network, mixture, Starts(images.image_shape), range(6), steps=4)
     for t, row in zip(weights.t, weights.weights, strict=True):
         found = dict(zip(weights.components, row, strict=True))
         assert sum(row) == pytest.approx(1)
@@ -74,7 +65,7 @@ def test_sums_over_seeds_are_those_of_all() -> None:
 
     def equations(seeds: range) -> dict[str, Tensor]:
         noise = seeded_noise(seeds, images.image_shape)
-        points = path_points(network, noise, steps=3, label=None, schedule=SCHEDULE)
+        points = path_points(network, noise, steps=3, label=None, schedule=COSINE)
         return normal_equations(points, mixture, label=None)
 
     whole, parts = equations(range(4)), (equations(range(2)), equations(range(2, 4)))

@@ -1,41 +1,133 @@
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from els.work import Work
+from els.work import Advance, Tensors, Work
 
 
-def tasks(done: list[int], fail_at: int | None = None) -> dict:
-    def compute(i: int) -> dict[str, torch.Tensor]:
-        if i == fail_at:
-            raise RuntimeError
-        done.append(i)
-        return {"value": torch.tensor(i)}
+class Squares:
+    """A computation that counts what it is asked for, and can fail."""
 
-    return {f"task{i}": lambda i=i: compute(i) for i in range(5)}
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.fails_at: int | None = None
+
+    def __call__(self, some: list[int], advance: Advance) -> Tensors:
+        if self.fails_at in some:
+            raise RuntimeError("stopped")
+        self.batches.append(some)
+        advance(len(some))
+        return {"square": torch.tensor(some) ** 2, "row": torch.arange(3).expand(len(some), 3)}
 
 
-def test_finished_tasks_are_not_done_again(tmp_path: Path) -> None:
-    work, done = Work(tmp_path / "work"), []
-    with pytest.raises(RuntimeError):
-        work.all(tasks(done, fail_at=3))
-    assert done == [0, 1, 2]
-    results = work.all(tasks(done))
-    assert done == [0, 1, 2, 3, 4]
-    assert [int(r["value"]) for r in results] == [0, 1, 2, 3, 4]
+def squares(work: Work, compute: Callable, items: range = range(5), **options: object) -> list[int]:
+    depends = options.pop("depends", "squares")
+    found = work.map("squares", items, compute, depends=depends, **options)
+    assert found["row"].tolist() == [[0, 1, 2]] * len(items)
+    return found["square"].tolist()
+
+
+def test_in_memory_every_item_is_computed_in_order() -> None:
+    compute = Squares()
+    assert squares(Work(batch=2), compute) == [0, 1, 4, 9, 16]
+    assert compute.batches == [[0, 1], [2, 3], [4]]
+
+
+def test_what_was_finished_before_a_failure_is_not_computed_again(tmp_path: Path) -> None:
+    compute = Squares()
+    compute.fails_at = 3
+    with pytest.raises(RuntimeError, match="stopped"):
+        squares(Work(tmp_path, batch=2), compute)
+    compute.fails_at = None
+    work = Work(tmp_path, batch=2)
+    assert squares(work, compute) == [0, 1, 4, 9, 16]
+    assert compute.batches == [[0, 1], [2, 3], [4]]
+    assert work.computed == {"squares": 3}
+    again = Work(tmp_path, batch=5)
+    assert squares(again, compute) == [0, 1, 4, 9, 16]
+    assert not again.computed
+    assert compute.batches == [[0, 1], [2, 3], [4]]
+
+
+def test_more_items_compute_only_those_that_are_new(tmp_path: Path) -> None:
+    compute = Squares()
+    squares(Work(tmp_path), compute, range(3))
+    assert squares(Work(tmp_path), compute, range(1, 6)) == [1, 4, 9, 16, 25]
+    assert compute.batches == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_results_are_known_by_what_they_depend_on(tmp_path: Path) -> None:
+    compute = Squares()
+    squares(Work(tmp_path), compute, range(1))
+    squares(Work(tmp_path, context="other"), compute, range(1))
+    squares(Work(tmp_path), compute, range(1), depends=["squares", 2])
+    squares(Work(tmp_path), compute, range(1), keys=["another"])
+    assert len(compute.batches) == 4
+    squares(Work(tmp_path), compute, range(1), keys=[0])
+    assert len(compute.batches) == 4
+
+
+def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
+    compute = Squares()
+    squares(Work(tmp_path), compute)
+    damaged = sorted(tmp_path.glob("*.pt"))[2]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert squares(Work(tmp_path), compute) == [0, 1, 4, 9, 16]
+    assert [len(batch) for batch in compute.batches] == [5, 1]
+
+
+def test_a_row_is_kept_without_the_rest_of_its_batch(tmp_path: Path) -> None:
+    Work(tmp_path).map("big", range(4), lambda some, advance: {"x": torch.zeros(len(some), 10_000)},
+                       depends="big")  # fmt: skip
+    assert max(path.stat().st_size for path in tmp_path.glob("*.pt")) < 2 * 4 * 10_000
+
+
+def test_prune_drops_what_was_not_used_and_clear_everything(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    squares(Work(folder), Squares(), range(4))
+    work = Work(folder)
+    squares(work, Squares(), range(2))
+    work.prune()
+    assert len(list(folder.glob("*.pt"))) == 2
     work.clear()
-    assert not (tmp_path / "work").exists()
+    assert not folder.exists()
 
 
+def test_progress_is_shown_for_what_is_computed(tmp_path: Path) -> None:
+    shown: list[tuple[str, int]] = []
+    done: list[int] = []
+
+    class Bar:
+        def __init__(self, name: str, total: int) -> None:
+            shown.append((name, total))
+
+        def __enter__(self) -> Advance:
+            return done.append
+
+        def __exit__(self, *error: object) -> None: ...
+
+    squares(Work(tmp_path, progress=Bar, batch=2), Squares(), range(3), steps=2)
+    squares(Work(tmp_path, progress=Bar, batch=2), Squares(), range(3), steps=2)
+    assert shown == [("squares", 6)]
+    assert sum(done) == 3
+
+
+@pytest.mark.timeout(60)
 def test_processes_do_their_shares_and_get_everything(tmp_path: Path) -> None:
-    done: list[list[int]] = [[], []]
-    waiting = Work(tmp_path, rank=1, world=2, barrier=lambda: first.all(tasks(done[0])))
-    first = Work(tmp_path, rank=0, world=2)
-    with pytest.raises(FileNotFoundError):  # without its partner a process cannot have everything
-        first.all(tasks([]))
-    for file in tmp_path.iterdir():
-        file.unlink()
-    results = waiting.all(tasks(done[1]))
-    assert done == [[0, 2, 4], [1, 3]]
-    assert [int(r["value"]) for r in results] == [0, 1, 2, 3, 4]
+    barrier, computes = threading.Barrier(2), [Squares(), Squares()]
+    found: dict[int, list[int]] = {}
+
+    def one(rank: int) -> None:
+        work = Work(tmp_path, rank=rank, world=2, barrier=barrier.wait, batch=16)
+        found[rank] = squares(work, computes[rank])
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {0: [0, 1, 4, 9, 16], 1: [0, 1, 4, 9, 16]}
+    assert [compute.batches for compute in computes] == [[[0, 1, 2]], [[3, 4]]]

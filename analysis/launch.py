@@ -1,0 +1,52 @@
+"""The processes that share an analysis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from lightning_fabric import Fabric
+
+from els.analysis.options import Compute
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all.
+
+    Attributes:
+        device: where this process computes.
+        rank: its index.
+        world: how many there are.
+        barrier: returns when every process has called it.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    barrier: Callable[[], None] = lambda: None
+
+
+def launch(compute: Compute, device: torch.device) -> Processes:
+    """Start the other processes, or join them under torchrun or SLURM.
+
+    The processes are started once, however many networks they analyse.
+    """
+    many = compute.devices * compute.num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ
+    if not many:
+        return Processes(device)
+    accelerator = "cuda" if device.type == "cuda" else "cpu"
+    fabric = _launched(accelerator, compute.devices, compute.num_nodes)
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // compute.devices))
+    return Processes(fabric.device, fabric.global_rank, fabric.world_size, fabric.barrier)
+
+
+@cache
+def _launched(accelerator: str, devices: int, num_nodes: int) -> Fabric:
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy="ddp")
+    fabric.launch()
+    return fabric

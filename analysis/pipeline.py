@@ -1,0 +1,221 @@
+"""The whole analysis: calibrate, sample, compare, and find out where samples come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from els.agreement import agreement_by_t
+from els.analysis.attribution import (
+    COPIES,
+    HELD_OUT,
+    NETWORK,
+    Attribution,
+    Tracing,
+    shown_images,
+)
+from els.analysis.results import Results
+from els.analysis.study import Study
+from els.calibration import Scales, fit_scales, fit_scales_to_data
+from els.images import to_float, to_uint8
+from els.machines import Machine
+from els.machines.local import PatchMachine
+from els.mosaic import Mosaic, Tracer, trace_images, trace_points
+from els.novelty import Novelty, nearest_images
+from els.probes import probe
+from els.sampling import Paths, sample_paths
+from els.stacking import Weights, fit_weights
+from els.work import Work
+
+
+def analyse(study: Study, work: Work) -> Results:
+    """Calibrate, sample, compare: every line is a function of els that can be called alone."""
+    network, protocol, starts = study.network, study.protocol, study.starts
+    steps = protocol.steps
+    scales = {one.kind: _fit(study, one, work) for one in study.machines if one.scale}
+    data_scales = _fit_to_data(study, work)
+    weights = _fit_mixture(study, work)
+    machines = study.fitted(scales, weights)
+    tracer = _tracer(study, machines)
+    drawn = {n: _sample_network(study, n, work) for n in protocol.all_network_steps}
+    predicted = {one.kind: _sample(study, one, tracer, work) for one in machines}
+    noise, labels = starts(protocol.evaluation)
+    results = Results(
+        provenance=study.provenance,
+        seeds=tuple(protocol.evaluation),
+        labels=None if labels is None else labels.cpu(),
+        noise=noise.cpu(),
+        network={n: drawn[n].samples for n in protocol.network_steps},
+        machines={kind: paths.samples for kind, paths in predicted.items()},
+        by_t={
+            kind: agreement_by_t(paths.x0_hats, drawn[steps].x0_hats)
+            for kind, paths in predicted.items()
+        },
+        t=drawn[steps].t,
+        scales=scales,
+        probes=probe(network, starts, protocol.calibration, steps=steps, work=work),
+        weights=weights,
+        data_scales=data_scales,
+        seen=_seen(predicted),
+    )
+    if not protocol.mosaic:
+        return results
+    paths = {NETWORK: drawn[steps], **predicted}
+    return replace(results, attribution=_attribute(study, paths, results, tracer, work))
+
+
+def _fit(study: Study, machine: Machine, work: Work) -> Scales:
+    protocol = study.protocol
+    return fit_scales(
+        study.network,
+        machine,
+        study.starts,
+        protocol.calibration,
+        steps=protocol.steps,
+        candidates=study.candidates(machine),
+        criterion=protocol.criterion,
+        work=work,
+    )
+
+
+def _fit_to_data(study: Study, work: Work) -> Scales | None:
+    """The primary machine's scale as held-out images alone suggest it, without the network."""
+    machine = study.primary
+    if study.held_out is None or machine.scale is None:
+        return None
+    return fit_scales_to_data(
+        machine,
+        study.held_out,
+        steps=study.protocol.steps,
+        candidates=study.candidates(machine),
+        conditional=study.conditional,
+        device=study.starts.device,
+        work=work,
+    )
+
+
+def _fit_mixture(study: Study, work: Work) -> Weights | None:
+    protocol = study.protocol
+    if study.mixture is None:
+        return None
+    return fit_weights(
+        study.network,
+        study.mixture,
+        study.starts,
+        protocol.calibration,
+        steps=protocol.steps,
+        work=work,
+    )
+
+
+def _tracer(study: Study, machines: Sequence[Machine]) -> Tracer | None:
+    """The machine whose patches mosaics are made of: the first that has any."""
+    if not study.protocol.mosaic:
+        return None
+    patches = (one for one in machines if isinstance(one, PatchMachine))
+    machine = next(patches, None)
+    return None if machine is None else Tracer(machine)
+
+
+def _sample_network(study: Study, steps: int, work: Work) -> Paths:
+    return sample_paths(
+        study.network,
+        study.starts,
+        study.protocol.evaluation,
+        steps=steps,
+        identity="network",
+        name=f"sampling network, {steps} steps",
+        work=work,
+    )
+
+
+def _sample(study: Study, machine: Machine, tracer: Tracer | None, work: Work) -> Paths:
+    """A machine's paths; an exact one that mosaics are made of traces its own answers."""
+    protocol = study.protocol
+    own = tracer is not None and tracer.machine is machine and not protocol.tolerance
+    machine = machine.estimating(protocol.tolerance)
+    return sample_paths(
+        machine,
+        study.starts,
+        protocol.evaluation,
+        steps=protocol.steps,
+        identity=machine.identity,
+        name=f"sampling {machine.kind}, {protocol.steps} steps",
+        tracer=tracer if own else None,
+        work=work,
+    )
+
+
+def _seen(predicted: Mapping[str, Paths]) -> dict[str, Tensor]:
+    """For machines that estimate: the share of the training images that they took at each step."""
+    return {
+        kind: paths.seen.double().mean(dim=1)
+        for kind, paths in predicted.items()
+        if (paths.seen < 1).any()
+    }
+
+
+def _attribute(
+    study: Study, paths: Mapping[str, Paths], results: Results, tracer: Tracer | None, work: Work
+) -> Attribution:
+    """Where the network's and the machines' samples of equally many steps come from."""
+    mosaics = {} if tracer is None else _mosaics(study, paths, tracer, work)
+    sides = list(dict.fromkeys([NETWORK, study.primary.kind, *mosaics]))
+    real = {HELD_OUT: study.held_out, COPIES: study.training_sample}
+    images = {name: found for name, found in real.items() if found is not None}
+    samples = {side: paths[side].samples for side in sides}
+    samples |= {name: to_float(found.pixels) for name, found in images.items()}
+    tracing = None
+    if tracer is not None:
+        tracing = Tracing(
+            machine=tracer.machine.kind,
+            mosaics=mosaics,
+            yardsticks={
+                name: trace_images(
+                    found,
+                    tracer,
+                    t=results.t[-1],
+                    name=name,
+                    conditional=study.conditional,
+                    device=study.starts.device,
+                    work=work,
+                )
+                for name, found in images.items()
+            },
+            training=shown_images(study.images, mosaics.values(), results.order()),
+        )
+    return Attribution(
+        novelty={name: _novelty(study, name, x, work) for name, x in samples.items()},
+        paths={side: to_uint8(paths[side].x0_hats) for side in sides},
+        tracing=tracing,
+    )
+
+
+def _mosaics(
+    study: Study, paths: Mapping[str, Paths], tracer: Tracer, work: Work
+) -> dict[str, Mosaic]:
+    """The mosaics of the network at its last step, and of the tracer's machine at every step."""
+    _, labels = study.starts(study.protocol.evaluation)
+    found = {}
+    for side in (NETWORK, tracer.machine.kind):
+        path = paths[side]
+        if path.traces:
+            found[side] = Mosaic.of(path.t, path.traces)
+        else:
+            found[side] = trace_points(
+                path.last,
+                labels,
+                tracer,
+                t=path.t[-1],
+                name=side,
+                device=study.starts.device,
+                work=work,
+            )
+    return found
+
+
+def _novelty(study: Study, name: str, samples: Tensor, work: Work) -> Novelty:
+    device = study.starts.device
+    return nearest_images(samples, study.images.pixels, name=name, device=device, work=work)

@@ -1,0 +1,325 @@
+"""What an analysis is of: a network, its training images, and the machines made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from els.analysis.options import Compute, Protocol, Source
+from els.analysis.results import FileId, Provenance, TrainingConfig
+from els.calibration import Number, Scales
+from els.console import console, progress
+from els.engines.dispatch import choose_engine
+from els.errors import InputError
+from els.files import sha256_of
+from els.images import DATASETS, DataSpec, ImageSet
+from els.machines import MACHINES, Machine, make_machine
+from els.machines.local import SIZE, PatchMachine
+from els.machines.mixture import Mixture
+from els.machines.registry import all_for, around, default_for
+from els.models.checkpoints import find_checkpoint, load_denoiser
+from els.models.denoiser import NetworkDenoiser
+from els.sampling import Starts
+from els.stacking import Weights
+
+# Raised with every change of the code that changes results, so that old ones are not taken up.
+_RESULTS_VERSION = 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """One network, its images and machines, complete when it is made.
+
+    Attributes:
+        network: the trained network.
+        images: the images that it was trained on.
+        held_out: images that it was not trained on; None where there are none.
+        machines: the machines, the one that is meant to predict the network first; without values
+            of their scales.
+        starts: where sampling starts.
+        protocol: what is measured, with `machines` and `sizes` resolved.
+        provenance: where all of it comes from.
+        engine: the engine that the patch machines run on.
+    """
+
+    network: NetworkDenoiser
+    images: ImageSet
+    held_out: ImageSet | None
+    machines: tuple[Machine, ...]
+    starts: Starts
+    protocol: Protocol
+    provenance: Provenance
+    engine: str
+
+    @property
+    def primary(self) -> Machine:
+        """The machine that is meant to predict this network."""
+        return self.machines[0]
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The mixture, where it is among the machines."""
+        return next((one for one in self.machines if isinstance(one, Mixture)), None)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network is told classes."""
+        return self.network.num_classes is not None
+
+    @property
+    def identity(self) -> object:
+        """Plain data that tells all that every result of this study depends on."""
+        provenance = self.provenance
+        facts = asdict(provenance.network)
+        return [_RESULTS_VERSION, provenance.checkpoint.sha256, facts, provenance.data.fingerprint]
+
+    @cached_property
+    def training_sample(self) -> ImageSet | None:
+        """As many training images as there are held-out ones, as a yardstick."""
+        return _some_of(self.images, self.images, self.protocol, self.network.num_classes)
+
+    def candidates(self, machine: Machine) -> list[Number]:
+        """The values of its scale that a machine is calibrated over."""
+        return _candidates(machine, self.protocol.sizes or [])
+
+    def fitted(self, scales: Mapping[str, Scales], weights: Weights | None) -> list[Machine]:
+        """The machines at what was fitted, exact."""
+        fits: Mapping[str, Scales | Weights | None] = scales
+        if self.mixture is not None:
+            fits = {**scales, self.mixture.kind: weights}
+        return [machine.fitted(fits.get(machine.kind)) for machine in self.machines]
+
+    def to(self, device: torch.device) -> Study:
+        """The same study on another device."""
+        return replace(
+            self, network=self.network.to(device), starts=replace(self.starts, device=device)
+        )
+
+
+def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str) -> Study:
+    """Load everything that an analysis needs, and check that it fits together.
+
+    Args:
+        source: what is analysed.
+        protocol: what is measured.
+        compute: on what.
+        run: the name of the run, for the record.
+
+    Raises:
+        InputError: when something is missing, or options do not fit the network.
+    """
+    device = _device(compute.device)
+    checkpoint = find_checkpoint(source.checkpoint)
+    network = load_denoiser(
+        checkpoint,
+        device=device,
+        data_root=source.data_root,
+        padding=source.padding,
+        image_size=source.image_size,
+    )
+    _check_label(protocol.label, network.num_classes)
+    data, images = _images(network, source)
+    kinds = _kinds(protocol, network.padding)
+    machines = tuple(_machine(kind, images, network, protocol, compute) for kind in kinds)
+    sizes = _sizes(protocol, machines, images)
+    for machine in machines:
+        if machine.scale is not None:
+            _candidates(machine, sizes)
+    protocol = replace(protocol, machines=list(kinds), sizes=sizes)
+    return Study(
+        network=network,
+        images=images,
+        held_out=_held_out(data, images, protocol, network, needed=machines[0].scale is not None),
+        machines=machines,
+        starts=Starts(network.image_shape, network.num_classes, protocol.label, device),
+        protocol=protocol,
+        provenance=Provenance(
+            run=run,
+            checkpoint=FileId(source.checkpoint, sha256_of(checkpoint)),
+            network=network.facts,
+            data=data,
+            images=len(images),
+            protocol=protocol,
+            training=_training(source.checkpoint),
+            versions=_versions(),
+        ),
+        engine=_engine(machines, images, device, compute),
+    )
+
+
+def _images(network: NetworkDenoiser, source: Source) -> tuple[DataSpec, ImageSet]:
+    """The training images, and where they come from with their fingerprint."""
+    data = _data(network, source)
+    images = data.load("train", progress=progress)
+    if images.image_shape != network.image_shape:
+        raise InputError(
+            f"the training images have shape {images.image_shape}, the network "
+            f"{network.image_shape}; point --data_root at the right ones"
+        )
+    if source.verify_data:
+        data.verify(images)
+    return replace(data, fingerprint=images.fingerprint()), images
+
+
+def _data(network: NetworkDenoiser, source: Source) -> DataSpec:
+    """The training images: as the checkpoint says, or else as the options do.
+
+    Raises:
+        InputError: when neither says it, or both do and differ.
+    """
+    known, name = network.data, source.data_name
+    if known is not None:
+        if name not in (None, known.name):
+            raise InputError(
+                f"--data_name is '{name}', but the checkpoint says that it was trained on "
+                f"'{known.name}'; leave it out"
+            )
+        return known
+    if name is None:
+        raise InputError(
+            f"'{source.checkpoint}' does not say which images it was trained on; name them, such "
+            f"as --data_name cifar10 --data_root path/to/data (known are {', '.join(DATASETS)})"
+        )
+    channels, height, width = network.image_shape
+    if height != width:
+        raise InputError(
+            f"the network draws images of {height} x {width} pixels; data sets are loaded as squares"
+        )
+    return DataSpec(name, root=source.data_root or "data", size=height, channels=channels)
+
+
+def _kinds(protocol: Protocol, padding: str) -> tuple[str, ...]:
+    asked = protocol.machines
+    if asked is None:
+        return default_for(padding)
+    if asked == "all":
+        return all_for(padding)
+    if unknown := [kind for kind in asked if kind not in MACHINES]:
+        raise InputError(f"unknown machines {unknown}; there are all, {', '.join(MACHINES)}")
+    return tuple(dict.fromkeys(asked))
+
+
+def _machine(
+    kind: str, images: ImageSet, network: NetworkDenoiser, protocol: Protocol, compute: Compute
+) -> Machine:
+    takes_symmetries = MACHINES[kind].patches or kind == "mixture"
+    return make_machine(
+        kind,
+        images,
+        schedule=network.schedule,
+        engine=compute.engine,
+        chunk=compute.chunk,
+        around=around(network.padding),
+        symmetries=protocol.symmetries if takes_symmetries else (),
+    )
+
+
+def _sizes(protocol: Protocol, machines: tuple[Machine, ...], images: ImageSet) -> list[int]:
+    """The patch sizes that are tried.
+
+    Raises:
+        InputError: when a machine has no meaning for one of them.
+    """
+    side = min(images.image_shape[1:])
+    sizes = sorted(set(protocol.sizes or [k for k in range(3, 19, 2) if k <= side]))
+    for machine in machines:
+        for size in sizes if machine.scale == SIZE else ():
+            machine.check(size)
+    return sizes
+
+
+def _candidates(machine: Machine, sizes: list[int]) -> list[Number]:
+    if machine.scale is None:
+        return []
+    values = sizes if machine.scale == SIZE else machine.allowed(machine.scale.candidates)
+    if not values:
+        raise InputError(
+            f"no {machine.scale.name} of the {machine.kind} machine fits images of shape "
+            f"{machine.images.image_shape}; leave it out of --machines, or give --sizes"
+        )
+    return list(values)
+
+
+def _held_out(
+    data: DataSpec, images: ImageSet, protocol: Protocol, network: NetworkDenoiser, *, needed: bool
+) -> ImageSet | None:
+    """Images that the network was not trained on, as many as the protocol wants."""
+    if not protocol.held_out or not (needed or protocol.mosaic):
+        return None
+    try:
+        held_out = replace(data, limit=None).load("val", progress=progress)
+    except InputError as error:
+        console.print(
+            "no held-out images, which the calibration without the network and the yardsticks of "
+            f"novelty need ({error})"
+        )
+        return None
+    return _some_of(held_out, images, protocol, network.num_classes)
+
+
+def _some_of(
+    images: ImageSet, training: ImageSet, protocol: Protocol, num_classes: int | None
+) -> ImageSet | None:
+    """`held_out` of the images, at random, of classes that the network knows."""
+    if num_classes is not None and images.labels is not None and training.labels is not None:
+        label = protocol.label
+        classes = training.labels.unique() if label is None else torch.tensor([label])
+        images = images.take(torch.isin(images.labels, classes).nonzero().flatten())
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    chosen = order[: protocol.held_out].sort().values
+    return images.take(chosen) if len(chosen) else None
+
+
+def _engine(
+    machines: tuple[Machine, ...], images: ImageSet, device: torch.device, compute: Compute
+) -> str:
+    """The engine that the machines run on; refuses one that cannot.
+
+    Raises:
+        InputError: when the engine asked for cannot take these images here.
+    """
+    plain = not any(isinstance(one, Mixture) or _soft(one) for one in machines)
+    return choose_engine(
+        torch.empty(0, *images.image_shape, device=device), compute.engine, plain=plain
+    )
+
+
+def _soft(machine: Machine) -> bool:
+    return isinstance(machine, PatchMachine) and machine.window != "hard"
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not available here: {str(error)[:120]}") from error
+
+
+def _training(checkpoint: str) -> TrainingConfig | None:
+    """The training run's configuration, where it lies beside the checkpoint."""
+    path = Path(checkpoint)
+    for folder in (path.parent.parent, path.parent, path):
+        if (config := folder / "config.yaml").is_file():
+            return TrainingConfig(str(config), config.read_text())
+    return None
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "pytorch-lightning", "numpy")}
+    return {"results": str(_RESULTS_VERSION), **packages}
+
+
+def _check_label(label: int | None, num_classes: int | None) -> None:
+    if label is None:
+        return
+    if num_classes is None:
+        raise InputError(f"label {label} was given, but the network is not class-conditional")
+    if not 0 <= label < num_classes:
+        raise InputError(f"label {label} is out of range; the network knows 0..{num_classes - 1}")

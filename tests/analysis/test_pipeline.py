@@ -1,0 +1,163 @@
+"""The numbers of an analysis are what its parts give, called one by one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from studies import small_results, small_study, write_checkpoint
+
+from els.analysis.pipeline import analyse
+from els.analysis.results import Results
+from els.machines import make_machine
+from els.models.checkpoints import load_denoiser
+from els.models.denoiser import NetworkDenoiser
+from els.probes import effective_receptive_field, equivariance_error, shares_held
+from els.sampling import ddim, ddim_steps, seeded_noise
+from els.work import Work
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("pipeline") / "tiny.ckpt")
+
+
+@pytest.fixture(scope="module")
+def results(checkpoint: Path) -> Results:
+    return small_results(checkpoint, network_steps=[3, 4], held_out=4)
+
+
+def test_samples_start_from_the_noise_of_seeds_that_nothing_was_fitted_on(
+    results: Results, checkpoint: Path
+) -> None:
+    network = load_denoiser(checkpoint)
+    assert results.seeds == (2, 3, 4)
+    noise = seeded_noise(results.seeds, network.image_shape)
+    assert torch.equal(results.noise, noise)
+    for steps in (3, 4):  # convolutions round differently, and at t = 1 by a factor of 80
+        again = ddim(network, noise, steps=steps)
+        torch.testing.assert_close(results.network[steps], again, atol=1e-3, rtol=1e-3)
+    scales = results.scales["boundary"]
+    assert scales.seeds == (0, 1)
+    machine = make_machine("boundary", network.data.load(), size=scales)
+    again = ddim(machine, noise, steps=3)
+    torch.testing.assert_close(results.machines["boundary"], again, atol=1e-3, rtol=1e-3)
+    assert results.data_scales.machine == "boundary"
+    assert results.weights is None
+
+
+def test_the_network_is_probed_at_the_x_of_calibration(results: Results, checkpoint: Path) -> None:
+    probes, network = results.probes, load_denoiser(checkpoint)
+    assert (probes.seeds, probes.t, probes.skipped) == ((0, 1), results.t, "")
+    steps = list(ddim_steps(network, seeded_noise([0, 1], network.image_shape), steps=3))
+    t = torch.full((2,), steps[1].t)
+    shares = shares_held(effective_receptive_field(network, steps[1].x, t))
+    torch.testing.assert_close(torch.tensor(probes.shares[1]).double(), shares, atol=1e-4, rtol=0)
+    error = equivariance_error(network, steps[1].x, t)
+    found = torch.tensor(probes.equivariance[1]).double()
+    torch.testing.assert_close(found, error, atol=1e-4, rtol=0)
+
+
+def test_a_network_without_a_gradient_is_probed_for_equivariance_alone(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NetworkDenoiser, "__call__", torch.no_grad()(NetworkDenoiser.__call__))
+    probes = small_results(checkpoint, machines=["ideal"], mosaic=False).probes
+    assert probes.shares == ()
+    assert "no gradient" in probes.skipped
+    assert len(probes.equivariance) == 3
+
+
+def test_mosaics_are_of_what_the_samples_were_made_of(results: Results, checkpoint: Path) -> None:
+    network, tracing = load_denoiser(checkpoint), results.attribution.tracing
+    images = network.data.load()
+    mosaic = tracing.mosaics["boundary"]
+    assert mosaic.t == results.t
+    assert tracing.mosaics["network"].t == results.t[-1:]
+    assert torch.equal(tracing.training.pixels, images.pixels[tracing.training.indices])
+    machine, x = make_machine("boundary", images, size=results.scales["boundary"]), results.noise
+    for i, step in enumerate(ddim_steps(machine, x, steps=3)):
+        t = torch.full((len(x),), step.t, dtype=torch.float64)
+        best = machine.posterior(step.x, t).best
+        assert (best == mosaic.best[i]).float().mean() > 0.99  # but for equal patches
+        image, row, column = mosaic.best[i].unbind(dim=1)
+        assert torch.equal(images.pixels[image, :, row, column][:, None, ..., 0], mosaic.pixels[i])
+        clipped = ((step.x0_hat.clamp(-1, 1) + 1) * 127.5).round()
+        assert (clipped - results.attribution.paths["boundary"][i].float()).abs().max() <= 1
+        assert mosaic.sides[i] == results.scales["boundary"].at(step.t)
+    last = list(ddim_steps(network, results.noise, steps=3))[-1]
+    best = machine.posterior(last.x, torch.full((len(x),), last.t, dtype=torch.float64)).best
+    assert (best == tracing.mosaics["network"].best[0]).float().mean() > 0.99
+
+
+def test_real_images_are_yardsticks(results: Results) -> None:
+    novelty = results.attribution.novelty
+    assert list(novelty) == ["network", "boundary", "held-out images", "training images"]
+    assert novelty["training images"].distance.tolist() == [0, 0, 0, 0]
+    assert novelty["held-out images"].distance.min() > 0
+    assert list(results.attribution.tracing.yardsticks) == ["held-out images", "training images"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "machine", "steps"),
+    [({"mosaic": False}, None, 0), ({"tolerance": 0.05}, "boundary", 1),
+     ({"machines": ["ideal", "wiener"]}, "", 0), ({"machines": ["wiener", "local"]}, "local", 3),
+     ({"machines": ["boundary_soft", "ideal"], "network_steps": [4]}, "boundary_soft", 3)],
+)  # fmt: skip
+def test_mosaics_are_made_where_they_can_be(
+    checkpoint: Path, protocol: dict, machine: str | None, steps: int
+) -> None:
+    results = small_results(checkpoint, **protocol)
+    if machine is None:
+        assert results.attribution is None
+        return
+    attribution = results.attribution
+    sides = list(dict.fromkeys(["network", results.primary, *([machine] if machine else [])]))
+    assert list(attribution.novelty) == list(attribution.paths) == sides
+    assert (attribution.tracing is None) == (machine == "")
+    if machine:
+        assert attribution.tracing.machine == machine
+        lengths = {side: len(mosaic.t) for side, mosaic in attribution.tracing.mosaics.items()}
+        assert lengths == {"network": 1, machine: steps}
+
+
+def test_a_tolerance_says_how_much_was_seen_and_stays_close(
+    results: Results, checkpoint: Path
+) -> None:
+    estimated = small_results(checkpoint, tolerance=0.05)
+    assert list(estimated.seen) == ["boundary", "local"] or not estimated.seen
+    assert all(0 < float(share) <= 1 for seen in estimated.seen.values() for share in seen)
+    assert (estimated.machines["boundary"] - results.machines["boundary"]).abs().mean() < 0.1
+    assert estimated.scales == results.scales
+    assert not results.seen
+
+
+def test_a_conditional_network_is_analysed_with_labels(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", classes=10)
+    assert small_results(checkpoint, mosaic=False).labels.shape == (3,)
+    fixed = small_results(checkpoint, label=7, machines=["ideal"])
+    assert fixed.labels.tolist() == [7, 7, 7]
+    machine = make_machine("ideal", load_denoiser(checkpoint).data.load().of_class(7))
+    expected = ddim(machine, fixed.noise, steps=3)
+    torch.testing.assert_close(fixed.machines["ideal"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_ideal_alone_needs_no_scales(checkpoint: Path) -> None:
+    results = small_results(checkpoint, machines=["ideal"])
+    assert (results.primary, dict(results.scales), results.data_scales) == ("ideal", {}, None)
+
+
+def test_the_mixtures_weights_are_fitted(checkpoint: Path) -> None:
+    results = small_results(checkpoint, machines=["boundary", "mixture"], mosaic=False)
+    for row in results.weights.weights:
+        assert sum(row) == pytest.approx(1)
+    machine = make_machine("mixture", load_denoiser(checkpoint).data.load(), size=results.weights)
+    expected = ddim(machine, results.noise, steps=3)
+    torch.testing.assert_close(results.machines["mixture"], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_batches_change_nothing(results: Results, checkpoint: Path) -> None:
+    study = small_study(checkpoint, network_steps=[3, 4], held_out=4)
+    other = analyse(study, Work(batch=2))
+    assert other.scales["boundary"].values == results.scales["boundary"].values
+    for kind, samples in results.machines.items():
+        torch.testing.assert_close(other.machines[kind], samples, atol=1e-3, rtol=1e-3)
