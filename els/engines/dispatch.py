@@ -54,7 +54,7 @@ def choose(query: PatchQuery, engine: EngineName) -> str:
         if name == "torch":
             return name
         if reason := _COMPILED[name].refuses(query):
-            if reason == _COMPILED[name].available():
+            if reason == _COMPILED[name].missing():
                 _warn_once(reason)
             return "torch"
         return name

@@ -62,7 +62,6 @@ class _Job(ctypes.Structure):
     ]  # fmt: skip
 
 
-@functools.cache
 def available() -> str | None:
     """None if the compiled engine works here, else the reason why not. Builds it at first use."""
     try:
@@ -72,11 +71,17 @@ def available() -> str | None:
     return None
 
 
+@functools.cache
+def missing() -> str | None:
+    """`available`, looked up once."""
+    return available()
+
+
 def refuses(query: PatchQuery) -> str | None:
     """Why this engine cannot take a query here; None when it can."""
     if query.x.device.type != "cpu":
         return f"the queries are on {query.x.device}"
-    return refuses_numbers(query.x, MOST_CHANNELS) or available()
+    return refuses_numbers(query.x, MOST_CHANNELS) or missing()
 
 
 def posteriors(query: PatchQuery, *, threads: int | None = None) -> list[Posterior]:

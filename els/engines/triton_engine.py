@@ -79,13 +79,19 @@ def _failure(device: str) -> str | None:
     return None if worst < 1e-4 else f"Triton computes wrongly here (by {worst:.2g})"
 
 
+@functools.cache
+def missing() -> str | None:
+    """`available`, looked up once."""
+    return available()
+
+
 def refuses(query: PatchQuery) -> str | None:
     """Why this engine cannot take a query here; None when it can."""
     if not query.plain:
         return "it has hard windows and any displacement only"
     if query.x.device.type != "cuda" and not interpreted():
         return f"the queries are on {query.x.device}"
-    return refuses_numbers(query.x, MOST_CHANNELS) or available()
+    return refuses_numbers(query.x, MOST_CHANNELS) or missing()
 
 
 def posteriors(query: PatchQuery) -> list[Posterior]:
