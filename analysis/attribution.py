@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from els.analysis import earlier
+from els.calibration import Scales
 from els.files import replacing
 from els.images import ImageSet
 from els.mosaic import Mosaic
@@ -19,8 +22,16 @@ from els.novelty import Novelty
 NETWORK = "network"
 HELD_OUT = "held-out images"
 COPIES = "training images"
+# What is shown of how far samples are from copies, and its title.
+NOVELTY = {
+    "distance": "distance to nearest training image",
+    "memorised": "share of memorised pixels",
+    "images": "training images drawn on",
+    "largest_piece": "largest piece (share of pixels)",
+}
 # Bytes of training images that are kept for the page, whose size they are most of.
 _BUDGET = 4 << 20
+_Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,49 +52,62 @@ class TrainingImages:
 
 
 @dataclass(frozen=True)
+class Tracing:
+    """Which training patches a patch machine made every pixel of.
+
+    Attributes:
+        machine: the kind of the patch machine.
+        mosaics: by "network" and machine; that of the network has its last time alone.
+        yardsticks: mosaics of real images with noise, at the last time, by "held-out images" and
+            "training images".
+        training: training images to show.
+    """
+
+    machine: str
+    mosaics: Mapping[str, Mosaic]
+    yardsticks: Mapping[str, Mosaic]
+    training: TrainingImages
+
+
+@dataclass(frozen=True)
 class Attribution:
     """What is known of the network's and a machine's samples beside how well they agree.
 
     Attributes:
-        subject: the machine whose path is kept.
-        machine: the patch machine that the mosaics were made with; None where there is none.
-        mosaics: by "network" and machine; that of the network has its last time alone.
-        novelty: by "network", subject, machine and, as yardsticks, "held-out images" and "training
-            images", which need not be as many as the seeds.
-        paths: x0_hat at each step for "network", subject and machine, as uint8 (steps n c h w),
-            clipped; the last are the samples.
-        training: training images to show.
-        yardsticks: mosaics of real images with noise, at the last time, by the same names as above.
+        novelty: by "network", primary machine, traced machine and, as yardsticks, "held-out images"
+            and "training images", which need not be as many as the seeds.
+        paths: x0_hat at each step for "network", primary and traced machine, as uint8
+            (steps n c h w), clipped; the last are the samples.
+        tracing: mosaics, where a machine answers with patches.
     """
 
-    subject: str
-    machine: str | None
-    mosaics: Mapping[str, Mosaic]
     novelty: Mapping[str, Novelty]
     paths: Mapping[str, Tensor]
-    training: TrainingImages | None = None
-    yardsticks: Mapping[str, Mosaic] = field(default_factory=dict)
+    tracing: Tracing | None = None
 
     @property
     def traced(self) -> Mosaic | None:
         """The machine's mosaic if it was made at every step of its path."""
-        mosaic = self.mosaics.get(self.machine or "")
-        steps = len(next(iter(self.paths.values())))
-        return mosaic if mosaic is not None and len(mosaic.t) == steps else None
-
-    def by_seed(self) -> dict[str, dict[str, Tensor]]:
-        """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
-        return self._by_seed
+        if self.tracing is None:
+            return None
+        mosaic, steps = self.tracing.mosaics[self.tracing.machine], len(self.paths[NETWORK])
+        return mosaic if len(mosaic.t) == steps else None
 
     @cached_property
-    def _by_seed(self) -> dict[str, dict[str, Tensor]]:  # every form of the report asks for it
+    def by_seed(self) -> dict[str, dict[str, Tensor]]:
+        """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
         found: dict[str, dict[str, Tensor]] = {}
         for side, novelty in self.novelty.items():
             found[side] = {
-                "distance": novelty.distance, "distance_in_place": novelty.in_place,
-                "matching": novelty.matching, "memorised": novelty.memorised,
-            }  # fmt: skip
-        for side, mosaic in {**self.mosaics, **self.yardsticks}.items():
+                "distance": novelty.distance,
+                "distance_in_place": novelty.in_place,
+                "matching": novelty.matching,
+                "memorised": novelty.memorised,
+            }
+        mosaics = (
+            {} if self.tracing is None else {**self.tracing.mosaics, **self.tracing.yardsticks}
+        )
+        for side, mosaic in mosaics.items():
             found[side] |= {
                 "images": mosaic.images_drawn_on().double(),
                 "effective_images": mosaic.effective_images(),
@@ -94,62 +118,84 @@ class Attribution:
 
     def save(self, path: Path) -> None:
         """Write as arrays, whole or not at all."""
-        arrays = {"subject": np.array(self.subject), "machine": np.array(self.machine or "")}
-        for kind, mosaics in (("mosaic", self.mosaics), ("yardstick", self.yardsticks)):
-            for side, mosaic in mosaics.items():
-                arrays[f"{kind}/{side}/t"] = np.array(mosaic.t)
-                arrays[f"{kind}/{side}/sides"] = np.array(mosaic.sides)
-                arrays |= {f"{kind}/{side}/{k}": v.numpy() for k, v in mosaic.tensors().items()}
+        arrays: _Arrays = {f"path/{side}": x.numpy() for side, x in self.paths.items()}
         for side, novelty in self.novelty.items():
             arrays |= {f"novelty/{side}/{k}": v.numpy() for k, v in novelty.tensors().items()}
-        arrays |= {f"path/{side}": x.numpy() for side, x in self.paths.items()}
-        if self.training is not None:
-            arrays["training/indices"] = self.training.indices.numpy()
-            arrays["training/pixels"] = self.training.pixels.numpy()
-            arrays["classes"] = np.array(self.training.classes, dtype=str)
-            if self.training.labels is not None:
-                arrays["training/labels"] = self.training.labels.numpy()
+        if self.tracing is not None:
+            arrays |= _tracing_arrays(self.tracing)
         with replacing(path) as partial:
             np.savez_compressed(partial, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Attribution:
-        """Read what `save` wrote."""
+    def load(cls, path: Path, scales: Mapping[str, Scales]) -> Attribution:
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            scales: the fitted scales, for files of earlier versions, which lack the sides of
+                the mosaics' windows.
+        """
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file}
-
-        def part(prefix: str) -> dict[str, dict[str, Tensor]]:
-            found: dict[str, dict[str, Tensor]] = {}
-            for name, value in arrays.items():
-                kind, _, rest = name.partition("/")
-                side, _, key = rest.rpartition("/")
-                if kind == prefix:
-                    found.setdefault(side, {})[key] = torch.from_numpy(value)
-            return found
-
-        def mosaics(prefix: str) -> dict[str, Mosaic]:
-            return {
-                side: Mosaic(
-                    t=tuple(values.pop("t").tolist()),
-                    sides=tuple(values.pop("sides").tolist()),
-                    **values,
-                )
-                for side, values in part(prefix).items()
-            }
-
-        training = part("training").get("")
+        novelty = _part(arrays, "novelty")
         return cls(
-            subject=str(arrays["subject"]),
-            machine=str(arrays["machine"]) or None,
-            mosaics=mosaics("mosaic"),
-            yardsticks=mosaics("yardstick"),
-            novelty={side: Novelty(**values) for side, values in part("novelty").items()},
-            paths=part("path").get("", {}),
-            training=training and TrainingImages(
-                indices=training["indices"], pixels=training["pixels"],
-                labels=training.get("labels"), classes=tuple(arrays["classes"].tolist()),
-            ),
-        )  # fmt: skip
+            novelty={earlier.name(side): Novelty(**one) for side, one in novelty.items()},
+            paths={earlier.name(side): x for side, x in _part(arrays, "path")[""].items()},
+            tracing=_tracing(arrays, scales),
+        )
+
+
+def _tracing_arrays(tracing: Tracing) -> _Arrays:
+    training = tracing.training
+    arrays = {
+        "machine": np.array(tracing.machine),
+        "training/indices": training.indices.numpy(),
+        "training/pixels": training.pixels.numpy(),
+        "classes": np.array(training.classes, dtype=str),
+    }
+    if training.labels is not None:
+        arrays["training/labels"] = training.labels.numpy()
+    for kind, mosaics in (("mosaic", tracing.mosaics), ("yardstick", tracing.yardsticks)):
+        for side, mosaic in mosaics.items():
+            arrays[f"{kind}/{side}/t"] = np.array(mosaic.t)
+            arrays[f"{kind}/{side}/sides"] = np.array(mosaic.sides)
+            arrays |= {f"{kind}/{side}/{k}": v.numpy() for k, v in mosaic.tensors().items()}
+    return arrays
+
+
+def _tracing(arrays: Mapping[str, np.ndarray], scales: Mapping[str, Scales]) -> Tracing | None:
+    machine = str(arrays.get("machine", ""))
+    if not machine:
+        return None
+
+    def mosaics(kind: str) -> dict[str, Mosaic]:
+        found = {}
+        for side, values in _part(arrays, kind).items():
+            t = tuple(values.pop("t").tolist())
+            kept = values.pop("sides", None)
+            sides = earlier.sides(scales[machine], t) if kept is None else tuple(kept.tolist())
+            found[side] = Mosaic(t=t, sides=sides, **values)
+        return found
+
+    training = _part(arrays, "training")[""]
+    classes = tuple(arrays["classes"].tolist())
+    return Tracing(
+        machine=machine,
+        mosaics=mosaics("mosaic"),
+        yardsticks=mosaics("yardstick"),
+        training=TrainingImages(**training, classes=classes),
+    )
+
+
+def _part(arrays: Mapping[str, np.ndarray], kind: str) -> dict[str, dict[str, Tensor]]:
+    """The arrays <kind>/<side>/<name>, by side and name; the side of <kind>/<name> is empty."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in arrays.items():
+        start, _, rest = name.partition("/")
+        side, _, key = rest.rpartition("/")
+        if start == kind:
+            found.setdefault(side, {})[key] = torch.from_numpy(value)
+    return found
 
 
 def shown_images(

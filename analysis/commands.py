@@ -11,6 +11,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from els.analysis.comparison import Comparison
+from els.analysis.launch import launch
+from els.analysis.options import FORMATS, Compute, Output, Protocol, Source, chosen_formats
+from els.analysis.pipeline import analyse
+from els.analysis.report.tables import ScaleCurves, agreement_tables, comparison_table, probes_text
 from els.analysis.report.write import (
     ReportFiles,
     write_comparison,
@@ -18,13 +25,6 @@ from els.analysis.report.write import (
     write_figures,
     write_report,
 )
-from lightning_fabric.utilities.rank_zero import rank_zero_only
-
-from els.analysis.comparison import Comparison
-from els.analysis.launch import launch
-from els.analysis.options import FORMATS, Compute, Output, Protocol, Source, chosen_formats
-from els.analysis.pipeline import analyse
-from els.analysis.report.tables import ScaleCurves, agreement_table, comparison_table, probes_text
 from els.analysis.results import Results
 from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.dashboard import write_dashboard
@@ -154,9 +154,8 @@ def _report(
     if results.probes is not None:
         console.print(probes_text(results))
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
-    summary = results.summary()
-    for block in (summary, *summary["other_steps"]):
-        console.print(agreement_table({"seeds": summary["seeds"], **block}))
+    for table in agreement_tables(results):
+        console.print(table)
     if results.scales:
         console.print(ScaleCurves(results.scales))
     for path in files.paths:

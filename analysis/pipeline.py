@@ -182,7 +182,7 @@ def _attribute(
                 )
                 for name, found in images.items()
             },
-            training=shown_images(study.images, mosaics.values(), results.order()),
+            training=shown_images(study.images, mosaics.values(), results.order),
         )
     return Attribution(
         novelty={name: _novelty(study, name, x, work) for name, x in samples.items()},

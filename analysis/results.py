@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +12,104 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from els.agreement import METRICS, agreement, beats, summarise
+from els.agreement import MachineSummary, agreement, summarise, summarise_machines
+from els.analysis import earlier
 from els.analysis.attribution import Attribution
+from els.analysis.options import Protocol
 from els.calibration import Scales
 from els.errors import InputError
-from els.files import replacing, write_json
+from els.files import as_record, replacing, write_json
+from els.images import DataSpec
+from els.models.blocks import NetworkFacts
 from els.probes import Probes
 from els.stacking import Weights
 
-IDEAL = "ideal"
-_ATTRIBUTION = "origins.npz"
-_Saved = TypeVar("_Saved", Probes, Weights, Scales, Attribution)
+AGREEMENT, SAMPLES, ATTRIBUTION = "agreement.json", "samples.npz", "origins.npz"
+NETWORK_FILE, WEIGHTS_FILE, DATA_SCALES = "network.json", "weights.json", "data_scales.json"
+NAMED_SEEDS = ("best", "median", "worst")
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True)
+class FileId:
+    """A file, by where it was and what was in it.
+
+    Attributes:
+        path: as it was given.
+        sha256: digest of its content; of a folder, of the names and digests of its files.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The configuration that a network was trained with.
+
+    Attributes:
+        path: where it was.
+        text: its content.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What results were made from.
+
+    Attributes:
+        run: the name of the run.
+        checkpoint: the network's weights.
+        network: what is known of the network.
+        data: the training images, with their fingerprint.
+        images: how many they are.
+        protocol: what was measured, with `machines` and `sizes` as they were in the end.
+        training: the training's configuration, where it lay beside the checkpoint.
+        versions: of the libraries and of this project.
+    """
+
+    run: str
+    checkpoint: FileId
+    network: NetworkFacts
+    data: DataSpec
+    images: int
+    protocol: Protocol
+    training: TrainingConfig | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """As plain data; the network's description stands there for readers."""
+        found = TypeAdapter(Provenance).dump_python(self, mode="json")
+        found["network"]["description"] = self.network.description
+        return found
+
+
+@dataclass(frozen=True)
+class AgreementAt:
+    """How well machines predict the network, at a number of steps of each side.
+
+    Attributes:
+        network_steps: DDIM steps of the network.
+        machine_steps: DDIM steps of the machines.
+        machines: the summary of each machine.
+    """
+
+    network_steps: int
+    machine_steps: int
+    machines: Mapping[str, MachineSummary]
+
+    def record(self) -> dict[str, Any]:
+        """As agreement.json holds it."""
+        return {
+            "steps": {"network": self.network_steps, "machine": self.machine_steps},
+            "machines": {kind: one.record() for kind, one in self.machines.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -32,7 +117,8 @@ class Results:
     """Samples of a network and of the machines from the same noise, and how well they agree.
 
     Attributes:
-        seeds: the n agreement seeds.
+        provenance: what they were made from.
+        seeds: the n evaluation seeds.
         labels: class indices (n,) or None.
         noise: where sampling started (n c h w).
         network: the network's samples by its number of steps, each (n c h w); the first is the one
@@ -42,15 +128,15 @@ class Results:
             path (steps n), t = 1 first.
         t: the times of those steps.
         scales: the fitted scale of each machine that has one.
-        context: data, network, checkpoint and settings, as plain data for the record.
-        probes: what the network was measured to look at; None in folders from before.
+        probes: what the network was measured to look at; None in folders of earlier versions.
         weights: those of the mixture, where it is among the machines.
-        data_scales: the first machine's scale as held-out images alone suggest it; None where that
-            was not asked for.
-        attribution: where the samples come from; None where that was not asked for, and in folders
-            from before.
+        data_scales: the first machine's scale as held-out images alone suggest it, if fitted.
+        attribution: where the samples come from, if that was found out.
+        seen: for machines that estimate, the share of the training images that their answers took
+            at each step (steps,).
     """
 
+    provenance: Provenance
     seeds: tuple[int, ...]
     labels: Tensor | None
     noise: Tensor
@@ -59,11 +145,11 @@ class Results:
     by_t: Mapping[str, Tensor]
     t: tuple[float, ...]
     scales: Mapping[str, Scales]
-    context: Mapping[str, Any] = field(default_factory=dict)
     probes: Probes | None = None
     weights: Weights | None = None
     data_scales: Scales | None = None
     attribution: Attribution | None = None
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -75,120 +161,151 @@ class Results:
         """The number of steps of the network's main samples."""
         return next(iter(self.network))
 
-    def by_seed(self, network_steps: int | None = None) -> dict[str, dict[str, Tensor]]:
-        """The three metrics (n,) of each machine, against the network at a number of steps."""
-        target = self.network[network_steps or self.network_steps]
-        return {kind: agreement(x, target) for kind, x in self.machines.items()}
-
-    def order(self) -> list[int]:
-        """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
-        score = self.by_seed()[self.primary]["pearson_r"]
-        ranked = score.argsort(descending=True, stable=True).tolist()
-        first = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
-        return list(dict.fromkeys([*first, *ranked]))
-
-    def summary(self) -> dict[str, Any]:
-        """The content of agreement.json: medians, intervals and what they were measured on."""
-        return self._summary
+    @cached_property
+    def by_seed(self) -> dict[str, dict[str, Tensor]]:
+        """The three metrics (n,) of each machine, against the network's main samples."""
+        return self._by_seed_at(self.network_steps)
 
     @cached_property
-    def _summary(self) -> dict[str, Any]:  # every form of the report asks for the bootstrap
-        first, *others = (self._summary_at(steps) for steps in self.network)
-        summary = {**self.context, "seeds": len(self.seeds), **first, "other_steps": others}
-        if self.attribution is not None:
-            summary["novelty"] = {
-                side: {name: asdict(summarise(value)) for name, value in values.items()}
-                for side, values in self.attribution.by_seed().items()
-            }
-        return summary
+    def order(self) -> tuple[int, ...]:
+        """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
+        score = self.by_seed[self.primary]["pearson_r"]
+        ranked = score.argsort(descending=True, stable=True).tolist()
+        first = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+        return tuple(dict.fromkeys([*first, *ranked]))
 
-    def _summary_at(self, network_steps: int) -> dict[str, Any]:
-        metrics = self.by_seed(network_steps)
-        machines = {}
-        for kind, values in metrics.items():
-            machines[kind] = {name: asdict(summarise(values[name])) for name in METRICS}
-            if IDEAL in metrics and kind != IDEAL:
-                machines[kind]["beats_ideal"] = beats(values, metrics[IDEAL])
-        return {"steps": {"network": network_steps, "machine": len(self.t)}, "machines": machines}
+    @property
+    def named_seeds(self) -> dict[str, int]:
+        """The positions of the best, the median and the worst predicted seed.
+
+        Of fewer than three seeds, as many of them as there are.
+        """
+        return dict(zip(NAMED_SEEDS, self.order, strict=False))
+
+    @cached_property
+    def agreement(self) -> tuple[AgreementAt, ...]:
+        """Medians and intervals at each of the network's numbers of steps, the main one first."""
+        return tuple(
+            AgreementAt(steps, len(self.t), summarise_machines(self._by_seed_at(steps)))
+            for steps in self.network
+        )
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of agreement.json: medians, intervals and what they were measured on."""
+        first, *others = (one.record() for one in self.agreement)
+        found = {**self.provenance.record(), "seeds": len(self.seeds), **first}
+        found["other_steps"] = others
+        if self.attribution is not None:
+            found["novelty"] = {
+                side: {name: asdict(summarise(value)) for name, value in values.items()}
+                for side, values in self.attribution.by_seed.items()
+            }
+        return found
+
+    def fitted(self, folder: Path) -> dict[Path, Scales | Weights]:
+        """What was fitted, by the files that hold it."""
+        found: dict[Path, Scales | Weights] = {
+            scales_path(folder, kind, list(self.scales)): one for kind, one in self.scales.items()
+        }
+        if self.data_scales is not None:
+            found[folder / DATA_SCALES] = self.data_scales
+        if self.weights is not None:
+            found[folder / WEIGHTS_FILE] = self.weights
+        return found
+
+    def measured(self, folder: Path) -> list[Path]:
+        """The files that hold everything else."""
+        names = [AGREEMENT, SAMPLES]
+        names += [NETWORK_FILE] * (self.probes is not None)
+        names += [ATTRIBUTION] * (self.attribution is not None)
+        return [folder / name for name in names]
 
     def save(self, folder: Path) -> list[Path]:
-        """Write scales, samples and agreement to a folder; returns the paths.
+        """Write everything to a folder; returns the paths.
 
         agreement.json is taken away first and written last, so that while it is there all the
         files belong together.
         """
-        (folder / "agreement.json").unlink(missing_ok=True)
-        paths = []
-        for kind, scales in self.scales.items():
-            paths.append(scales_path(folder, kind, list(self.scales)))
-            scales.save(paths[-1])
-        for left in set(folder.glob("scales*.json")) - set(paths):  # of other machines, before
-            left.unlink()
-        for name, part in (
-            ("network.json", self.probes), ("weights.json", self.weights),
-            ("data_scales.json", self.data_scales), (_ATTRIBUTION, self.attribution),
-        ):  # fmt: skip
-            (folder / name).unlink(missing_ok=True)
-            if part is not None:
-                paths.append(folder / name)
-                part.save(paths[-1])
-        arrays = {"seeds": np.array(self.seeds), "t": np.array(self.t), "noise": self.noise.numpy()}
-        if self.labels is not None:
-            arrays["labels"] = self.labels.numpy()
-        for prefix, values in (("network", self.network), ("machine", self.machines),
-                               ("by_t", self.by_t)):  # fmt: skip
-            arrays |= {f"{prefix}/{name}": value.numpy() for name, value in values.items()}
-        paths.append(folder / "samples.npz")
-        with replacing(paths[-1]) as partial:
-            np.savez_compressed(partial, **arrays)
-        paths.append(folder / "agreement.json")
-        write_json(paths[-1], self.summary())
+        (folder / AGREEMENT).unlink(missing_ok=True)
+        paths = [*self.fitted(folder), *self.measured(folder)]
+        earlier_ones = [*folder.glob("*scales*.json"), *folder.glob(WEIGHTS_FILE)]
+        for left in {*earlier_ones, folder / NETWORK_FILE, folder / ATTRIBUTION} - set(paths):
+            left.unlink(missing_ok=True)
+        for path, part in self.fitted(folder).items():
+            part.save(path)
+        if self.probes is not None:
+            self.probes.save(folder / NETWORK_FILE)
+        if self.attribution is not None:
+            self.attribution.save(folder / ATTRIBUTION)
+        with replacing(folder / SAMPLES) as partial:
+            np.savez_compressed(partial, **self._arrays())
+        write_json(folder / AGREEMENT, self.summary)
         return paths
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """Read what `save` wrote.
+        """Read what `save` wrote, by this version or an earlier one.
 
         Raises:
             InputError: when a file is missing or damaged.
         """
         try:
-            summary = json.loads((folder / "agreement.json").read_text())
-            with np.load(folder / "samples.npz", allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file}
-            parts = {
-                "probes": _load(Probes, folder / "network.json"),
-                "weights": _load(Weights, folder / "weights.json"),
-                "data_scales": _load(Scales, folder / "data_scales.json"),
-                "attribution": _load(Attribution, folder / _ATTRIBUTION),
-            }
-        except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+            return cls._load(folder)
+        except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
             raise InputError(
                 f"'{folder}' holds no complete analysis ({error}); run analyze.py again"
             ) from error
 
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(f"{prefix}/"): torch.from_numpy(value)
-                for name, value in arrays.items()
-                if name.startswith(f"{prefix}/")
-            }
-
-        found = [Scales.load(path) for path in folder.glob("scales*.json")]
-        scales = {one.machine: one for one in found}
-        measured = ("seeds", "steps", "machines", "other_steps", "novelty")
+    @classmethod
+    def _load(cls, folder: Path) -> Results:
+        summary = json.loads((folder / AGREEMENT).read_text())
+        with np.load(folder / SAMPLES, allow_pickle=False) as file:
+            arrays = {earlier.name(name): torch.from_numpy(file[name]) for name in file}
+        if earlier.is_earlier(summary):
+            provenance = as_record(Provenance, earlier.record(summary, folder))
+            provenance = earlier.described(provenance, summary)
+        else:
+            provenance = as_record(Provenance, summary)
+        machines = _group(arrays, "machine")
+        fitted = {one.machine: one for one in map(Scales.load, folder.glob("scales*.json"))}
+        scales = {kind: fitted[kind] for kind in machines if kind in fitted}
+        attribution = folder / ATTRIBUTION
         return cls(
+            provenance=provenance,
             seeds=tuple(arrays["seeds"].tolist()),
-            labels=torch.from_numpy(arrays["labels"]) if "labels" in arrays else None,
-            noise=torch.from_numpy(arrays["noise"]),
-            network={int(steps): x for steps, x in group("network").items()},
-            machines=group("machine"),
-            by_t=group("by_t"),
+            labels=arrays.get("labels"),
+            noise=arrays["noise"],
+            network={int(steps): x for steps, x in _group(arrays, "network").items()},
+            machines=machines,
+            by_t=_group(arrays, "by_t"),
             t=tuple(arrays["t"].tolist()),
-            scales={kind: scales[kind] for kind in group("machine") if kind in scales},
-            context={name: value for name, value in summary.items() if name not in measured},
-            **parts,
+            scales=scales,
+            probes=_read(Probes.load, folder / NETWORK_FILE),
+            weights=_read(earlier.load_weights, folder / WEIGHTS_FILE),
+            data_scales=_read(Scales.load, folder / DATA_SCALES),
+            attribution=Attribution.load(attribution, scales) if attribution.exists() else None,
+            seen=_group(arrays, "seen"),
         )
+
+    def _by_seed_at(self, network_steps: int) -> dict[str, dict[str, Tensor]]:
+        target = self.network[network_steps]
+        return {kind: agreement(x, target) for kind, x in self.machines.items()}
+
+    def _arrays(self) -> dict[str, Any]:
+        """The content of samples.npz."""
+        arrays: dict[str, Any] = {
+            "seeds": np.array(self.seeds),
+            "t": np.array(self.t),
+            "noise": self.noise.numpy(),
+        }
+        if self.labels is not None:
+            arrays["labels"] = self.labels.numpy()
+        arrays |= {f"network/{steps}": x.numpy() for steps, x in self.network.items()}
+        groups = {"machine": self.machines, "by_t": self.by_t, "seen": self.seen}
+        for prefix, values in groups.items():
+            arrays |= {f"{prefix}/{kind}": value.numpy() for kind, value in values.items()}
+        return arrays
 
 
 def scales_path(folder: Path, kind: str, kinds: Sequence[str]) -> Path:
@@ -196,5 +313,12 @@ def scales_path(folder: Path, kind: str, kinds: Sequence[str]) -> Path:
     return folder / ("scales.json" if kind == kinds[0] else f"scales_{kind}.json")
 
 
-def _load(kind: type[_Saved], path: Path) -> _Saved | None:
-    return kind.load(path) if path.exists() else None
+def _group(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
+    }
+
+
+def _read(load: Callable[[Path], _Part], path: Path) -> _Part | None:
+    return load(path) if path.exists() else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from einops import rearrange
 from scipy.stats import bootstrap
 from torch import Tensor
@@ -14,6 +16,7 @@ from torchmetrics.functional.regression import pearson_corrcoef, r2_score
 from els.errors import InputError
 
 METRICS = ("pearson_r", "r2", "R2")
+IDEAL = "ideal"  # the machine that memorises, which others are measured against
 _RESAMPLES = 9999
 
 
@@ -28,6 +31,27 @@ class Summary:
 
     median: float
     ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MachineSummary:
+    """How well a machine predicts a network.
+
+    Attributes:
+        metrics: each of `METRICS` over seeds.
+        beats_ideal: the share of seeds on which its pearson_r is above that of `ideal`; None for
+            `ideal` itself, and where it was not among the machines.
+    """
+
+    metrics: Mapping[str, Summary]
+    beats_ideal: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As agreement.json holds it."""
+        found: dict[str, Any] = {name: asdict(value) for name, value in self.metrics.items()}
+        if self.beats_ideal is not None:
+            found["beats_ideal"] = self.beats_ideal
+        return found
 
 
 def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
@@ -58,6 +82,20 @@ def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
     return {"pearson_r": pearson_r, "r2": pearson_r**2, "R2": explained}
 
 
+def agreement_by_t(machine: Tensor, network: Tensor) -> Tensor:
+    """pearson_r of what two denoisers take the clean images to be, at every step of their paths.
+
+    Args:
+        machine: the machine's x0_hats (steps n c h w).
+        network: the network's x0_hats (steps n c h w).
+
+    Returns:
+        pearson_r (steps n), float64.
+    """
+    steps = zip(machine, network, strict=True)
+    return torch.stack([agreement(a, b)["pearson_r"] for a, b in steps])
+
+
 def summarise(values: Tensor, *, seed: int = 0) -> Summary:
     """Median and bootstrap interval of values (n,), the same every time."""
     data = values.double().cpu().numpy()
@@ -74,3 +112,15 @@ def summarise(values: Tensor, *, seed: int = 0) -> Summary:
 def beats(machine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """The share of seeds on which one machine's pearson_r is above another's, in [0, 1]."""
     return float((machine["pearson_r"] > other["pearson_r"]).double().mean())
+
+
+def summarise_machines(by_seed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, MachineSummary]:
+    """The summary of each machine, from what `agreement` found of each."""
+    ideal = by_seed.get(IDEAL)
+    return {
+        kind: MachineSummary(
+            metrics={name: summarise(values[name]) for name in METRICS},
+            beats_ideal=None if ideal is None or kind == IDEAL else beats(values, ideal),
+        )
+        for kind, values in by_seed.items()
+    }

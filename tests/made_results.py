@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, TrainingImages
-from els.analysis.results import Results
+from els.analysis.attribution import (
+    COPIES,
+    HELD_OUT,
+    NETWORK,
+    Attribution,
+    Tracing,
+    TrainingImages,
+)
+from els.analysis.options import Protocol
+from els.analysis.results import FileId, Provenance, Results, TrainingConfig
 from els.calibration import Scales
+from els.images import DataSpec
+from els.models.blocks import NetworkFacts
 from els.mosaic import Mosaic
 from els.novelty import Novelty
 from els.probes import Probes
+from els.stacking import Weights
 
 T = (1.0, 0.75, 0.5, 0.25)
 SCALED = ("boundary", "local", "tempered", "equivariant", "pca_local")
+
+
+def made_provenance(kinds: Sequence[str] = ("boundary",), **changes: Any) -> Provenance:
+    """What made results could have been made from."""
+    provenance = Provenance(
+        run="made",
+        checkpoint=FileId("runs/made/checkpoints/last.ckpt", "0" * 64),
+        network=NetworkFacts("ResNet", "zeros", None, 10, 9),
+        data=DataSpec("digits", size=8, fingerprint="1" * 64),
+        images=20,
+        protocol=Protocol(machines=list(kinds), sizes=[3, 5, 7], seeds=8, calibration_seeds=2),
+        training=TrainingConfig("runs/made/config.yaml", "seed_everything: 0\n"),
+        versions={"torch": "2"},
+    )
+    return replace(provenance, **changes)
 
 
 def made_results(kinds: Sequence[str], *, seeds: int = 6) -> Results:
@@ -23,45 +51,50 @@ def made_results(kinds: Sequence[str], *, seeds: int = 6) -> Results:
     noise, network, *others = (
         torch.randn(seeds, 1, 8, 8, generator=generator) for _ in range(2 + len(kinds))
     )
-    weights = torch.linspace(0.1, 1, len(kinds))
+    shares = torch.linspace(0.1, 1, len(kinds))
     return Results(
+        provenance=made_provenance(kinds),
         seeds=tuple(range(seeds)),
         labels=None,
         noise=noise,
         network={20: network},
         machines={
-            kind: network + w * x for kind, w, x in zip(kinds, weights, others, strict=True)
+            kind: network + w * x for kind, w, x in zip(kinds, shares, others, strict=True)
         },
         by_t={kind: torch.rand(len(T), seeds, generator=generator) for kind in kinds},
         t=T,
         scales={kind: made_scales(kind) for kind in kinds if kind in SCALED},
-        context={"run": "made"},
         probes=Probes(
-            parameters=10, receptive_field=9, seeds=(0,), t=T, shares=((0.2, 0.6, 0.95, 1.0),) * 4,
+            seeds=(0,), t=T, shares=((0.2, 0.6, 0.95, 1.0),) * 4,
             equivariance=((0.5, 0.9, 0.2, 0.0),) * 4,
         ),
+        weights=made_weights() if "mixture" in kinds else None,
         attribution=made_attribution(kinds, seeds=seeds),
     )  # fmt: skip
 
 
 def made_attribution(kinds: Sequence[str], *, seeds: int) -> Attribution:
     """Mosaics of random pixels from 20 images, with the first kind if it has patches."""
-    machine = kinds[0] if kinds[0] in SCALED else None
-    sides = {NETWORK: T[-1:], machine: T} if machine else {}
     values = torch.rand(4, seeds, generator=torch.Generator().manual_seed(1))
     return Attribution(
-        subject=kinds[0],
-        machine=machine,
-        mosaics={side: made_mosaic(t, seeds=seeds) for side, t in sides.items()},
         novelty={
             side: Novelty(torch.zeros(seeds), torch.zeros(seeds, 2), *values)
             for side in (NETWORK, kinds[0], HELD_OUT, COPIES)
         },
         paths={side: torch.zeros(len(T), seeds, 1, 8, 8, dtype=torch.uint8)
                for side in (NETWORK, kinds[0])},
-        yardsticks={side: made_mosaic(T[-1:], seeds=4) for side in (HELD_OUT, COPIES) if machine},
-        training=TrainingImages(torch.arange(20), torch.zeros(20, 1, 8, 8, dtype=torch.uint8)),
+        tracing=made_tracing(kinds[0], seeds=seeds) if kinds[0] in SCALED else None,
     )  # fmt: skip
+
+
+def made_tracing(machine: str, *, seeds: int) -> Tracing:
+    sides = {NETWORK: T[-1:], machine: T}
+    return Tracing(
+        machine=machine,
+        mosaics={side: made_mosaic(t, seeds=seeds) for side, t in sides.items()},
+        yardsticks={side: made_mosaic(T[-1:], seeds=4) for side in (HELD_OUT, COPIES)},
+        training=TrainingImages(torch.arange(20), torch.zeros(20, 1, 8, 8, dtype=torch.uint8)),
+    )
 
 
 def made_mosaic(t: Sequence[float], *, seeds: int) -> Mosaic:
@@ -85,3 +118,7 @@ def made_scales(kind: str, *, sizes: Sequence[float] = (7, 5, 5, 3)) -> Scales:
         values=tuple(sizes), by_seed=tuple((size, size) for size in sizes), table=table,
         scale=scale,
     )  # fmt: skip
+
+
+def made_weights() -> Weights:
+    return Weights("mixture", ("local k=3", "wiener"), T, ((0.25, 0.75),) * len(T), (0, 1))

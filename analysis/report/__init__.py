@@ -1,1 +1,1 @@
-"""Results as figures, tables, charts and pages."""
+"""Results as figures, tables, charts and pages: views, and what draws them."""

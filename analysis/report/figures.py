@@ -1,9 +1,9 @@
-"""Results as figures, each by one function from saved results alone."""
+"""Views as figures for print, and the two pictures of samples. Nothing is computed here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,292 +13,368 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from els.analysis.comparison import Comparison
 from els.analysis.report.style import (
-    FORMATS,
     ONE_COLUMN,
     STYLE,
     TWO_COLUMNS,
-    machine_colour,
-    machine_marker,
-    save_figure,
+    Style,
     shown_panels,
     styled_figure,
 )
-from els.analysis.results import IDEAL, Results
-from els.calibration import Scales
+from els.analysis.report.views import (
+    TIME,
+    VIEWS,
+    Dots,
+    HeatMap,
+    Lines,
+    Panels,
+    Points,
+    Row,
+    Scatter,
+    Series,
+    View,
+    compared_by_t,
+    scatter,
+    spread,
+)
+from els.analysis.results import Results
 from els.images import to_uint8
-from els.machines.local import SIZE
-from els.probes import field_text
 
 _COLUMNS = 12
-_FEW = 4  # so many machines are told apart in one panel; more of them get a panel each
-_IN_PIXELS = (SIZE.name, "width")
-_TIME = "t (1 = pure noise)"
+_FEW = 4  # more lines than these get a panel each
 _CASING = [patheffects.Stroke(linewidth=3, foreground="black"), patheffects.Normal()]
+_BORDER: dict[str, Any] = {"colors": "#D55E00", "linewidths": 0.4}
 
 
-def scales_figure(results: Results) -> Figure:
-    """Fitted patch size against t, with the range over seeds, and what the data alone suggest."""
+def view_figure(view: View) -> Figure:
+    """A view as a figure of its own."""
+    with matplotlib.rc_context(STYLE):
+        return _RENDERERS[type(view)](view)
+
+
+# --- lines ------------------------------------------------------------------------------------
+
+
+def _lines_figure(view: Lines) -> Figure:
+    if len(view.series) > _FEW and not view.step:
+        return _apart_figure(view)
     figure, (ax,) = styled_figure(height=2.7)
-    for kind, scales in results.scales.items():
-        if scales.scale == SIZE.name:
-            _draw_scale(ax, results, kind, label=kind)
-    data = results.data_scales
-    if data is not None and data.scale == SIZE.name:
-        ax.step(data.t, data.values, where="mid", color="black", ls=(0, (2, 1)), lw=1, marker="x",
-                ms=3.5, label=f"{data.machine}: denoises unseen images best")  # fmt: skip
-    ax.set(xlabel=_TIME, ylabel="patch size k (pixels)", xlim=(0, 1.02))
-    ax.set_title("Fitted size: median and middle 80 % of seeds")
+    _draw_lines(ax, view)
+    ax.set(xlabel=TIME, title=view.title)
     _legend_below(figure, ax)
     return figure
 
 
-def _draw_scale(ax: Axes, results: Results, kind: str, *, label: str) -> None:
-    """The fitted patch size of a machine against t, with the middle 80 % of seeds."""
-    scales, (colour, dashes) = results.scales[kind], _line(results, kind)
-    ax.step(scales.t, scales.values, where="mid", color=colour, ls=dashes, label=label,
-            marker=machine_marker(list(results.machines), kind), ms=3)  # fmt: skip
-    low, high = np.quantile(np.array(scales.by_seed), [0.1, 0.9], axis=1)
-    ax.fill_between(scales.t, low, high, step="mid", color=colour, alpha=0.15, lw=0)
-
-
-def looks_figure(results: Results) -> Figure:
-    """The first machine's fitted size against what the network measurably looks at."""
-    figure, (ax,) = styled_figure(height=2.8)
-    probes, side = results.probes, min(results.noise.shape[2:])
-    scales = results.scales.get(results.primary)
-    if scales is not None and scales.scale == SIZE.name:
-        _draw_scale(ax, results, results.primary, label=f"fitted: {results.primary}")
-    for name, style in (("50", "-"), ("90", "--")):
-        if f"erf/{name}" in probes.sides():
-            ax.step(probes.t, probes.sides()[f"erf/{name}"], style, where="mid", color="black",
-                    label=f"measured: {name} % of x0_hat's squared gradient")  # fmt: skip
-    limit = probes.receptive_field
-    text = field_text(limit) + (" (above)" if limit is not None and limit > 1.5 * side else "")
-    ax.axhline(limit or side, color="grey", ls=":", label=f"theoretical receptive field: {text}")
-    ax.set(xlabel=_TIME, ylabel="side of the square (pixels)", xlim=(0, 1.02),
-           ylim=(0, 1.5 * side))  # fmt: skip
-    ax.set_title("Fitted size, and what the network looks at")
-    _legend_below(figure, ax)
-    return figure
-
-
-def equivariance_figure(results: Results) -> Figure:
-    """The equivariance error by time and distance to the border, as a heat map."""
-    figure, (ax,) = styled_figure()
-    t = np.array(results.probes.t)[::-1]
-    errors = np.array(results.probes.equivariance)[::-1].T
-    image = ax.imshow(errors[1:], origin="lower", aspect="auto", vmin=0, vmax=max(1, errors.max()))
-    # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
-    if results.primary == "boundary" and results.scales:
-        radii = [results.scales["boundary"].at(time) // 2 - 0.5 for time in t]
-        ax.step(range(len(t)), radii, where="mid", color="white", path_effects=_CASING,
-                label="boundary of the fitted size: 0 above")  # fmt: skip
-        _legend_below(figure, ax)
-    _time_ticks(ax, t)
-    ax.set(xlabel=_TIME, ylabel="distance to the border (pixels)")
-    ax.set_title(f"Equivariance error; over all places {errors[0].max():.2g} at most")
-    figure.colorbar(image, ax=ax, label="relative difference")
-    return figure
-
-
-def criterion_figure(results: Results) -> Figure:
-    """The calibration criterion for every t and k of each fitted machine, as heat maps.
-
-    Of a cosine, what it lacks of 1 is shown: at high noise all cosines are near 1.
-    """
-    columns = min(3, len(results.scales))
-    rows = -(-len(results.scales) // columns)
+def _apart_figure(view: Lines) -> Figure:
+    """A panel for each line, with the others in grey."""
+    count, columns = len(view.series), 5
+    rows = -(-count // columns)
     figure, axes = styled_figure(
-        rows, columns, panels=len(results.scales), height=1.7 * rows + 0.4,
-        width=ONE_COLUMN if columns == 1 else TWO_COLUMNS,
-    )  # fmt: skip
-    tables = [_shortfall(scales) for scales in results.scales.values()]
-    norm = _log_norm(np.concatenate([table.ravel() for table in tables]))
-    for ax, table, (kind, scales) in zip(axes, tables, results.scales.items(), strict=True):
-        ax.imshow(np.maximum(table, norm.vmin), origin="lower", aspect="auto", norm=norm,
-                  cmap="cividis_r")  # fmt: skip
-        ax.set_yticks(
-            range(len(scales.candidates)), [f"{v:g}" for v in scales.candidates], fontsize=6
-        )
-        chosen = [scales.candidates.index(k) for k in scales.values[::-1]]
-        ax.plot(range(len(chosen)), chosen, "o", color="white", mec="black", mew=0.7, ms=3.5)
-        _time_ticks(ax, scales.t[::-1])
-        ax.set(xlabel="t", title=kind, ylabel=f"{scales.scale} (pixels)"
-               if scales.scale in _IN_PIXELS else scales.scale)  # fmt: skip
-    criterion = next(iter(results.scales.values())).criterion
-    name = {"cosine": "1 - cosine of the eps_hats", "l2": "L2 of the eps_hats"}[criterion]
-    figure.colorbar(ScalarMappable(norm, "cividis_r"), ax=axes, label=name, aspect=20 * rows)
+        rows, columns, panels=count, width=TWO_COLUMNS, height=1.3 * rows + 0.6, share=True
+    )
+    for ax, series in zip(axes, view.series, strict=True):
+        for other in view.series:
+            ax.plot(other.t, other.value, color="0.85", lw=0.5)
+        _draw_series(ax, series)
+        ax.set(xlim=(1.02, 0), title=series.name)
+    figure.suptitle(f"{view.title}; the others in grey", x=0.01, ha="left")
+    figure.supxlabel(TIME, fontsize=8)
+    figure.supylabel(view.y, fontsize=8)
     return figure
 
 
-def _shortfall(scales: Scales) -> np.ndarray:
-    """How far from agreement each candidate is at each t (candidates steps), from t = 0 upwards."""
-    table = np.array(scales.mean_table()).T[:, ::-1]
-    return 1 - table if scales.criterion == "cosine" else table
+def _draw_lines(ax: Axes, view: Lines) -> None:
+    for series in view.series:
+        (_draw_steps if view.step else _draw_series)(ax, series)
+    ax.set(ylabel=view.y, xlim=(0, 1.02) if view.step else (1.02, 0))
+    if view.log:
+        ax.set_yscale("log")
+    if view.limits is not None:
+        ax.set_ylim(view.limits)
 
 
-def _log_norm(values: np.ndarray) -> Normalize:
-    positive = values[values > 0]
+def _draw_series(ax: Axes, series: Series) -> None:
+    ax.plot(series.t, series.value, label=series.name, **_look(series.style))
+    if series.low is not None and series.high is not None:
+        colour = series.style.colour
+        ax.fill_between(series.t, series.low, series.high, color=colour, alpha=0.25, lw=0)
+
+
+def _draw_steps(ax: Axes, series: Series) -> None:
+    ax.step(series.t, series.value, where="mid", label=series.name, **_look(series.style))
+    if series.low is not None and series.high is not None:
+        band: dict[str, Any] = {"color": series.style.colour, "alpha": 0.15, "lw": 0}
+        ax.fill_between(series.t, series.low, series.high, step="mid", **band)
+
+
+def _look(style: Style) -> dict[str, Any]:
+    look = {"color": style.colour, "ls": style.dashes, "marker": style.marker or None}
+    return {**look, "lw": 1, "ms": 3.5} if style.thin else {**look, "ms": 3}
+
+
+# --- heat maps --------------------------------------------------------------------------------
+
+
+def _heat_map_figure(view: HeatMap) -> Figure:
+    figure, (ax,) = styled_figure()
+    image = _draw_heat_map(ax, view, _norm([view]))
+    ax.set(xlabel=TIME, title=view.title)
+    if view.edge is not None:
+        _legend_below(figure, ax)
+    figure.colorbar(image, ax=ax, label=view.unit)
+    return figure
+
+
+def _draw_heat_map(ax: Axes, view: HeatMap, norm: Normalize) -> ScalarMappable:
+    """Rows over columns, from t = 0 upwards."""
+    t, cells = view.t[::-1], np.array(view.cells)[::-1].T
+    cmap = "cividis_r" if view.log else "cividis"
+    if norm.vmin is not None:
+        cells = np.maximum(cells, norm.vmin)
+    image = ax.imshow(cells, origin="lower", aspect="auto", norm=norm, cmap=cmap)
+    if view.marks is not None:
+        marked = [view.rows.index(row) for row in view.marks[::-1]]
+        ax.plot(range(len(t)), marked, "o", color="white", mec="black", mew=0.7, ms=3.5)
+        ax.set_yticks(range(len(view.rows)), [f"{row:g}" for row in view.rows], fontsize=6)
+    if view.edge is not None:
+        ax.step(range(len(t)), view.edge.values[::-1], where="mid", color="white",
+                path_effects=_CASING, label=view.edge.name)  # fmt: skip
+    every = max(1, len(t) // 5)
+    ax.set_xticks(range(0, len(t), every), [f"{v:.2f}" for v in t[::every]])
+    ax.set(ylabel=view.y)
+    ax.grid(visible=False)
+    return image
+
+
+def _norm(views: Sequence[HeatMap]) -> Normalize:
+    """One scale of colours for several heat maps."""
+    if not views[0].log:
+        return Normalize(0, views[0].most)
+    cells = [np.array(view.cells) for view in views]
+    positive = np.concatenate([one[one > 0] for one in cells])
     if not len(positive):
         return LogNorm(1e-6, 1)
     return LogNorm(positive.min(), max(positive.max(), 1.01 * positive.min()))
 
 
-def by_t_figure(results: Results) -> Figure:
-    """Agreement of the x0_hats at each step, every denoiser on its own path."""
-    kinds = list(results.by_t)
-    title = "Agreement along the path: median and quartiles"
-    if len(kinds) <= _FEW:
-        figure, (ax,) = styled_figure(height=2.7)
-        for kind in kinds:
-            _draw_along(ax, results, kind)
-        ax.set(xlabel=_TIME, ylabel="pearson_r of x0_hat", xlim=(1.02, 0), title=title)
-        _legend_below(figure, ax)
-        return figure
-    columns = 5
-    rows = -(-len(kinds) // columns)
-    figure, axes = styled_figure(
-        rows, columns, panels=len(kinds), width=TWO_COLUMNS, height=1.3 * rows + 0.6, share=True
-    )
-    for ax, kind in zip(axes, kinds, strict=True):
-        for other in kinds:
-            ax.plot(results.t, np.median(results.by_t[other].numpy(), axis=1), color="0.85", lw=0.5)
-        _draw_along(ax, results, kind)
-        ax.set(xlim=(1.02, 0), title=kind)
-    figure.suptitle(f"{title}; the other machines in grey", x=0.01, ha="left")
-    figure.supxlabel(_TIME, fontsize=8)
-    figure.supylabel("pearson_r of x0_hat", fontsize=8)
+# --- dots and points --------------------------------------------------------------------------
+
+
+def _dots_figure(view: Dots) -> Figure:
+    figure, (ax,) = styled_figure(height=max(2.2, 0.2 * len(view.names) + 0.8))
+    _draw_dots(ax, view)
+    ax.set(title=view.title)
     return figure
 
 
-def _draw_along(ax: Axes, results: Results, kind: str) -> None:
-    """Median and quartiles over seeds of a machine's agreement at each step."""
-    low, middle, high = np.quantile(results.by_t[kind].numpy(), [0.25, 0.5, 0.75], axis=1)
-    colour, dashes = _line(results, kind)
-    ax.plot(results.t, middle, ls=dashes, color=colour, label=kind)
-    ax.fill_between(results.t, low, high, color=colour, alpha=0.25, lw=0)
+def _draw_dots(ax: Axes, view: Dots) -> None:
+    """A row for each name: every value, their quartiles and their median."""
+    for row in view.rows:
+        _draw_row(ax, view.names.index(row.name), row)
+    ax.set_yticks(range(len(view.names)), list(view.names))
+    ax.set_ylim(len(view.names) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
+    ax.set(xlabel=view.x)
 
 
-def agreement_figure(results: Results) -> Figure:
-    """Left, how the metric is spread for each machine; right, each seed against `ideal`."""
-    values = {kind: metric["pearson_r"].numpy() for kind, metric in results.by_seed().items()}
-    against = [kind for kind in values if kind != IDEAL] if IDEAL in values else []
-    width = TWO_COLUMNS if against else ONE_COLUMN
-    height = max(2.2, 0.2 * len(values) + 0.8, 0.95 * _grid(len(against) or 1)[0] + 0.7)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        if not against:
-            _spread(figure, results, values)
-            return figure
-        left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
-        _spread(left, results, values)
-        _against_ideal(right, results, values, against)
+def _draw_row(ax: Axes, at: int, row: Row) -> None:
+    jitter = np.random.default_rng(0).uniform(-0.28, 0.28, len(row.values))
+    ax.plot(row.values, at + jitter, "o", ms=2.2, color=row.style.colour, alpha=0.6, mew=0)
+    ax.plot([row.low, row.high], [at, at], color="black", lw=1)
+    ax.plot(row.middle, at, "|", color="black", ms=9, mew=1.6)
+
+
+def _scatter_figure(view: Scatter) -> Figure:
+    rows, _ = _grid(len(view.points))
+    figure = Figure(figsize=(TWO_COLUMNS, max(2.2, 0.95 * rows + 0.7)), layout="constrained")
+    _draw_scatter(figure, view)
     return figure
+
+
+def _draw_scatter(figure: Figure | SubFigure, view: Scatter) -> None:
+    """A panel for each machine."""
+    rows, columns = _grid(len(view.points))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for ax, points in zip(shown_panels(axes, len(view.points)), view.points, strict=True):
+        _draw_points(ax, points)
+    figure.suptitle(view.title, x=0.02, ha="left")
+    figure.supxlabel(view.x, fontsize=8)
+    figure.supylabel(view.y, fontsize=8)
+
+
+def _draw_points(ax: Axes, points: Points) -> None:
+    style = points.style
+    ax.axline((1, 1), slope=1, color="grey", lw=0.8, ls="--")
+    ax.plot(points.x, points.y, style.marker, ms=2.5, color=style.colour, alpha=0.8, mew=0)
+    left = min(points.x)
+    low = min(left, *points.y)  # of each machine: one that fails is far below
+    ax.set_xlim(left - 0.05 * (1 - left), 1 + 0.05 * (1 - left))
+    ax.set_ylim(low - 0.08 * (1 - low), 1 + 0.08 * (1 - low))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.yaxis.set_major_locator(MaxNLocator(3))
+    ax.set_title(points.name, fontsize=7, loc="right")  # a long name may reach above the numbers
+    ax.tick_params(labelsize=6)
 
 
 def _grid(panels: int) -> tuple[int, int]:
-    """Rows and columns of the panels against `ideal`."""
+    """Rows and columns of the panels of points."""
     columns = min(3, panels)
     return -(-panels // columns), columns
 
 
-def _spread(figure: Figure | SubFigure, results: Results, values: dict[str, np.ndarray]) -> None:
-    """A row for each machine: every seed, their quartiles and their median."""
-    ax = figure.subplots()
-    for row, (kind, v) in enumerate(values.items()):
-        _dots(ax, row, v, _line(results, kind)[0])
-    ax.set_yticks(range(len(values)), list(values))
-    ax.set_ylim(len(values) - 0.5, -0.5)
-    ax.grid(visible=False, axis="y")
-    ax.set(xlabel="pearson_r with the network", title="Seeds, quartiles and median")
+def _agreement_figure(results: Results) -> Figure:
+    """Left, how the metric is spread for each machine; right, each seed against `ideal`."""
+    dots, points = spread(results), scatter(results)
+    if points is None:
+        return view_figure(dots)
+    rows, _ = _grid(len(points.points))
+    height = max(2.2, 0.2 * len(dots.names) + 0.8, 0.95 * rows + 0.7)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(TWO_COLUMNS, height), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2), squeeze=False)[0]
+        ax = left.subplots()
+        _draw_dots(ax, dots)
+        ax.set(title=dots.title)
+        _draw_scatter(right, points)
+    return figure
 
 
-def _dots(ax: Axes, row: int, values: np.ndarray, colour: str) -> None:
-    """A row of dots, one a seed, with their quartiles and their median."""
-    jitter = np.random.default_rng(0).uniform(-0.28, 0.28, len(values))
-    ax.plot(values, row + jitter, "o", ms=2.2, color=colour, alpha=0.6, mew=0)
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    ax.plot([low, high], [row, row], color="black", lw=1)
-    ax.plot(middle, row, "|", color="black", ms=9, mew=1.6)
+# --- panels -------------------------------------------------------------------------------------
 
 
-def _against_ideal(
-    figure: SubFigure, results: Results, values: dict[str, np.ndarray], kinds: Sequence[str]
-) -> None:
-    """A panel for each machine: its metric against that of `ideal`, seed by seed."""
-    rows, columns = _grid(len(kinds))
-    axes = shown_panels(figure.subplots(rows, columns, squeeze=False, sharex=True), len(kinds))
-    ideal = values[IDEAL]
-    for ax, kind in zip(axes, kinds, strict=True):
-        colour, _ = _line(results, kind)
-        ax.axline((1, 1), slope=1, color="grey", lw=0.8, ls="--")
-        ax.plot(ideal, values[kind], machine_marker(list(results.machines), kind), ms=2.5,
-                color=colour, alpha=0.8, mew=0)  # fmt: skip
-        low = min(ideal.min(), values[kind].min())  # of each machine: one that fails is far below
-        ax.set_xlim(ideal.min() - 0.05 * (1 - ideal.min()), 1 + 0.05 * (1 - ideal.min()))
-        ax.set_ylim(low - 0.08 * (1 - low), 1 + 0.08 * (1 - low))
-        ax.xaxis.set_major_locator(MaxNLocator(3))
-        ax.yaxis.set_major_locator(MaxNLocator(3))
-        ax.set_title(
-            kind, fontsize=7, loc="right"
-        )  # a long name may reach above the ticks' numbers
-        ax.tick_params(labelsize=6)
-    figure.suptitle("Above the line: better than ideal", x=0.02, ha="left")
-    figure.supxlabel("pearson_r of ideal", fontsize=8)
-    figure.supylabel("pearson_r of the machine", fontsize=8)
+def _panels_figure(view: Panels) -> Figure:
+    first = view.views[0]
+    if isinstance(first, HeatMap):
+        return _heat_maps_figure([one for one in view.views if isinstance(one, HeatMap)])
+    if view.share:
+        return _shared_figure([one for one in view.views if isinstance(one, Lines)])
+    height = 2.1 if isinstance(first, Dots) else 2.2
+    figure, axes = styled_figure(1, len(view.views), width=TWO_COLUMNS, height=height)
+    for i, (ax, one) in enumerate(zip(axes, view.views, strict=True)):
+        if isinstance(one, Lines):
+            _draw_lines(ax, one)
+            ax.set_xlabel(TIME)
+        elif isinstance(one, Dots):
+            _draw_dots(ax, one)
+            ax.set_xlabel(_in_two_lines(one.x))
+            ax.tick_params(labelleft=i == 0)
+    figure.suptitle(view.title, x=0.01, ha="left")
+    return figure
 
 
-def samples_figure(results: Results) -> Figure:
+def _heat_maps_figure(views: Sequence[HeatMap]) -> Figure:
+    """Heat maps with one scale of colours."""
+    columns = min(3, len(views))
+    rows = -(-len(views) // columns)
+    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    figure, axes = styled_figure(
+        rows, columns, panels=len(views), height=1.7 * rows + 0.4, width=width
+    )
+    norm = _norm(views)
+    for ax, one in zip(axes, views, strict=True):
+        image = _draw_heat_map(ax, one, norm)
+        ax.set(xlabel="t", title=one.title)
+    figure.colorbar(image, ax=axes, label=views[0].unit, aspect=20 * rows)
+    return figure
+
+
+def _shared_figure(views: Sequence[Lines]) -> Figure:
+    """Panels with the same lines, and one legend for all of them."""
+    columns = min(3, len(views))
+    rows = -(-len(views) // columns)
+    figure, axes = styled_figure(
+        rows, columns, panels=len(views), width=TWO_COLUMNS, height=2.1 * rows + 0.7, share=True
+    )
+    styles: dict[str, Style] = {}
+    for ax, one in zip(axes, views, strict=True):
+        styles |= {series.name: series.style for series in one.series}
+        for i, series in enumerate(one.series):
+            ax.plot(series.t, series.value, markevery=(i % 5, 5), **_look(series.style))
+        ax.set(xlim=(1.02, 0), title=one.title)
+    for ax in axes[-columns:]:
+        ax.set_xlabel(TIME)
+    figure.supylabel(views[0].y, fontsize=8)
+    lines = [Line2D([], [], **_look(style)) for style in styles.values()]
+    figure.legend(lines, list(styles), loc="outside lower center", ncols=5)
+    return figure
+
+
+def _in_two_lines(text: str) -> str:
+    """Broken at the space that is nearest to the middle."""
+    spaces = [i for i, letter in enumerate(text) if letter == " "]
+    middle = min(spaces, key=lambda i: abs(i - len(text) / 2))
+    return f"{text[:middle]}\n{text[middle + 1 :]}"
+
+
+def _legend_below(figure: Figure, ax: Axes) -> None:
+    """What is drawn, where it covers nothing."""
+    _, names = ax.get_legend_handles_labels()
+    if names:
+        figure.legend(loc="outside lower center", ncols=1 if max(map(len, names)) > 20 else 3)
+
+
+_RENDERERS: dict[type, Callable[[Any], Figure]] = {
+    Lines: _lines_figure,
+    HeatMap: _heat_map_figure,
+    Dots: _dots_figure,
+    Scatter: _scatter_figure,
+    Panels: _panels_figure,
+}
+
+
+# --- pictures of samples ------------------------------------------------------------------------
+
+
+def _samples_figure(results: Results) -> Figure:
     """Noise, network and machines side by side, from the best seed to the worst."""
-    score = results.by_seed()[results.primary]["pearson_r"]
+    score = results.by_seed[results.primary]["pearson_r"]
     order = score.argsort(descending=True)
     chosen = order[np.linspace(0, len(order) - 1, min(_COLUMNS, len(order))).round()]
     rows = {"noise": results.noise, "network": results.network[results.network_steps]}
     rows |= results.machines
     gutter, cell = 1.15, (TWO_COLUMNS - 1.15) / _COLUMNS
+    size = (gutter + len(chosen) * cell, (len(rows) + 0.35) * cell)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(gutter + len(chosen) * cell, (len(rows) + 0.35) * cell), layout="constrained"
-        )
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+        figure = Figure(figsize=size, layout="constrained")
+        figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
         axes = figure.subplots(len(rows), len(chosen), squeeze=False)
     for i, (name, images) in enumerate(rows.items()):
         for j, index in enumerate(chosen.tolist()):
-            ax = axes[i, j]
-            ax.imshow(_picture(images[index]), cmap="gray", vmin=0, vmax=255)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-            ax.spines[:].set_visible(False)
+            _show(axes[i, j], _picture(to_uint8(images[index])), "")
             if i == 0:
-                ax.set_title(f"{float(score[index]):.2f}", fontsize=7, loc="center", pad=2)
+                axes[i, j].set_title(f"{float(score[index]):.2f}", fontsize=7, loc="center", pad=2)
         axes[i, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     return figure
 
 
-def mosaic_figure(results: Results) -> Figure:
+def _mosaic_figure(results: Results) -> Figure | None:
     """The best, the median and the worst seed: images, their mosaics, and what decided.
 
     Lines part neighbours whose winning patches are of different training images.
     """
-    attribution, seeds = results.attribution, results.order()[:3]
-    columns = 2 * len(attribution.mosaics) + 1
+    attribution, seeds = results.attribution, list(results.named_seeds.values())
+    if attribution is None or attribution.tracing is None:
+        return None
+    tracing = attribution.tracing
+    columns = 2 * len(tracing.mosaics) + 1
     figure, axes = styled_figure(
         len(seeds), columns, width=TWO_COLUMNS, height=(len(seeds) + 0.3) * TWO_COLUMNS / columns
     )
     for row, seed in enumerate(seeds):
         line = axes[row * columns : (row + 1) * columns]
-        for i, (side, mosaic) in enumerate(attribution.mosaics.items()):
-            sample = _grey_or_colour(attribution.paths[side][-1, seed])
+        for i, (side, mosaic) in enumerate(tracing.mosaics.items()):
+            sample = _picture(attribution.paths[side][-1, seed])
             _show(line[2 * i], sample, side if not row else "")
             image = line[2 * i + 1]
-            _show(image, _grey_or_colour(mosaic.pixels[-1][seed]), "its mosaic" if not row else "")
+            _show(image, _picture(mosaic.pixels[-1][seed]), "its mosaic" if not row else "")
             _draw_borders(image, *(part[seed].numpy() for part in mosaic.borders()))
-        mosaic = attribution.mosaics[attribution.machine]
-        share = line[-1].imshow(mosaic.top_share[-1][seed].float().numpy(), vmin=0, vmax=1)
+        top_share = tracing.mosaics[tracing.machine].top_share[-1][seed].float()
+        share = line[-1].imshow(top_share.numpy(), vmin=0, vmax=1)
         _show(line[-1], None, "top image's share" if not row else "")
         line[0].set_ylabel(f"seed {results.seeds[seed]}")
     figure.colorbar(share, ax=axes[columns - 1 :: columns], shrink=0.6)
@@ -316,125 +392,43 @@ def _show(ax: Axes, picture: np.ndarray | None, title: str) -> None:
 def _draw_borders(ax: Axes, below: np.ndarray, right: np.ndarray) -> None:
     """Lines between pixels, where (h - 1 w) and (h w - 1) say so."""
     rows, columns = below.nonzero()
-    style = {"colors": "#D55E00", "linewidths": 0.4}
-    ax.hlines(rows + 0.5, columns - 0.5, columns + 0.5, **style)
+    ax.hlines(rows + 0.5, columns - 0.5, columns + 0.5, **_BORDER)
     rows, columns = right.nonzero()
-    ax.vlines(columns + 0.5, rows - 0.5, rows + 0.5, **style)
+    ax.vlines(columns + 0.5, rows - 0.5, rows + 0.5, **_BORDER)
 
 
-def novelty_figure(results: Results) -> Figure:
-    """How far from copies the samples are: a row for each side, a dot for each image."""
-    by_seed = results.attribution.by_seed()
-    titles = {
-        "distance": "distance to the nearest\ntraining image (RMS)",
-        "memorised": "share of\nmemorised pixels",
-        "images": "training images\ndrawn on",
-        "largest_piece": "largest piece\n(share of pixels)",
-    }
-    shown = [name for name in titles if any(name in values for values in by_seed.values())]
-    figure, axes = styled_figure(1, len(shown), width=TWO_COLUMNS, height=2.1)
-    for ax, name in zip(axes, shown, strict=True):
-        for row, (side, values) in enumerate(by_seed.items()):
-            if name in values:
-                colour, _ = machine_colour(list(by_seed), side)
-                _dots(ax, row, values[name].numpy(), colour)
-        ax.set_yticks(range(len(by_seed)), list(by_seed) if ax is axes[0] else [""] * len(by_seed))
-        ax.set_ylim(len(by_seed) - 0.5, -0.5)
-        ax.grid(visible=False, axis="y")
-        ax.set_xlabel(titles[name])
-    figure.suptitle("Novelty: seeds, quartiles and median", x=0.01, ha="left")
-    return figure
-
-
-def consistency_figure(results: Results) -> Figure:
-    """How many patches count, and how well neighbouring winners agree, at each step."""
-    attribution, mosaic = results.attribution, results.attribution.traced
-    curves = {"patches that count": mosaic.of_a_pixel("effective_size")}
-    if not mosaic.consistency.isnan().all():
-        curves["local consistency"] = mosaic.consistency
-    figure, axes = styled_figure(1, len(curves), width=TWO_COLUMNS, height=2.2)
-    colour, dashes = _line(results, attribution.machine)
-    for ax, (name, values) in zip(axes, curves.items(), strict=True):
-        low, middle, high = np.nanquantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1)
-        ax.plot(mosaic.t, middle, ls=dashes, color=colour)
-        ax.fill_between(mosaic.t, low, high, color=colour, alpha=0.25, lw=0)
-        ax.set(xlabel=_TIME, ylabel=name, xlim=(1.02, 0))
-    axes[0].set_yscale("log")
-    figure.suptitle(f"{attribution.machine}: median and quartiles of seeds", x=0.01, ha="left")
-    return figure
-
-
-FIGURES: dict[str, Callable[[Results], Figure]] = {
-    "samples": samples_figure,
-    "scales": scales_figure,
-    "looks": looks_figure,
-    "equivariance": equivariance_figure,
-    "agreement": agreement_figure,
-    "by_t": by_t_figure,
-    "criterion": criterion_figure,
-    "mosaic": mosaic_figure,
-    "novelty": novelty_figure,
-    "consistency": consistency_figure,
-}
-
-
-def write_figures(
-    results: Results, folder: Path, *, formats: Sequence[str] = ("png",)
-) -> list[Path]:
-    """Draw every figure in each of the formats; returns the paths."""
-    paths, names = [], drawable(results)
-    for name in FIGURES.keys() - names:  # of an earlier analysis with more to show
-        for left in FORMATS:
-            (folder / f"{name}.{left}").unlink(missing_ok=True)
-    for name in names:
-        draw = FIGURES[name]
-        with matplotlib.rc_context(STYLE):
-            paths += save_figure(draw(results), folder, name, formats)
-    return paths
-
-
-def drawable(results: Results) -> list[str]:
-    """The names of the figures that these results have something to show in."""
-    attribution, sized = (
-        results.attribution,
-        any(s.scale == SIZE.name for s in results.scales.values()),
-    )
-    missing = {
-        "scales": not sized,
-        "criterion": not results.scales,
-        "looks": results.probes is None,
-        "equivariance": results.probes is None,
-        "mosaic": attribution is None or attribution.machine is None,
-        "novelty": attribution is None,
-        "consistency": attribution is None or attribution.traced is None,
-    }
-    return [name for name in FIGURES if not missing.get(name)]
-
-
-def _legend_below(figure: Figure, ax: Axes) -> None:
-    """What is drawn, where it covers nothing."""
-    _, names = ax.get_legend_handles_labels()
-    if names:
-        figure.legend(loc="outside lower center", ncols=1 if max(map(len, names)) > 20 else 3)
-
-
-def _time_ticks(ax: Axes, t: Sequence[float]) -> None:
-    """Name some of the steps along a heat map."""
-    every = max(1, len(t) // 5)
-    ax.set_xticks(range(0, len(t), every), [f"{v:.2f}" for v in t[::every]])
-    ax.grid(visible=False)
-
-
-def _line(results: Results, kind: str) -> tuple[str, object]:
-    return machine_colour(list(results.machines), kind)
-
-
-def _picture(image: Tensor) -> np.ndarray:
-    """An image (c h w) in [-1, 1] as uint8 (h w) or (h w 3)."""
-    return _grey_or_colour(to_uint8(image))
-
-
-def _grey_or_colour(pixels: Tensor) -> np.ndarray:
+def _picture(pixels: Tensor) -> np.ndarray:
     """A uint8 image (c h w) as (h w) or (h w 3)."""
-    pixels = pixels.numpy()
-    return pixels[0] if len(pixels) == 1 else rearrange(pixels, "c h w -> h w c")
+    array = pixels.numpy()
+    return array[0] if len(array) == 1 else rearrange(array, "c h w -> h w c")
+
+
+# --- every figure -------------------------------------------------------------------------------
+
+
+def _of_view(name: str) -> Callable[[Results], Figure | None]:
+    def draw(results: Results) -> Figure | None:
+        view = VIEWS[name](results)
+        return None if view is None else view_figure(view)
+
+    return draw
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Agreement of the x0_hats at each step, a panel for each network."""
+    return view_figure(compared_by_t(comparison))
+
+
+# Each is None where there is nothing to show.
+FIGURES: dict[str, Callable[[Results], Figure | None]] = {
+    "samples": _samples_figure,
+    "scales": _of_view("scales"),
+    "looks": _of_view("looks"),
+    "equivariance": _of_view("equivariance"),
+    "agreement": _agreement_figure,
+    "by_t": _of_view("by_t"),
+    "criterion": _of_view("criterion"),
+    "mosaic": _mosaic_figure,
+    "novelty": _of_view("novelty"),
+    "consistency": _of_view("consistency"),
+}

@@ -94,7 +94,7 @@ function chartSection(name, specs) {
 
 // --- network, machines and seeds side by side ---------------------------------------------------
 
-function gallery({ sheet, names, rows, metrics, subject }) {
+function gallery({ sheet, names, rows, metrics, primary }) {
   const table = $("gallery"), metric = $("gallery-metric"), body = element("tbody");
   let by = "", descending = true;
   const header = element("tr");
@@ -139,7 +139,7 @@ function gallery({ sheet, names, rows, metrics, subject }) {
     }
     body.replaceChildren(...order.map((i) => lines[i]));
   }
-  metric.addEventListener("change", () => { by = by || subject; fill(); });
+  metric.addEventListener("change", () => { by = by || primary; fill(); });
   $("gallery-first").addEventListener("click", () => { by = ""; fill(); });
   table.append(element("thead", {}, header), body);
   fill();
@@ -147,7 +147,7 @@ function gallery({ sheet, names, rows, metrics, subject }) {
 
 // --- along the path -------------------------------------------------------------------------------
 
-function walk({ t, size, names, captions, subject, seeds }) {
+function walk({ t, size, names, captions, primary, seeds }) {
   const slider = $("walk-t"), chooser = $("walk-seed"), play = $("walk-play");
   const figures = names.map((name) => {
     const canvas = tile(name), caption = element("figcaption");
@@ -157,7 +157,7 @@ function walk({ t, size, names, captions, subject, seeds }) {
   function show() {
     const i = Number(slider.value), seed = seeds[Number(chooser.value)];
     $("walk-now").textContent = `t = ${t[i].toFixed(2)}` +
-      (size ? `, k = ${size[i]}` : "") + `, pearson_r of network and ${subject} ${seed.pearson_r[i].toFixed(2)}`;
+      (size ? `, k = ${size[i]}` : "") + `, pearson_r of network and ${primary} ${seed.pearson_r[i].toFixed(2)}`;
     slider.setAttribute("aria-valuetext", $("walk-now").textContent);
     figures.forEach(({ canvas, caption }, row) => {
       draw(canvas, seed.sheet, i, row);

@@ -9,7 +9,7 @@ from typing import Any
 
 from els.analysis.results import Results
 
-_PATH = Path(__file__).with_name("paper_scales.json")
+_PATH = Path(__file__).with_name("released_scales.json")
 _SIDE = 32  # of the paper's images
 
 
@@ -17,20 +17,20 @@ def released_sizes(results: Results) -> dict[float, int] | None:
     """The released patch size at each t of the paper's network of this kind, if there is one.
 
     Its row is known by data set, architecture, padding and whether there are labels, all at
-    32 x 32 pixels. The paper's networks are wider and trained for longer than most.
+    32 x 32 pixels and without attention. The paper's networks are wider and trained for longer
+    than most.
     """
-    if tuple(results.noise.shape[2:]) != (_SIDE, _SIDE):
+    facts, data = results.provenance.network, results.provenance.data
+    if tuple(results.noise.shape[2:]) != (_SIDE, _SIDE) or facts.receptive_field is None:
         return None
-    network = str(results.context.get("network", ""))
-    if "the whole image" in network:  # attention, for which nothing was released
-        return None
+    wanted = {
+        "data": data.name,
+        "network": facts.name,
+        "padding": facts.padding,
+        "conditional": results.labels is not None,
+    }
     for row in _rows():
-        alike = (
-            results.context.get("data", {}).get("name") == row["data"]
-            and network.startswith(f"{row['network']}, {row['padding']} padding")
-            and (results.labels is not None) == row["conditional"]
-        )
-        if alike:
+        if all(row[key] == value for key, value in wanted.items()):
             n = len(row["sizes"])
             return {(i + 1) / n: size for i, size in enumerate(row["sizes"])}
     return None
@@ -38,4 +38,5 @@ def released_sizes(results: Results) -> dict[float, int] | None:
 
 @cache
 def _rows() -> list[dict[str, Any]]:
-    return json.loads(_PATH.read_text())["rows"]
+    rows: list[dict[str, Any]] = json.loads(_PATH.read_text())["rows"]
+    return rows

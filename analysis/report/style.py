@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from els.errors import InputError
 from els.files import replacing
 
-FORMATS = ("png", "pdf", "svg")
+Dashes = str | tuple[int, tuple[float, ...]]
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0  # widths in inches
 DPI = 300
 # Okabe & Ito's colours, which colour-blind readers can tell apart, but the yellow: too pale.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 # As many as no divisor of the colours: 28 machines differ, and neighbours differ in both.
-_DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+SOLID: Dashes = "-"
+DASHED: Dashes = (0, (5, 1.5))
+DOTTED: Dashes = (0, (1, 1.2))
+_DASHES: tuple[Dashes, ...] = (SOLID, DASHED, DOTTED, (0, (6, 1.5, 1, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d", "h", "p", "8")
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -50,43 +54,58 @@ STYLE = {
     "svg.hashsalt": "els",
 }
 # Without a date, the same results give the same file.
-_UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+_UNDATED: dict[str, dict[str, None]] = {
+    "png": {},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
 
 
-def chosen_formats(asked: str | Sequence[str]) -> tuple[str, ...]:
-    """The file formats that "pdf,png" or a list of names asks for.
+@dataclass(frozen=True)
+class Style:
+    """What tells a line or a group of points from others.
 
-    Raises:
-        InputError: when one is unknown, or there is none.
+    Attributes:
+        colour: such as "#0072B2".
+        dashes: "-" or matplotlib's (offset, lengths).
+        marker: matplotlib's name of a marker; empty for none.
+        thin: a line that stands back behind others.
     """
-    names = asked.split(",") if isinstance(asked, str) else asked
-    formats = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    if not formats or set(formats) - set(FORMATS):
-        raise InputError(
-            f"figures are asked for as '{asked if isinstance(asked, str) else ','.join(asked)}'; "
-            f"give one or more of {', '.join(FORMATS)}, such as pdf,png"
-        )
-    return formats
+
+    colour: str
+    dashes: Dashes = SOLID
+    marker: str = ""
+    thin: bool = False
 
 
-def machine_colour(kinds: Sequence[str], kind: str) -> tuple[str, object]:
-    """Colour and dashes of a machine's line, by its place among the machines."""
+def machine_style(kinds: Sequence[str], kind: str, *, marker: bool = False) -> Style:
+    """The style of a machine, by its place among the machines."""
     i = list(kinds).index(kind)
-    return _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
-
-
-def machine_marker(kinds: Sequence[str], kind: str) -> str:
-    """The marker of a machine, by its place among the machines."""
-    return _MARKERS[list(kinds).index(kind) % len(_MARKERS)]
+    return Style(
+        colour=_COLOURS[i % len(_COLOURS)],
+        dashes=_DASHES[i % len(_DASHES)],
+        marker=_MARKERS[i % len(_MARKERS)] if marker else "",
+    )
 
 
 def styled_figure(
-    rows: int = 1, columns: int = 1, *, width: float = ONE_COLUMN, height: float = 2.4,
-    panels: int | None = None, share: bool = False,
-) -> tuple[Figure, list[Axes]]:  # fmt: skip
-    """A figure of so many panels in a grid, in inches; all of them unless told.
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    width: float = ONE_COLUMN,
+    height: float = 2.4,
+    panels: int | None = None,
+    share: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels in a grid.
 
-    With `share`, the panels have the same axes, and only the outer ones are labelled.
+    Args:
+        rows: of the grid.
+        columns: of the grid.
+        width: in inches.
+        height: in inches.
+        panels: how many panels are shown; default: all of the grid.
+        share: the panels have the same axes, and only the outer ones are labelled.
     """
     panels = rows * columns if panels is None else panels
     with matplotlib.rc_context(STYLE):

@@ -1,6 +1,6 @@
 """What an analysis shows on Weights & Biases, made from its results: images, tables, artifacts.
 
-No run is started here: analyze.py does that, and logs what these functions return.
+No run is started here: `els.analysis.tracking.log` does that, and logs what these functions return.
 """
 
 from __future__ import annotations
@@ -14,55 +14,102 @@ import wandb
 from einops import rearrange, repeat
 from torch import Tensor
 
-from els.agreement import METRICS
-from els.analysis.report.page import headline
-from els.analysis.report.tables import seed_rows
-from els.analysis.results import IDEAL, Results
+from els.agreement import IDEAL, METRICS
+from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
+from els.analysis.attribution import Attribution, Tracing
+from els.analysis.comparison import Comparison
+from els.analysis.report.tables import NOVELTY, headline, seed_rows, time_rows
+from els.analysis.report.write import ReportFiles
+from els.analysis.results import Results
 from els.files import sha256_of
 from els.images import to_uint8
 from els.mosaic import Mosaic
 
-SUBJECT = "agreement"
+# The names of what is logged; the panels of the dashboard are made from them.
+BY_TIME, IMAGES, MOSAICS, FIGURES = "analysis", "images", "mosaics", "figures"
+TIME = f"{BY_TIME}/t"
+PRIMARY = "agreement"  # stands for the first machine, whichever it is
+BEATS_IDEAL = "beats_ideal"
+SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 _LINE = (213, 94, 0)
 _PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
 
 
-def content(results: Results, files: Sequence[Path]) -> dict[str, object]:
-    """Everything that is logged once: images, tables, charts, figures and the page.
+def config(results: Results) -> dict[str, Any]:
+    """What the run was made from; the protocol's settings also stand by themselves, for sweeps."""
+    record = results.provenance.record()
+    return {**record["protocol"], **record}
+
+
+def rows_by_t(results: Results) -> list[dict[str, Any]]:
+    """What is logged at each t."""
+    return [
+        {f"{BY_TIME}/{name}": value for name, value in row.items()} for row in time_rows(results)
+    ]
+
+
+def panels(results: Results, files: ReportFiles) -> dict[str, object]:
+    """Everything that is logged once: numbers, images, tables, charts, figures and the page.
 
     Figures, the criterion's heat map among them, are the PNG files of the report: W&B has no
     preset for a heat map, and a Vega-Lite chart of one's own must be stored with an account first.
+    What is logged is in the summary too; a sweep's metric may come from either.
     """
-    figures = [file for file in files if file.suffix == ".png"]
-    pages = [file for file in files if file.suffix == ".html"]
     return {
-        "seeds": seed_table(results),
+        SEEDS: seed_table(results),
         **charts(results),
         **images(results),
-        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in figures},
-        **{file.stem: wandb.Html(str(file), inject=False) for file in pages},
+        **_pictures_of(files, FIGURES),
+        REPORT: wandb.Html(str(files.page), inject=False),
+        **agreement_numbers(results),
+        **novelty_numbers(results),
     }
+
+
+def comparison_panels(comparison: Comparison, files: ReportFiles) -> dict[str, object]:
+    """What is logged of several networks: the table, the curves and the page."""
+    return {
+        COMPARISON: _table(comparison.rows()),
+        **_pictures_of(files, COMPARISON),
+        REPORT: wandb.Html(str(files.page), inject=False),
+    }
+
+
+def _pictures_of(files: ReportFiles, name: str) -> dict[str, wandb.Image]:
+    return {
+        f"{name}/{file.stem}": wandb.Image(str(file))
+        for file in files.figures
+        if file.suffix == ".png"
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
+    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
 def images(results: Results) -> dict[str, list[wandb.Image]]:
     """Panels of images, by the name of the panel: the best, the median and the worst seed."""
-    chosen = dict(zip(("best", "median", "worst"), results.order()[:3], strict=False))
+    chosen, attribution = results.named_seeds, results.attribution
     found = {
-        f"images/{name}": list(_pictures(results, seed).values()) for name, seed in chosen.items()
+        f"{IMAGES}/{name}": list(_pictures(results, seed).values()) for name, seed in chosen.items()
     }
-    if results.attribution is not None and results.attribution.machine is not None:
-        found |= {f"mosaics/{name}": _mosaics(results, seed) for name, seed in chosen.items()}
+    if attribution is not None and attribution.tracing is not None:
+        for name, seed in chosen.items():
+            about = f"seed {results.seeds[seed]}"
+            found[f"{MOSAICS}/{name}"] = _mosaics(attribution, attribution.tracing, seed, about)
     return found
 
 
-def _mosaics(results: Results, index: int) -> list[wandb.Image]:
+def _mosaics(
+    attribution: Attribution, tracing: Tracing, index: int, seed: str
+) -> list[wandb.Image]:
     """The final images of one seed redrawn from the training pixels that won."""
-    by_seed, found = results.attribution.by_seed(), []
-    for side, mosaic in results.attribution.mosaics.items():
-        values = {name: float(value[index]) for name, value in by_seed[side].items()}
+    found = []
+    for side, mosaic in tracing.mosaics.items():
+        values = attribution.by_seed[side]
         caption = (
-            f"{side}, seed {results.seeds[index]}: patches of {values['images']:.0f} training "
-            f"images, the largest piece {values['largest_piece']:.1%} of the pixels"
+            f"{side}, {seed}: patches of {float(values['images'][index]):.0f} training "
+            f"images, the largest piece {float(values['largest_piece'][index]):.1%} of the pixels"
         )
         found.append(wandb.Image(_bordered(mosaic, index), caption=caption))
     return found
@@ -98,27 +145,34 @@ def seed_table(results: Results) -> wandb.Table:
 def charts(results: Results) -> dict[str, object]:
     """The histogram of the first machine's pearson_r, and its scatter against `ideal`."""
     rows = seed_rows(results)
-    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    subject = f"{results.primary}/pearson_r"
-    found = {"histogram": wandb.plot.histogram(table, subject, title=subject)}
+    table = _table(rows)
+    primary = f"{results.primary}/pearson_r"
+    found: dict[str, object] = {"histogram": wandb.plot.histogram(table, primary, title=primary)}
     if IDEAL in results.machines:
         found["machine_against_ideal"] = wandb.plot.scatter(
-            table, f"{IDEAL}/pearson_r", subject, title=f"{results.primary} against ideal"
+            table, f"{IDEAL}/pearson_r", primary, title=f"{results.primary} against ideal"
         )
-    for side in () if results.attribution is None else results.attribution.paths:
-        for name in ("distance", "memorised", "images", "largest_piece"):
-            if (column := f"novelty/{side}/{name}") in rows[0]:
+    sides = () if results.attribution is None else results.attribution.paths
+    for side in sides:
+        for name, title in NOVELTY_TITLES.items():
+            column = novelty_key(side, name)
+            if column in rows[0]:
                 found[f"histogram_{side}_{name}"] = wandb.plot.histogram(
-                    table, column, title=column
+                    table, column, title=f"{side}: {title}"
                 )
     return found
 
 
+def novelty_key(side: str, name: str) -> str:
+    """The name of a measure of novelty."""
+    return f"{NOVELTY}/{side}/{name}"
+
+
 def novelty_numbers(results: Results) -> dict[str, float]:
     """Medians over seeds by `novelty/<side>/<what>`: how far from copies the samples are."""
-    sides = results.summary().get("novelty", {})
+    sides = results.summary.get("novelty", {})
     return {
-        f"novelty/{side}/{name}": value["median"]
+        novelty_key(side, name): value["median"]
         for side, values in sides.items()
         for name, value in values.items()
     }
@@ -130,30 +184,29 @@ def agreement_numbers(results: Results) -> dict[str, float]:
     Those of the first machine are also there as `agreement/<metric>`, so that a sweep can optimise
     them whichever machine goes with a network.
     """
-    machines = results.summary()["machines"]
-    found = {}
-    for name, values in {**machines, SUBJECT: machines[results.primary]}.items():
-        for metric in METRICS:
-            low, high = values[metric]["ci95"]
+    machines = results.agreement[0].machines
+    found: dict[str, float] = {}
+    for name, summary in {**machines, PRIMARY: machines[results.primary]}.items():
+        for metric, value in summary.metrics.items():
+            low, high = value.ci95
             key = f"{name}/{metric}"
-            found |= {key: values[metric]["median"], f"{key}_low": low, f"{key}_high": high}
-        if "beats_ideal" in values:
-            found[f"{name}/beats_ideal"] = values["beats_ideal"]
+            found |= {key: value.median, f"{key}_low": low, f"{key}_high": high}
+        if summary.beats_ideal is not None:
+            found[f"{name}/{BEATS_IDEAL}"] = summary.beats_ideal
     return found
 
 
 def network_numbers(results: Results) -> dict[str, int | str]:
-    """What the probes say about the network as a whole."""
-    if results.probes is None:
-        return {}
+    """What is known of the network as a whole."""
+    facts = results.provenance.network
     return {
-        "network/parameters": results.probes.parameters,
-        "network/receptive_field": results.probes.receptive_field or "whole image",
+        "network/parameters": facts.parameters,
+        "network/receptive_field": facts.receptive_field or "whole image",
     }
 
 
 def artifacts(
-    results: Results, files: Sequence[Path], *, name: str, checkpoint: str | None
+    results: Results, files: ReportFiles, *, name: str, checkpoint: str | None
 ) -> list[wandb.Artifact]:
     """The fitted scales, where there are any, and the report with everything else.
 
@@ -167,17 +220,17 @@ def artifacts(
         checkpoint: the checkpoint's own artifact, where it has one.
     """
     made = []
-    source = {**results.context.get("checkpoint", {}), "artifact": checkpoint}
-    metadata = {**results.context, "checkpoint": source}
-    fitted = [file for file in files if _is_of_scales(file)]
-    if fitted:
+    record = results.provenance.record()
+    source = {**record["checkpoint"], "artifact": checkpoint}
+    metadata = {**record, "checkpoint": source}
+    if files.scales:
         scales = {kind: {"t": one.t, one.scale: one.values} for kind, one in results.scales.items()}
-        about = {"checkpoint": source, "data": results.context.get("data"), "scales": scales}
-        made.append(_artifact(f"{name}-scales", "scales", fitted, "Fitted to the network", about))
-        metadata["scales"] = {
-            "artifact": made[0].name, "sha256": {file.name: sha256_of(file) for file in fitted}
-        }  # fmt: skip
-    rest = [file for file in files if file not in fitted]
+        about = {"checkpoint": source, "data": record["data"], "scales": scales}
+        fitted = _artifact(f"{name}-scales", "scales", files.scales, "Fitted to the network", about)
+        made.append(fitted)
+        digests = {file.name: sha256_of(file) for file in files.scales}
+        metadata["scales"] = {"artifact": fitted.name, "sha256": digests}
+    rest = [file for file in files.paths if file not in files.scales]
     made.append(_artifact(f"{name}-report", "report", rest, headline(results), metadata))
     return made
 
@@ -191,16 +244,9 @@ def _artifact(
     return artifact
 
 
-def _is_of_scales(file: Path) -> bool:
-    stem = file.stem
-    return file.suffix == ".json" and (
-        stem.startswith("scales") or stem in ("data_scales", "weights")
-    )
-
-
 def _pictures(results: Results, index: int) -> dict[str, wandb.Image]:
     """What came from one seed, with captions: noise, network and every machine."""
-    metrics = results.by_seed()
+    metrics = results.by_seed
     seed = f"seed {results.seeds[index]}"
     if results.labels is not None:
         seed += f", label {int(results.labels[index])}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,45 +13,38 @@ from typing import Any
 import wandb
 
 from els.agreement import METRICS
-from els.console import Parser
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
+from els.analysis.report import tables
+from els.analysis.results import NAMED_SEEDS
+from els.analysis.tracking import content
 from els.errors import InputError, reason
 from els.files import write_json
 from els.machines import MACHINES
 from els.models.tracking import wandb_mode
 
-STEP, TIME = "trainer/global_step", "analysis/t"
-# Kinds of machines, patch sizes and optimisers differ from run to run, so that these are patterns.
-_LEARNING_RATE = "^lr-"
-_BY_NOISE = "^val/loss_t"
-_SCALES = "^analysis/scale(_on_images)?/"
-_PEARSON_BY_T = "^analysis/pearson_r/"
-_BY_SIZE = "^analysis/(cosine|l2)/(boundary|equivariant)/k"
-_EQUIVARIANCE = "^analysis/equivariance_error"
-_LOOKS = "^analysis/erf"
-_CONSISTENCY = "^analysis/consistency/"
-_EFFECTIVE = "^analysis/effective_size/"
-_REAL_AND_DRAWN = ("network", "held-out images", "training images")
+STEP = "trainer/global_step"
+# Optimisers and levels of noise differ from run to run, so that these are patterns.
+_LEARNING_RATE, _BY_NOISE = "^lr-", "^val/loss_t"
+# The machines that are made for a padding, whose criterion says most.
+_AROUND = "boundary|equivariant"
 
 
-def main(args: Sequence[str]) -> None:
+def write_dashboard(project: str, entity: str | None = None, out: str | None = None) -> None:
     """Save a workspace for training and analysis to W&B or, without a login, write it to a file.
+
+    Args:
+        project: the W&B project.
+        entity: user or team; default: your own.
+        out: a file to write it to, logged in or not.
 
     Raises:
         InputError: when wandb-workspaces is missing, or W&B does not take it.
     """
-    parser = Parser(prog="analyze.py dashboard", description=main.__doc__.splitlines()[0])
-    parser.add_argument("--project", type=str, default="els", help="the W&B project")
-    parser.add_argument("--entity", type=str | None, help="user or team; your default unless told")
-    parser.add_argument(
-        "--out", type=str | None,
-        help="write it to this file, logged in or not; runs/dashboard.json unless told",
-    )  # fmt: skip
-    options = parser.parse_args(list(args))
-    if options.out is None and wandb_mode() == "online":
-        print(f"W&B workspace: {save(options.project, options.entity)}")
+    if out is None and wandb_mode() == "online":
+        print(f"W&B workspace: {save(project, entity)}")
         return
-    path = Path(options.out or "runs/dashboard.json")
-    write_json(path, specification(workspace(options.project, options.entity or "")))
+    path = Path(out or "runs/dashboard.json")
+    write_json(path, specification(workspace(project, entity or "")))
     print(f"{path}: the workspace, not saved to W&B; to save it, wandb login and leave out --out")
 
 
@@ -61,7 +55,9 @@ def save(project: str, entity: str | None) -> str:
         InputError: when wandb-workspaces is missing, or W&B does not take it.
     """
     try:
-        return workspace(project, entity or wandb.Api().default_entity).save().url
+        name = entity or wandb.Api().default_entity or ""
+        url: str = workspace(project, name).save().url
+        return url
     except InputError:
         raise
     except Exception as error:  # of the network, of W&B, or of its answer
@@ -101,7 +97,11 @@ def workspace(project: str, entity: str) -> Any:
         runset_settings=ws.RunsetSettings(
             filters="Metric('JobType') in ['train', 'analysis']",
             groupby=[expr.Metric("Group")],
-            pinned_columns=["run:displayName", "summary:val/loss", "summary:agreement/pearson_r"],
+            pinned_columns=[
+                "run:displayName",
+                "summary:val/loss",
+                f"summary:{content.PRIMARY}/pearson_r",
+            ],
         ),
     )
 
@@ -121,57 +121,63 @@ def training_panels(wr: ModuleType) -> list[object]:
 
 def agreement_panels(wr: ModuleType) -> list[object]:
     """How well the machine that fits predicts each network."""
+    primary = content.PRIMARY
+    beats = [f"{primary}/{content.BEATS_IDEAL}"]
     return [
-        *(wr.ScalarChart(title=name, metric=f"agreement/{name}") for name in METRICS),
+        *(wr.ScalarChart(title=name, metric=f"{primary}/{name}") for name in METRICS),
         *(
             wr.BarPlot(title=f"{name} of every machine", metrics=[f"{k}/{name}" for k in MACHINES])
             for name in ("pearson_r", "R2")
         ),
-        wr.BarPlot(title="Share of seeds closer than ideal", metrics=["agreement/beats_ideal"]),
+        wr.BarPlot(title="Share of seeds closer than ideal", metrics=beats),
         *(
-            wr.MediaBrowser(title=f"The {name} seed", media_keys=[f"images/{name}"])
-            for name in ("best", "median", "worst")
+            wr.MediaBrowser(title=f"The {name} seed", media_keys=[f"{content.IMAGES}/{name}"])
+            for name in NAMED_SEEDS
         ),
     ]
 
 
 def analysis_panels(wr: ModuleType) -> list[object]:
     """What was fitted and measured at each t."""
+    criterion = "The same as a heat map"
     return [
-        _lines(wr, "Fitted scale", TIME, _SCALES),
-        _lines(wr, "Agreement of the x0_hats (pearson_r)", TIME, _PEARSON_BY_T),
-        _lines(wr, "Criterion of the calibration by patch size", TIME, _BY_SIZE),
-        wr.MediaBrowser(title="The same as a heat map", media_keys=["figures/criterion"]),
-        _lines(wr, "Effective receptive field (pixels)", TIME, _LOOKS),
-        _lines(wr, "Equivariance error", TIME, _EQUIVARIANCE),
+        _by_time(wr, "Fitted scale", f"({tables.SCALE}|{tables.SCALE_ON_IMAGES})/"),
+        _by_time(wr, "Agreement of the x0_hats (pearson_r)", f"{tables.PEARSON_R}/"),
+        _by_time(wr, "Criterion of the calibration by patch size", f"(cosine|l2)/({_AROUND})/k"),
+        wr.MediaBrowser(title=criterion, media_keys=[f"{content.FIGURES}/criterion"]),
+        _by_time(wr, "Effective receptive field (pixels)", tables.RECEPTIVE_FIELD),
+        _by_time(wr, "Equivariance error", tables.EQUIVARIANCE),
     ]
 
 
 def attribution_panels(wr: ModuleType) -> list[object]:
     """Where samples come from: mosaics, novelty, and how winning patches fit together."""
+    sides = (NETWORK, HELD_OUT, COPIES)
     return [
         *(
-            wr.MediaBrowser(title=f"Mosaics of the {name} seed", media_keys=[f"mosaics/{name}"])
-            for name in ("best", "median", "worst")
+            wr.MediaBrowser(
+                title=f"Mosaics of the {name} seed", media_keys=[f"{content.MOSAICS}/{name}"]
+            )
+            for name in NAMED_SEEDS
         ),
         *(
-            wr.BarPlot(title=title, metrics=[f"novelty/{side}/{name}" for side in _REAL_AND_DRAWN])
-            for name, title in (("distance", "Distance to the nearest training image"),
-                                ("memorised", "Share of memorised pixels"),
-                                ("images", "Training images that a sample draws on"),
-                                ("largest_piece", "Largest piece of one training image"))
+            wr.BarPlot(
+                title=title[0].upper() + title[1:],
+                metrics=[content.novelty_key(side, name) for side in sides],
+            )
+            for name, title in NOVELTY.items()
         ),
-        _lines(wr, "Local consistency", TIME, _CONSISTENCY),
-        _lines(wr, "Patches that count", TIME, _EFFECTIVE, log_y=True),
-        wr.MediaBrowser(title="Novelty", media_keys=["figures/novelty"]),
-    ]  # fmt: skip
+        _by_time(wr, "Local consistency", f"{tables.CONSISTENCY}/"),
+        _by_time(wr, "Patches that count", f"{tables.EFFECTIVE_SIZE}/", log_y=True),
+        wr.MediaBrowser(title="Novelty", media_keys=[f"{content.FIGURES}/novelty"]),
+    ]
 
 
 def report_panels(wr: ModuleType) -> list[object]:
     """The table with a row for each seed, and the page."""
     return [
-        wr.WeavePanelSummaryTable(table_name="seeds"),
-        wr.MediaBrowser(title="Report", media_keys=["report"]),
+        wr.WeavePanelSummaryTable(table_name=content.SEEDS),
+        wr.MediaBrowser(title="Report", media_keys=[content.REPORT]),
     ]
 
 
@@ -188,6 +194,12 @@ SECTIONS: dict[str, tuple[Callable[[ModuleType], list[object]], int, int]] = {
 def _lines(wr: ModuleType, title: str, x: str, pattern: str, *, log_y: bool = False) -> object:
     """Curves of every metric whose name fits a pattern."""
     return wr.LinePlot(title=title, x=x, metric_regex=pattern, log_y=log_y or None)
+
+
+def _by_time(wr: ModuleType, title: str, columns: str, *, log_y: bool = False) -> object:
+    """Curves against t of the columns whose names begin like a pattern."""
+    pattern = f"^{re.escape(content.BY_TIME)}/{columns}"
+    return _lines(wr, title, content.TIME, pattern, log_y=log_y)
 
 
 def _library() -> list[ModuleType]:

@@ -75,7 +75,7 @@ def test_several_networks_make_one_table(
         rows = list(csv.DictReader(file))
     assert [row["network"] for row in rows] == ["tiny", "other"]
     for row, results in zip(rows, (first, second), strict=True):
-        for kind, values in results.summary()["machines"].items():
+        for kind, values in results.summary["machines"].items():
             assert float(row[f"{kind}/R2"]) == pytest.approx(values["R2"]["median"])
     assert {path.suffix for path in (tmp_path / "out" / "comparison").iterdir()} == {
         ".csv", ".html", ".png",

@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import shared
-from made_results import made_results
+from made_results import made_provenance, made_results
 from PIL import Image
 
 from els.analysis.attribution import NETWORK
 from els.analysis.comparison import Comparison
 from els.analysis.report import page as page_module
-from els.analysis.report.charts import charts
-from els.analysis.report.page import PAGE_LIMIT, headline, write_page
+from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_page
 from els.analysis.report.released import released_sizes
-from els.analysis.results import Results
+from els.analysis.report.tables import headline
+from els.analysis.results import Results, TrainingConfig
+from els.models.blocks import NetworkFacts
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -152,7 +153,7 @@ def test_seeds_start_with_best_median_and_worst_and_can_be_sorted(
     desktop: Tab, path: Path, results: Results
 ) -> None:
     desktop.open(path)
-    metrics, page = results.by_seed(), desktop.page
+    metrics, page = results.by_seed, desktop.page
 
     def shown() -> list[int]:
         return [
@@ -162,7 +163,7 @@ def test_seeds_start_with_best_median_and_worst_and_can_be_sorted(
     def ranked(values: torch.Tensor, descending: bool) -> list[int]:
         return [results.seeds[i] for i in values.argsort(descending=descending)]
 
-    first = [results.seeds[i] for i in results.order()]
+    first = [results.seeds[i] for i in results.order]
     best_first = ranked(metrics["boundary"]["pearson_r"], True)
     assert shown() == first
     assert first[:3] == [best_first[0], best_first[len(first) // 2], best_first[-1]]
@@ -179,7 +180,7 @@ def test_seeds_start_with_best_median_and_worst_and_can_be_sorted(
 
 def test_the_gallery_shows_what_was_drawn(desktop: Tab, path: Path, results: Results) -> None:
     desktop.open(path)
-    want = page_module.to_uint8(results.machines["local"][results.order()[1], 0]).numpy()
+    want = page_module.to_uint8(results.machines["local"][results.order[1], 0]).numpy()
     got = desktop.pixels("#gallery tbody tr:nth-child(2) canvas[aria-label^='local']")
     assert np.array_equal(got[..., 0], want)
 
@@ -191,7 +192,7 @@ def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Result
     seen = []
     for i in range(last + 1):
         slider.fill(str(i))
-        seed = results.order()[0]
+        seed = results.order[0]
         want = results.attribution.paths[NETWORK][i, seed, 0].numpy()
         page.wait_for_function(
             f"document.getElementById('walk-now').textContent.includes('t = {results.t[i]:.2f}')"
@@ -200,7 +201,7 @@ def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Result
         assert np.array_equal(got[..., 0], want)
         mosaic = tab.pixels("#walk figure:nth-child(3) canvas")
         assert np.array_equal(
-            mosaic[..., 0], results.attribution.mosaics["boundary"].pixels[i, seed, 0]
+            mosaic[..., 0], results.attribution.tracing.mosaics["boundary"].pixels[i, seed, 0]
         )
         seen.append(page.locator("#walk-now").inner_text())
     assert len(set(seen)) == last + 1
@@ -215,9 +216,9 @@ def test_pointing_at_a_pixel_shows_the_patch_that_won(
     tab: Tab, path: Path, results: Results
 ) -> None:
     tab.open(path)
-    page, seed = tab.page, results.order()[0]
-    mosaic = results.attribution.mosaics["boundary"]
-    training = results.attribution.training
+    page, seed = tab.page, results.order[0]
+    mosaic = results.attribution.tracing.mosaics["boundary"]
+    training = results.attribution.tracing.training
     canvas = page.locator("#mosaic")
     canvas.scroll_into_view_if_needed()
     box, (h, w) = canvas.bounding_box(), results.noise.shape[2:]
@@ -276,7 +277,7 @@ def test_arrow_keys_move_from_pixel_to_pixel(desktop: Tab, path: Path, results: 
         page.keyboard.press(key)
     assert canvas.get_attribute("data-row") == str(at[0] - 1)
     assert canvas.get_attribute("data-column") == str(at[1] + 1)
-    best = results.attribution.mosaics[NETWORK].best[-1][results.order()[2]]
+    best = results.attribution.tracing.mosaics[NETWORK].best[-1][results.order[2]]
     want = best[:, at[0] - 1, at[1] + 1].tolist()
     shown = page.locator("#best-image")
     assert [int(shown.get_attribute(f"data-{k}")) for k in ("image", "row", "column")] == want
@@ -325,14 +326,17 @@ def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_pat
     hostile = '<img src=x onerror=console.error(1)><!--<script>"&'
     n = len(results.seeds)
     training = replace(
-        results.attribution.training, classes=(hostile,) * 10,
-        labels=torch.zeros(len(results.attribution.training.indices), dtype=torch.int64),
+        results.attribution.tracing.training, classes=(hostile,) * 10,
+        labels=torch.zeros(len(results.attribution.tracing.training.indices), dtype=torch.int64),
     )  # fmt: skip
+    provenance = made_provenance(
+        run=hostile, training=TrainingConfig(hostile, hostile),
+        network=replace(results.provenance.network, name=hostile),
+    )  # fmt: skip
+    tracing = replace(results.attribution.tracing, training=training)
     named = replace(
-        results, labels=torch.zeros(n, dtype=torch.int64),
-        attribution=replace(results.attribution, training=training),
-        context={**results.context, "run": hostile, "network": hostile,
-                 "training": {"config": hostile, "text": hostile}},
+        results, labels=torch.zeros(n, dtype=torch.int64), provenance=provenance,
+        attribution=replace(results.attribution, tracing=tracing),
     )  # fmt: skip
     write_page(named, tmp_path / "report.html")
     desktop.open(tmp_path / "report.html")
@@ -341,43 +345,6 @@ def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_pat
     assert hostile in desktop.page.locator("h1").inner_text()
     assert hostile in desktop.page.locator("#mosaic-seed option").first.inner_text()
     assert hostile in desktop.page.locator("#gallery").inner_text()
-
-
-def test_charts_hold_the_numbers(results: Results) -> None:
-    found = charts(results)
-    values = {
-        row["seed"]: row for row in _rows(found["scatter"][0]) if row.get("machine") == "local"
-    }
-    metrics = results.by_seed()
-    for i, seed in enumerate(results.seeds):
-        assert values[seed]["of"] == pytest.approx(float(metrics["local"]["pearson_r"][i]))
-        assert values[seed]["other"] == pytest.approx(float(metrics["ideal"]["pearson_r"][i]))
-    series = {}
-    for row in _rows(found["scales"][0]):
-        series.setdefault(row["series"], {})[row["t"]] = row["value"]
-    for kind in ("boundary", "local"):
-        assert list(series[f"{kind}, fitted"].values()) == list(results.scales[kind].values)
-    measured = results.probes.sides()["erf/90"]
-    assert list(series["network: side holding 90 % of the gradient"].values()) == measured
-    assert list(series["boundary, from held-out images alone"].values()) == list(
-        results.data_scales.values
-    )
-    table = results.scales["local"].mean_table()
-    cells = {(row["t"], row["value"]): row["criterion"] for row in _rows(found["criterion"][1])
-             if "criterion" in row}  # fmt: skip
-    for t, line in zip(results.scales["local"].t, table, strict=True):
-        for size, value in zip(results.scales["local"].candidates, line, strict=True):
-            assert cells[t, size] == pytest.approx(value)
-    by_t = [row for row in _rows(found["by_t"][0]) if row["series"] == "ideal"]
-    want = np.median(results.by_t["ideal"].numpy(), axis=1)
-    np.testing.assert_allclose([row["value"] for row in by_t], want)
-
-
-def _rows(spec: dict) -> list[dict]:
-    """All data of a chart, whichever layer it is in."""
-    found = {json.dumps(part["data"]["values"]) for part in [spec, *spec.get("layer", [])]
-             if "values" in part.get("data", {})}  # fmt: skip
-    return [row for text in found for row in json.loads(text)]
 
 
 @pytest.mark.parametrize("kinds", [("local", "equivariant", "boundary"), ("wiener", "ideal")])
@@ -397,9 +364,10 @@ def test_no_page_is_larger_than_the_limit(
     write_page(results, tmp_path / "whole.html")
     monkeypatch.setattr(page_module, "PAGE_LIMIT", 1_300_000)
     pixels = torch.randint(256, (1200, 1, 32, 32), dtype=torch.uint8)
-    large = replace(results.attribution.training, indices=torch.arange(1200), pixels=pixels,
+    large = replace(results.attribution.tracing.training, indices=torch.arange(1200), pixels=pixels,
                     labels=None)  # fmt: skip
-    attribution = replace(results.attribution, training=large)
+    tracing = replace(results.attribution.tracing, training=large)
+    attribution = replace(results.attribution, tracing=tracing)
     write_page(replace(results, attribution=attribution), tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size <= 1_300_000
     assert "would make this page too large" in (tmp_path / "report.html").read_text()
@@ -418,7 +386,7 @@ def test_results_without_mosaics_make_a_page_that_says_why(
 
 def test_results_without_patches_say_so(desktop: Tab, results: Results, tmp_path: Path) -> None:
     attribution = replace(
-        results.attribution, machine=None, mosaics={}, training=None, subject="ideal",
+        results.attribution, tracing=None,
         paths={NETWORK: results.attribution.paths[NETWORK],
                "ideal": results.attribution.paths["boundary"]},
     )  # fmt: skip
@@ -434,9 +402,9 @@ def test_results_without_patches_say_so(desktop: Tab, results: Results, tmp_path
 
 
 def test_a_comparison_has_a_page_of_its_own(tab: Tab, results: Results, tmp_path: Path) -> None:
-    other = replace(results, context={**results.context, "run": "another & more"})
+    other = replace(results, provenance=replace(results.provenance, run="another & more"))
     path = tmp_path / "report.html"
-    path.write_text(Comparison((results, other)).page())
+    write_comparison_page(Comparison((results, other)), path)
     tab.open(path)
     assert tab.complaints == []
     assert tab.page.locator(".chart svg").count() == 2
@@ -446,22 +414,25 @@ def test_a_comparison_has_a_page_of_its_own(tab: Tab, results: Results, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("network", "data", "labels", "row"),
+    ("name", "field", "data", "labels", "row"),
     [
-        ("ResNet, zeros padding, unconditional", "mnist", False, "MNIST_ResNet_zeros"),
-        ("UNet, zeros padding, 10 classes", "cifar10", True, "CIFAR10_UNet_zeros_conditional"),
-        ("UNet, zeros padding, unconditional", "cifar10", False, None),
-        ("ResNet, circular padding, unconditional", "celeba", False, None),
-        ("UNet, zeros padding, receptive field the whole image", "mnist", False, None),
+        ("ResNet", 17, "mnist", False, "MNIST_ResNet_zeros"),
+        ("UNet", 46, "cifar10", True, "CIFAR10_UNet_zeros_conditional"),
+        ("UNet", 46, "cifar10", False, None),
+        ("ResNet", 17, "celeba", False, None),
+        ("UNet", None, "mnist", False, None),
     ],
 )
 def test_the_papers_curve_is_that_of_the_row(
-    results: Results, network: str, data: str, labels: bool, row: str | None
+    name: str, field: int | None, data: str, labels: bool, row: str | None
 ) -> None:
-    n = len(results.seeds)
+    made = made_results(("boundary", "ideal"))
+    n = len(made.seeds)
+    facts = NetworkFacts(name, "circular" if data == "celeba" else "zeros", None, 10, field)
+    source = made.provenance
     one = replace(
-        results, noise=torch.zeros(n, 1, 32, 32), labels=torch.zeros(n).long() if labels else None,
-        context={"network": network, "data": {"name": data}},
+        made, noise=torch.zeros(n, 1, 32, 32), labels=torch.zeros(n).long() if labels else None,
+        provenance=replace(source, network=facts, data=replace(source.data, name=data)),
     )  # fmt: skip
     found = released_sizes(one)
     if row is None:

@@ -6,7 +6,7 @@ from made_results import made_results, made_scales
 from rich.console import Console
 
 from els.analysis.comparison import Comparison
-from els.analysis.report.tables import ScaleCurves, agreement_table, curve
+from els.analysis.report.tables import ScaleCurves, agreement_tables, comparison_table, curve
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -50,8 +50,8 @@ def test_without_a_terminal_or_its_letters_everything_is_ascii(
     terminal: bool, encoding: str
 ) -> None:
     results = made_results(("boundary", "ideal"))
-    things = (agreement_table(results.summary()), ScaleCurves(results.scales),
-              Comparison((results,)).table(100))  # fmt: skip
+    curves, compared = ScaleCurves(results.scales), comparison_table(Comparison((results,)), 100)
+    things = (*agreement_tables(results), curves, compared)
     text = "".join(said(thing, terminal=terminal, encoding=encoding) for thing in things)
     assert text.isascii()
     assert "9440" in text

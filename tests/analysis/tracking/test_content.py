@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_results import made_provenance
 from PIL import Image
 
-from els.analysis.results import Results
+from els.analysis.report.write import ReportFiles
+from els.analysis.results import FileId, Results
 from els.analysis.tracking import content
 from els.images import to_uint8
 
@@ -20,7 +22,7 @@ def results() -> Results:
         seeds=(4, 5, 6, 7, 8), labels=torch.arange(5), noise=noise, network={20: network},
         machines={"local": share * network + (1 - share) * other, "ideal": other},
         by_t={}, t=(1.0,), scales={},
-        context={"run": "x", "checkpoint": {"path": "a", "sha256": "b"}},
+        provenance=made_provenance(run="x", checkpoint=FileId("a", "b")),
     )  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def test_images_are_those_of_the_best_the_median_and_the_worst_seed(results: Res
         captions = [image._caption for image in panel]
         seed = f"seed {results.seeds[index]}, label {index}"
         assert captions[:2] == [f"noise, {seed}", f"network, {seed}"]
-        r = float(results.by_seed()["local"]["pearson_r"][index])
+        r = float(results.by_seed["local"]["pearson_r"][index])
         assert captions[2].startswith(f"local, {seed}: pearson_r {r:.3f}, r2 {r * r:.3f}, R2 ")
         drawn = (results.noise, results.network[20], *results.machines.values())
         for image, samples in zip(panel, drawn, strict=True):
@@ -53,7 +55,7 @@ def test_the_table_has_every_seed_and_large_images_stay_as_they_are(results: Res
 
 def test_agreement_is_that_of_the_first_machine(results: Results) -> None:
     numbers = content.agreement_numbers(results)
-    machines = results.summary()["machines"]
+    machines = results.summary["machines"]
     for metric in ("pearson_r", "r2", "R2"):
         expected = [machines["local"][metric]["median"], *machines["local"][metric]["ci95"]]
         for name in ("agreement", "local"):
@@ -69,10 +71,18 @@ def test_a_report_without_scales_is_one_artifact(results: Results, tmp_path: Pat
     page, picture = tmp_path / "report.html", tmp_path / "criterion.png"
     page.write_text("<p>")
     Image.new("L", (4, 4)).save(picture)
-    (report,) = content.artifacts(results, [page, picture], name="x", checkpoint="x:v1")
+    files = ReportFiles(page=page, scales=(), data=(), tables=(), figures=(picture,))
+    (report,) = content.artifacts(results, files, name="x", checkpoint="x:v1")
     assert (report.name, report.type) == ("x-report", "report")
     assert report.metadata["checkpoint"] == {"path": "a", "sha256": "b", "artifact": "x:v1"}
     assert "scales" not in report.metadata
-    logged = content.content(results, [page, picture])
+    logged = content.panels(results, files)
     assert {"seeds", "histogram", "images/best", "figures/criterion", "report"} <= set(logged)
     assert logged["report"].html == "<p>"
+
+
+def test_settings_stand_by_themselves_for_sweeps(results: Results) -> None:
+    config = content.config(results)
+    assert config["steps"] == config["protocol"]["steps"] == results.provenance.protocol.steps
+    assert config["checkpoint"] == {"path": "a", "sha256": "b"}
+    assert "ResNet" in config["network"]["description"]

@@ -1,0 +1,93 @@
+"""Analyses as earlier versions wrote them, in today's form.
+
+Until version 3, agreement.json held the network as a line for people and the protocol as
+`settings`, the mixture was called `best`, and mosaics did not keep the sides of their windows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from els.calibration import Scales
+from els.engines.windows import WindowName, window
+from els.models.blocks import NetworkFacts
+from els.stacking import Weights
+
+if TYPE_CHECKING:
+    from els.analysis.results import Provenance
+
+_KINDS = {"best": "mixture"}
+_WINDOWS: dict[str, WindowName] = {"size": "hard", "side": "flat", "width": "gaussian"}
+
+
+@dataclass(frozen=True)
+class DescribedNetwork(NetworkFacts):
+    """A network of which a line for people is all that was kept; it stands as the name."""
+
+    @property
+    def description(self) -> str:
+        """That line."""
+        return self.name
+
+
+def is_earlier(summary: Mapping[str, Any]) -> bool:
+    """Whether an earlier version wrote this agreement.json."""
+    return "protocol" not in summary
+
+
+def record(summary: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The record of what results were made from, as plain data of today's names."""
+    settings, training = summary.get("settings", {}), summary.get("training", {})
+    machines = settings.get("machines") or list(summary["machines"])
+    return {
+        "run": summary.get("run", ""),
+        "checkpoint": summary.get("checkpoint", {"path": "", "sha256": ""}),
+        "network": {"name": "", "padding": "", "num_classes": None, **_measures(folder)},
+        "data": summary.get("data", {"name": ""}),
+        "images": summary.get("data", {}).get("images", 0),
+        "protocol": {
+            **settings,
+            "machines": [name(kind) for kind in machines],
+            "mosaic": (folder / "origins.npz").exists(),
+        },
+        "training": {"path": training["config"], "text": training["text"]} if training else None,
+        "versions": {key: str(value) for key, value in summary.get("versions", {}).items()},
+    }
+
+
+def described(provenance: Provenance, summary: Mapping[str, Any]) -> Provenance:
+    """With the line that describes the network."""
+    facts = provenance.network
+    network = DescribedNetwork(
+        str(summary["network"]), "", None, facts.parameters, facts.receptive_field
+    )
+    return replace(provenance, network=network)
+
+
+def name(array: str) -> str:
+    """The name of an array, or of a machine, as it is today."""
+    start, slash, kind = array.rpartition("/")
+    return start + slash + _KINDS.get(kind, kind)
+
+
+def load_weights(path: Path) -> Weights:
+    """The mixture's weights under its name of today."""
+    weights = Weights.load(path)
+    return replace(weights, machine=name(weights.machine))
+
+
+def sides(scales: Scales, t: Sequence[float]) -> tuple[int, ...]:
+    """Sides in pixels of the windows that a machine compared at some times."""
+    return tuple(int(window(_WINDOWS[scales.scale], scales.at(time))[0]) for time in t)
+
+
+def _measures(folder: Path) -> dict[str, Any]:
+    """The network's size, which network.json told."""
+    path = folder / "network.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    return {key: content.get(key, default) for key, default in
+            (("parameters", 0), ("receptive_field", None))}  # fmt: skip

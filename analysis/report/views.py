@@ -1,0 +1,531 @@
+"""What results show: every number and title once, as plain data that renderers draw.
+
+A view is lines, a heat map, points or rows of dots, or several panels of one kind. `VIEWS` and
+`COMPARISON_VIEWS` hold a function for each; it returns None where there is nothing to show.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from els.agreement import IDEAL
+from els.analysis.attribution import NOVELTY
+from els.analysis.comparison import Comparison
+from els.analysis.report.released import released_sizes
+from els.analysis.report.style import DASHED, DOTTED, Style, machine_style
+from els.analysis.results import Results
+from els.calibration import Scales
+from els.machines.local import SIZE
+
+Numbers = tuple[float, ...]
+
+TIME = "t (1 = pure noise)"
+_IN_PIXELS = (SIZE.name, "width")
+_BLACK, _GREY, _BROWN = "#000000", "#888888", "#8B5E3C"
+_CRITERIA = {"cosine": "1 - cosine of the eps_hats", "l2": "L2 of the eps_hats",
+             "mse": "squared error of x0_hat"}  # fmt: skip
+
+
+# --- kinds of views ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line against t, with a band where it has one.
+
+    Attributes:
+        name: what it is of.
+        style: how it is told from others.
+        t: the times.
+        value: the value at each of them; NaN where there is none.
+        low: the lower end of the band.
+        high: its upper end.
+    """
+
+    name: str
+    style: Style
+    t: Numbers
+    value: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Several lines against t.
+
+    Attributes:
+        title: of the whole.
+        y: what the values are.
+        series: the lines.
+        log: the values are on a logarithmic axis.
+        step: a value holds from half way before its time to half way after.
+        limits: of the values' axis; default: as the values need.
+    """
+
+    title: str
+    y: str
+    series: tuple[Series, ...]
+    log: bool = False
+    step: bool = False
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A line across a heat map, in steps.
+
+    Attributes:
+        name: what is on which side of it.
+        values: its height at each t, on the axis of the rows.
+    """
+
+    name: str
+    values: Numbers
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A colour for each time and row.
+
+    Attributes:
+        title: of the whole.
+        y: what the rows are.
+        t: the times, from 1 downwards.
+        rows: what each row stands for.
+        cells: the value of each time and row.
+        unit: what the cells are.
+        log: colours are on a logarithmic scale; else they begin at 0.
+        most: the value of the last colour; default: the largest cell.
+        marks: a row at each t that is marked.
+        edge: a line across the map.
+        told: what each cell was made from, and its name, where that is another number.
+    """
+
+    title: str
+    y: str
+    t: Numbers
+    rows: Numbers
+    cells: tuple[Numbers, ...]
+    unit: str
+    log: bool = False
+    most: float | None = None
+    marks: Numbers | None = None
+    edge: Edge | None = None
+    told: tuple[str, tuple[Numbers, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of one machine.
+
+    Attributes:
+        name: what they are of.
+        style: how they are told from others.
+        x: of each seed.
+        y: of each seed.
+    """
+
+    name: str
+    style: Style
+    x: Numbers
+    y: Numbers
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points, one a seed, and the line on which x equals y.
+
+    Attributes:
+        title: of the whole.
+        x: what the horizontal axis is.
+        y: what the vertical axis is.
+        seeds: of the points.
+        points: by machine.
+    """
+
+    title: str
+    x: str
+    y: str
+    seeds: tuple[int, ...]
+    points: tuple[Points, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Values, their quartiles and their median.
+
+    Attributes:
+        name: what they are of.
+        style: how they are told from others.
+        values: one an image.
+        low: the lower quartile.
+        middle: the median.
+        high: the upper quartile.
+    """
+
+    name: str
+    style: Style
+    values: Numbers
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Rows of dots, one an image.
+
+    Attributes:
+        title: of the whole.
+        x: what the values are.
+        names: every row that there is room for.
+        rows: those that have values.
+    """
+
+    title: str
+    x: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Several views of one kind, side by side.
+
+    Attributes:
+        title: of the whole.
+        views: the panels.
+        share: they have the same axes and the same series.
+    """
+
+    title: str
+    views: tuple[Lines, ...] | tuple[HeatMap, ...] | tuple[Dots, ...]
+    share: bool = False
+
+
+View = Lines | HeatMap | Scatter | Dots | Panels
+
+
+# --- one analysis -----------------------------------------------------------------------------
+
+
+def scales(results: Results) -> Lines | None:
+    """Fitted patch sizes, and what held-out images alone suggest."""
+    series = [
+        fitted_series(kind, one, machine_style(list(results.machines), kind, marker=True))
+        for kind, one in _sized(results).items()
+    ]
+    if not series:
+        return None
+    data = results.data_scales
+    if data is not None and data.scale == SIZE.name:
+        name = f"{data.machine}: denoises unseen images best"
+        series.append(Series(name, Style(_BLACK, (0, (2, 1)), "x", thin=True), data.t, data.values))
+    title = "Fitted size: median and middle 80 % of seeds"
+    return Lines(title, "patch size k (pixels)", tuple(series), step=True)
+
+
+def looks(results: Results) -> Lines | None:
+    """The first machine's fitted size against what the network measurably looks at."""
+    probes, kind = results.probes, results.primary
+    if probes is None:
+        return None
+    side, series = min(results.noise.shape[2:]), []
+    if kind in _sized(results):
+        style = machine_style(list(results.machines), kind, marker=True)
+        series.append(fitted_series(f"fitted: {kind}", results.scales[kind], style))
+    for share, dashes in (("50", "-"), ("90", DASHED)):
+        if f"erf/{share}" in probes.sides():
+            name = f"measured: {share} % of x0_hat's squared gradient"
+            values = _numbers(probes.sides()[f"erf/{share}"])
+            series.append(Series(name, Style(_BLACK, dashes), probes.t, values))
+    facts = results.provenance.network
+    limit = facts.receptive_field
+    above = " (above)" if limit is not None and limit > 1.5 * side else ""
+    name = f"theoretical receptive field: {facts.field_text}{above}"
+    series.append(Series(name, Style(_GREY, DOTTED), (1.0, 0.0), (float(limit or side),) * 2))
+    return Lines(
+        "Fitted size, and what the network looks at",
+        "side of the square (pixels)",
+        tuple(series),
+        step=True,
+        limits=(0, 1.5 * side),
+    )
+
+
+def sizes(results: Results) -> Lines | None:
+    """All that is a side in pixels: fitted, of held-out images, measured, and the paper's."""
+    kinds = list(results.machines)
+    series = [
+        fitted_series(f"{kind}, fitted", one, machine_style(kinds, kind))
+        for kind, one in _sized(results).items()
+    ]
+    data, probes = results.data_scales, results.probes
+    if data is not None and data.scale == SIZE.name:
+        name = f"{data.machine}, from held-out images alone"
+        series.append(Series(name, Style(_GREY, DASHED), data.t, data.values))
+    for share, dashes in (("50", "-"), ("90", DASHED)):
+        if probes is not None and f"erf/{share}" in probes.sides():
+            name = f"network: side holding {share} % of the gradient"
+            values = _numbers(probes.sides()[f"erf/{share}"])
+            series.append(Series(name, Style(_BROWN, dashes), probes.t, values))
+    released = released_sizes(results)
+    if released is not None:
+        t, values = tuple(released), _numbers(released.values())
+        series.append(Series("released with the paper", Style(_GREY, DOTTED), t, values))
+    if not _sized(results) and probes is None:
+        return None
+    return Lines("", "side of the square (pixels)", tuple(series), step=True)
+
+
+def other_scale(results: Results) -> Lines | None:
+    """The first machine's scale where it is no patch size."""
+    one = results.scales.get(results.primary)
+    if one is None or one.scale == SIZE.name:
+        return None
+    style = machine_style(list(results.machines), one.machine)
+    return Lines("", f"fitted {one.scale}", (fitted_series(one.machine, one, style),), step=True)
+
+
+def criterion(results: Results) -> Panels | None:
+    """The calibration criterion for every t and value of each fitted scale.
+
+    Of a cosine, what it lacks of 1 is shown: at high noise all cosines are near 1.
+    """
+    views = tuple(_criterion(kind, one) for kind, one in results.scales.items())
+    return Panels("", views) if views else None
+
+
+def _criterion(kind: str, one: Scales) -> HeatMap:
+    found = tuple(map(tuple, one.mean_table()))
+    cells = tuple(tuple(1 - value for value in line) for line in found)
+    return HeatMap(
+        title=kind,
+        y=f"{one.scale} (pixels)" if one.scale in _IN_PIXELS else one.scale,
+        t=one.t,
+        rows=one.candidates,
+        cells=cells if one.criterion == "cosine" else found,
+        unit=_CRITERIA[one.criterion],
+        log=True,
+        marks=one.values,
+        told=(one.criterion, found),
+    )
+
+
+def by_t(results: Results) -> Lines | None:
+    """Agreement of the x0_hats at each step, every denoiser on its own path."""
+    kinds = list(results.machines)
+    series = tuple(
+        spread_series(kind, results.t, values, machine_style(kinds, kind))
+        for kind, values in results.by_t.items()
+    )
+    title = "Agreement along the path: median and quartiles"
+    return Lines(title, "pearson_r of x0_hat", series) if series else None
+
+
+def spread(results: Results) -> Dots:
+    """How the metric is spread over seeds for each machine."""
+    kinds = tuple(results.machines)
+    rows = tuple(
+        _row(kind, values["pearson_r"], machine_style(kinds, kind))
+        for kind, values in results.by_seed.items()
+    )
+    return Dots("Seeds, quartiles and median", "pearson_r with the network", kinds, rows)
+
+
+def rival(results: Results) -> str | None:
+    """The machine that others are drawn against: `ideal`, or the one after the first."""
+    kinds = list(results.machines)
+    return IDEAL if IDEAL in kinds and len(kinds) > 1 else next(iter(kinds[1:]), None)
+
+
+def scatter(results: Results) -> Scatter | None:
+    """Each seed's pearson_r of every machine against that of `ideal`, or of the second one."""
+    other, kinds = rival(results), list(results.machines)
+    if other is None:
+        return None
+    score = {kind: _numbers(values["pearson_r"]) for kind, values in results.by_seed.items()}
+    points = tuple(
+        Points(kind, machine_style(kinds, kind, marker=True), score[other], score[kind])
+        for kind in kinds
+        if kind != other
+    )
+    return Scatter(
+        title=f"Above the line: better than {other}",
+        x=f"pearson_r of {other}",
+        y="pearson_r of the machine",
+        seeds=results.seeds,
+        points=points,
+    )
+
+
+def equivariance(results: Results) -> HeatMap | None:
+    """The equivariance error by time and distance to the border."""
+    probes = results.probes
+    if probes is None:
+        return None
+    overall = max(errors[0] for errors in probes.equivariance)
+    cells = tuple(tuple(errors[1:]) for errors in probes.equivariance)
+    edge = None
+    # A window of k pixels lies inside the image from k // 2 pixels on, and is then free to move.
+    if results.primary == "boundary" and results.scales:
+        radii = (results.scales["boundary"].at(t) // 2 - 0.5 for t in probes.t)
+        edge = Edge("boundary of the fitted size: 0 above", tuple(radii))
+    return HeatMap(
+        title=f"Equivariance error; over all places {overall:.2g} at most",
+        y="distance to the border (pixels)",
+        t=probes.t,
+        rows=_numbers(range(len(cells[0]))),
+        cells=cells,
+        unit="relative difference",
+        most=float(max(1, *(error for errors in cells for error in errors))),
+        edge=edge,
+    )
+
+
+def novelty(results: Results) -> Panels | None:
+    """How far from copies the samples are, and real images as yardsticks."""
+    if results.attribution is None:
+        return None
+    by_seed = results.attribution.by_seed
+    sides = tuple(by_seed)
+    views = []
+    for name, title in NOVELTY.items():
+        rows = tuple(
+            _row(side, values[name], machine_style(sides, side))
+            for side, values in by_seed.items()
+            if name in values
+        )
+        if rows:
+            views.append(Dots(title, title, sides, rows))
+    return Panels("Novelty: seeds, quartiles and median", tuple(views))
+
+
+def consistency(results: Results) -> Panels | None:
+    """How well neighbouring winners agree, and how many patches count, at each step."""
+    attribution = results.attribution
+    if attribution is None or attribution.tracing is None or attribution.traced is None:
+        return None
+    mosaic, kind = attribution.traced, attribution.tracing.machine
+    style = machine_style(list(results.machines), kind)
+    views = []
+    if not mosaic.consistency.isnan().all():
+        line = spread_series(kind, mosaic.t, mosaic.consistency, style)
+        views.append(Lines("", "local consistency", (line,)))
+    line = spread_series(kind, mosaic.t, mosaic.of_a_pixel("effective_size"), style)
+    views.append(Lines("", "patches that count", (line,), log=True))
+    return Panels(f"{kind}: median and quartiles of seeds", tuple(views))
+
+
+VIEWS: dict[str, Callable[[Results], View | None]] = {
+    "scales": scales,
+    "looks": looks,
+    "sizes": sizes,
+    "other_scale": other_scale,
+    "criterion": criterion,
+    "by_t": by_t,
+    "spread": spread,
+    "scatter": scatter,
+    "equivariance": equivariance,
+    "novelty": novelty,
+    "consistency": consistency,
+}
+
+
+# --- several networks ---------------------------------------------------------------------------
+
+
+def compared_scales(comparison: Comparison) -> Lines | None:
+    """The first machines' fitted sizes."""
+    series = tuple(
+        fitted_series(name, one.scales[one.primary], machine_style(comparison.names, name))
+        for name, one in comparison.by_name.items()
+        if one.primary in _sized(one)
+    )
+    return Lines("", "patch size (pixels)", series, step=True) if series else None
+
+
+def compared_primary(comparison: Comparison) -> Lines:
+    """Agreement of the first machines' x0_hats at each step."""
+    series = tuple(
+        spread_series(name, one.t, one.by_t[one.primary], machine_style(comparison.names, name))
+        for name, one in comparison.by_name.items()
+    )
+    return Lines("", "pearson_r of x0_hat", series)
+
+
+def compared_by_t(comparison: Comparison) -> Panels:
+    """Agreement of every machine's x0_hats at each step, a panel for each network."""
+    kinds = comparison.kinds
+    views = tuple(
+        Lines(
+            name,
+            "pearson_r of x0_hat, median over seeds",
+            tuple(
+                Series(
+                    kind,
+                    replace(machine_style(kinds, kind, marker=True), thin=True),
+                    one.t,
+                    medians(values),
+                )
+                for kind, values in one.by_t.items()
+            ),
+        )
+        for name, one in comparison.by_name.items()
+    )
+    return Panels("", views, share=True)
+
+
+COMPARISON_VIEWS: dict[str, Callable[[Comparison], View | None]] = {
+    "scales": compared_scales,
+    "primary": compared_primary,
+    "by_t": compared_by_t,
+}
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def fitted_series(name: str, one: Scales, style: Style) -> Series:
+    """A fitted scale, with the middle 80 % of the calibration seeds."""
+    low, high = np.quantile(np.array(one.by_seed), [0.1, 0.9], axis=1).tolist()
+    return Series(name, style, one.t, one.values, tuple(low), tuple(high))
+
+
+def spread_series(name: str, t: Sequence[float], values: Tensor, style: Style) -> Series:
+    """Median and quartiles over seeds of values (steps n)."""
+    low, middle, high = _quartiles(values)
+    return Series(name, style, tuple(t), middle, low, high)
+
+
+def medians(values: Tensor) -> Numbers:
+    """Medians over seeds of values (steps n); NaN counts as absent."""
+    return _quartiles(values)[1]
+
+
+def _quartiles(values: Tensor) -> tuple[Numbers, Numbers, Numbers]:
+    with warnings.catch_warnings():  # where all are NaN, NaN is right
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = np.nanquantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=1)
+    low, middle, high = (tuple(line) for line in found.tolist())
+    return low, middle, high
+
+
+def _row(name: str, values: Tensor, style: Style) -> Row:
+    low, middle, high = (line[0] for line in _quartiles(values[None]))
+    return Row(name, style, _numbers(values), low, middle, high)
+
+
+def _sized(results: Results) -> dict[str, Scales]:
+    """The fitted scales that are patch sizes in pixels."""
+    return {kind: one for kind, one in results.scales.items() if one.scale == SIZE.name}
+
+
+def _numbers(values: Iterable[float] | Tensor) -> Numbers:
+    return tuple(values.tolist() if isinstance(values, Tensor) else values)

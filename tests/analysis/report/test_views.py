@@ -1,0 +1,300 @@
+"""The numbers and titles of every view, and that both backends draw each of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from made_results import T, made_results, made_scales
+
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
+from els.analysis.comparison import Comparison
+from els.analysis.report import charts, figures, views
+from els.analysis.report.style import machine_style
+from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, Dots, HeatMap, Lines, Panels, View
+from els.analysis.results import Results
+from els.machines import MACHINES
+
+KINDS = ("boundary", "tempered", "local", "ideal")
+MANY = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Results with everything that there is to show."""
+    data = replace(
+        made_scales("boundary", sizes=(7, 7, 3, 3)), criterion="mse", by_seed=((3,),) * 4
+    )
+    return replace(made_results(KINDS), data_scales=data)
+
+
+@pytest.fixture(scope="module")
+def comparison(results: Results) -> Comparison:
+    return Comparison((results, made_results(("local", "ideal"))))
+
+
+def lines(results: Results, name: str) -> dict[str, views.Series]:
+    view = VIEWS[name](results)
+    assert isinstance(view, Lines)
+    return {series.name: series for series in view.series}
+
+
+def quartiles(values: torch.Tensor) -> list[list[float]]:
+    return np.quantile(values.double().numpy(), [0.25, 0.5, 0.75], axis=-1).tolist()
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+def test_fitted_sizes_have_the_middle_of_the_calibration_seeds(results: Results) -> None:
+    spread = replace(made_scales("boundary"), by_seed=((7, 5, 7, 3, 7),) * 4)
+    found = lines(replace(results, scales={"boundary": spread}), "scales")
+    boundary = found["boundary"]
+    assert (boundary.t, boundary.value) == (T, (7, 5, 5, 3))
+    assert boundary.low == pytest.approx((3.8,) * 4)
+    assert boundary.high == (7,) * 4
+    assert found["boundary: denoises unseen images best"].value == (7, 7, 3, 3)
+    assert found["boundary: denoises unseen images best"].low is None
+    assert list(lines(results, "scales")) == [
+        "boundary", "local", "boundary: denoises unseen images best",
+    ]  # fmt: skip
+
+
+def test_all_that_is_a_size_is_on_one_chart(results: Results) -> None:
+    found = lines(results, "sizes")
+    assert list(found) == [
+        "boundary, fitted",
+        "local, fitted",
+        "boundary, from held-out images alone",
+        "network: side holding 50 % of the gradient",
+        "network: side holding 90 % of the gradient",
+    ]
+    assert found["network: side holding 50 % of the gradient"].value == (3,) * 4
+    assert found["network: side holding 90 % of the gradient"].value == (5,) * 4
+
+
+def test_what_the_network_looks_at_is_compared_with_the_first_machine(results: Results) -> None:
+    view = VIEWS["looks"](results)
+    assert (view.limits, view.y) == ((0, 12), "side of the square (pixels)")
+    *_, limit = view.series
+    assert (limit.name, limit.value) == ("theoretical receptive field: 9 px", (9, 9))
+    facts = results.provenance.network
+    for field, text, value in ((13, "13 px (above)", 13), (None, "the whole image", 8)):
+        network = replace(facts, receptive_field=field)
+        other = replace(results, provenance=replace(results.provenance, network=network))
+        *_, limit = VIEWS["looks"](other).series
+        assert (limit.name, limit.value[0]) == (f"theoretical receptive field: {text}", value)
+
+
+def test_a_first_machine_without_a_size_has_a_chart_of_its_scale(results: Results) -> None:
+    assert VIEWS["other_scale"](results) is None
+    tempered = made_results(("tempered", "local"))
+    view = VIEWS["other_scale"](tempered)
+    assert (view.y, view.series[0].value) == ("fitted temperature", (7, 5, 5, 3))
+    assert "tempered" not in lines(tempered, "scales")
+
+
+@pytest.mark.parametrize(
+    ("criterion", "unit"),
+    [("cosine", "1 - cosine of the eps_hats"), ("l2", "L2 of the eps_hats")],
+)
+def test_the_criterion_is_shown_whatever_it_is(criterion: str, unit: str, results: Results) -> None:
+    scales = {kind: replace(one, criterion=criterion) for kind, one in results.scales.items()}
+    view = VIEWS["criterion"](replace(results, scales=scales))
+    assert isinstance(view, Panels)
+    assert [one.title for one in view.views] == ["boundary", "tempered", "local"]
+    assert [one.y for one in view.views] == ["size (pixels)", "temperature", "size (pixels)"]
+    for one in view.views:
+        table = scales[one.title].mean_table()
+        assert (one.unit, one.t, one.rows, one.marks) == (unit, T, (3, 5, 7), (7, 5, 5, 3))
+        assert one.told == (criterion, tuple(map(tuple, table)))
+        shown = 1 - np.array(table) if criterion == "cosine" else np.array(table)
+        np.testing.assert_allclose(one.cells, shown)
+
+
+def test_agreement_along_the_path_is_the_median_with_quartiles(results: Results) -> None:
+    for kind, series in lines(results, "by_t").items():
+        low, middle, high = quartiles(results.by_t[kind])
+        assert (series.t, list(series.value)) == (T, middle)
+        assert (list(series.low), list(series.high)) == (low, high)
+        assert series.style == machine_style(KINDS, kind)
+
+
+def test_every_seed_is_a_dot(results: Results) -> None:
+    view = VIEWS["spread"](results)
+    assert view.names == KINDS
+    for row in view.rows:
+        values = results.by_seed[row.name]["pearson_r"]
+        assert row.values == tuple(values.tolist())
+        assert [row.low, row.middle, row.high] == quartiles(values)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "other"), [(KINDS, "ideal"), (("local", "wiener", "boundary"), "wiener")]
+)
+def test_machines_are_drawn_against_ideal_or_the_second(kinds: tuple[str, ...], other: str) -> None:
+    results = made_results(kinds)
+    view = VIEWS["scatter"](results)
+    assert (view.title, view.x) == (f"Above the line: better than {other}", f"pearson_r of {other}")
+    assert [one.name for one in view.points] == [kind for kind in kinds if kind != other]
+    assert view.seeds == results.seeds
+    for one in view.points:
+        assert one.x == tuple(results.by_seed[other]["pearson_r"].tolist())
+        assert one.y == tuple(results.by_seed[one.name]["pearson_r"].tolist())
+
+
+def test_the_equivariance_error_is_by_distance_with_the_boundary_of_the_size(
+    results: Results,
+) -> None:
+    view = VIEWS["equivariance"](results)
+    assert view.cells == ((0.9, 0.2, 0.0),) * 4
+    assert (view.rows, view.most) == ((0, 1, 2), 1)
+    assert view.title == "Equivariance error; over all places 0.5 at most"
+    assert view.edge.values == (2.5, 1.5, 1.5, 0.5)
+    assert VIEWS["equivariance"](made_results(("local",))).edge is None
+
+
+def test_novelty_has_a_panel_for_each_measure(results: Results) -> None:
+    view = VIEWS["novelty"](results)
+    assert [one.title for one in view.views] == list(NOVELTY.values())
+    by_seed = results.attribution.by_seed
+    for name, one in zip(NOVELTY, view.views, strict=True):
+        assert isinstance(one, Dots)
+        assert one.names == (NETWORK, "boundary", HELD_OUT, COPIES)
+        for row in one.rows:
+            values = by_seed[row.name][name]
+            assert row.values == tuple(values.tolist())
+            assert [row.low, row.middle, row.high] == quartiles(values)
+    alone = VIEWS["novelty"](made_results(("ideal",)))
+    assert [one.title for one in alone.views] == list(NOVELTY.values())[:2]
+
+
+def test_consistency_is_that_of_the_traced_machine(results: Results) -> None:
+    view = VIEWS["consistency"](results)
+    mosaic = results.attribution.traced
+    assert [one.y for one in view.views] == ["local consistency", "patches that count"]
+    assert [one.log for one in view.views] == [False, True]
+    wanted = (mosaic.consistency, mosaic.effective_size.flatten(2).double().median(dim=-1).values)
+    assert list(view.views[0].series[0].value) == quartiles(wanted[0])[1]
+    pixels = mosaic.effective_size.flatten(2).double().numpy()
+    np.testing.assert_allclose(
+        view.views[1].series[0].value, np.median(np.median(pixels, axis=2), axis=1)
+    )
+
+
+def test_consistency_that_is_not_known_is_left_out(results: Results) -> None:
+    tracing = results.attribution.tracing
+    mosaic = tracing.mosaics["boundary"]
+
+    def with_consistency(values: torch.Tensor) -> Panels:
+        mosaics = {**tracing.mosaics, "boundary": replace(mosaic, consistency=values)}
+        attribution = replace(results.attribution, tracing=replace(tracing, mosaics=mosaics))
+        return VIEWS["consistency"](replace(results, attribution=attribution))
+
+    unknown = torch.full_like(mosaic.consistency, torch.nan)
+    assert [one.y for one in with_consistency(unknown).views] == ["patches that count"]
+    partly = mosaic.consistency.clone()
+    partly[0] = torch.nan
+    first, *rest = with_consistency(partly).views[0].series[0].value
+    assert np.isnan(first)
+    assert np.isfinite(rest).all()
+
+
+def test_networks_are_compared_by_their_first_machines(comparison: Comparison) -> None:
+    assert comparison.names == ["made (1)", "made (2)"]
+    one, two = comparison.results
+    scales = COMPARISON_VIEWS["scales"](comparison)
+    assert {s.name: s.value for s in scales.series} == dict.fromkeys(comparison.names, (7, 5, 5, 3))
+    primary = COMPARISON_VIEWS["primary"](comparison)
+    medians = [list(series.value) for series in primary.series]
+    assert medians == [quartiles(one.by_t["boundary"])[1], quartiles(two.by_t["local"])[1]]
+    by_t = COMPARISON_VIEWS["by_t"](comparison)
+    assert [panel.title for panel in by_t.views] == comparison.names
+    for panel, each in zip(by_t.views, comparison.results, strict=True):
+        for series in panel.series:
+            assert list(series.value) == quartiles(each.by_t[series.name])[1]
+            assert series.style.colour == machine_style(comparison.kinds, series.name).colour
+            assert series.low is None
+
+
+# --- what is not there --------------------------------------------------------------------------
+
+
+def test_what_there_is_nothing_of_is_not_shown() -> None:
+    bare = replace(made_results(("ideal",)), probes=None, attribution=None)
+    shown = [name for name, view in VIEWS.items() if view(bare) is not None]
+    assert shown == ["by_t", "spread"]
+    without_patches = made_results(("wiener", "ideal"))
+    shown = [name for name, view in VIEWS.items() if view(without_patches) is not None]
+    assert shown == ["looks", "sizes", "by_t", "spread", "scatter", "equivariance", "novelty"]
+    assert COMPARISON_VIEWS["scales"](Comparison((bare,))) is None
+
+
+# --- both backends ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize(
+    "kinds", [KINDS, ("tempered", "local"), MANY], ids=["few", "other", "many"]
+)
+def test_both_backends_draw_it(name: str, kinds: tuple[str, ...]) -> None:
+    assert_drawn(VIEWS[name](made_results(kinds)))
+
+
+@pytest.mark.parametrize("name", COMPARISON_VIEWS)
+def test_both_backends_draw_comparisons(name: str, comparison: Comparison) -> None:
+    assert_drawn(COMPARISON_VIEWS[name](comparison))
+
+
+def assert_drawn(view: View | None) -> None:
+    if view is None:
+        assert charts.specs(view) == []
+        return
+    figure = figures.view_figure(view)
+    figure.draw_without_rendering()
+    panels = view.views if isinstance(view, Panels) else (view,)
+    specs = charts.specs(view)
+    assert len(specs) == len(panels)
+    for panel, spec in zip(panels, specs, strict=True):
+        assert spec["width"] == "container"
+        assert_holds(spec, panel)
+
+
+def assert_holds(spec: dict, panel: View) -> None:
+    """The chart's data are the panel's numbers."""
+    layers = [part["data"] for part in (spec, *spec.get("layer", [])) if "data" in part]
+    found = [row for data in layers for row in data["values"]]
+    if isinstance(panel, Lines):
+        wanted = {(s.name, t, v) for s in panel.series for t, v in zip(s.t, s.value, strict=True)}
+        assert {(row["series"], row["t"], row["value"]) for row in found} == wanted
+    elif isinstance(panel, HeatMap):
+        cells = [cell for line in panel.cells for cell in line]
+        assert [row["colour"] for row in found if "colour" in row] == cells
+    elif isinstance(panel, Dots):
+        assert [row["value"] for row in found] == [v for row in panel.rows for v in row.values]
+    else:
+        wanted = [(one.name, x, y) for one in panel.points
+                  for x, y in zip(one.x, one.y, strict=True)]  # fmt: skip
+        assert [(row["machine"], row["x"], row["y"]) for row in found if "seed" in row] == wanted
+
+
+# --- the rule -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["report/figures.py", "report/charts.py", "report/page.py",
+                                    "tracking/content.py"])  # fmt: skip
+@pytest.mark.parametrize("forbidden", [r"quantile\(", r"median\(", r"\bagreement\(", r"\.mean\("])
+def test_what_draws_computes_nothing(module: str, forbidden: str) -> None:
+    text = (ROOT / "analysis" / module).read_text()
+    assert not re.search(forbidden, text)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_every_view_says_what_it_shows(name: str) -> None:
+    function: Callable[[Results], View | None] = VIEWS[name]
+    assert function.__doc__
