@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import NoReturn
+from types import MappingProxyType
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +23,7 @@ from rich.progress import (
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
+from els.configurations import find_configuration
 from els.errors import InputError
 from els.work import Advance
 
@@ -75,16 +77,43 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}"
 
 
-class OneLineErrors:
-    """Mixed into a jsonargparse parser: what it cannot parse is an `InputError`, without usage."""
+class Parser(ArgumentParser):
+    """jsonargparse's parser with errors of one line, and configurations that have names.
+
+    Attributes:
+        config_folders: the flags that take configurations, and where each looks names up; see
+            `els.configurations.find_configuration`. These are those of an analysis.
+    """
+
+    config_folders: Mapping[str, str] = MappingProxyType({"-c": "analysis", "--config": "analysis"})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Called by the parser."""
+        """Called by the parser: what it cannot parse is an `InputError`, without usage."""
         raise InputError(" ".join(f"{message} (--help lists the options)".split())) from ex
 
+    def parse_args(  # type: ignore[override] # as that of jsonargparse
+        self, args: Sequence[str] | None = None, *rest: Any, **options: Any
+    ) -> Namespace:
+        """See `ArgumentParser.parse_args`."""
+        args = sys.argv[1:] if args is None else args
+        return super().parse_args(self._with_paths(args), *rest, **options)
 
-class Parser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with errors of one line."""
+    def _with_paths(self, args: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for arg in args:
+            flag, equals, value = arg.partition("=")
+            if equals and flag in self.config_folders:
+                found.append(f"{flag}={self._path(flag, value)}")
+            elif found and found[-1] in self.config_folders:
+                found.append(self._path(found[-1], arg))
+            else:
+                found.append(arg)
+        return found
+
+    def _path(self, flag: str, value: str) -> str:
+        if not value or ":" in value or value.startswith("-"):  # written out, or forgotten
+            return value
+        return str(find_configuration(value, self.config_folders[flag]))
 
 
 @contextmanager

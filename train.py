@@ -1,8 +1,8 @@
-"""Train a network: `python train.py fit --config configs/digits_resnet.yaml` (see --help)."""
+"""Train a network: `python train.py fit --config digits_resnet` (see --help)."""
 
-from els.console import exit_cleanly
-from els.models.cli import main
+from els.models.cli import command, main
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    with exit_cleanly():
-        main()
+    command()

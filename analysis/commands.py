@@ -26,7 +26,7 @@ from els.analysis.report.write import (
     write_report,
 )
 from els.analysis.results import Results
-from els.analysis.study import Study, load_study
+from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.dashboard import write_dashboard
 from els.analysis.tracking.log import log_analysis, log_comparison
 from els.console import Parser, console, exit_cleanly, key_values, plural, progress
@@ -123,7 +123,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     study = study.to(processes.device)
     work = Work(
         folder / ".work",
-        context=study.identity,
+        context=RESULTS_VERSION,
         batch=compute.batch,
         rank=processes.rank,
         world=processes.world,

@@ -9,7 +9,7 @@ from typing import Literal
 from els.calibration import Criterion
 from els.engines.dispatch import EngineName
 from els.errors import InputError
-from els.machines.local import Symmetry
+from els.machines.base import Symmetry
 from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
 from els.models.tracking import LoggerName, name_in_sweep

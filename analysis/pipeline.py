@@ -125,7 +125,6 @@ def _sample_network(study: Study, steps: int, work: Work) -> Paths:
         study.starts,
         study.protocol.evaluation,
         steps=steps,
-        identity="network",
         name=f"sampling network, {steps} steps",
         work=work,
     )
@@ -141,7 +140,6 @@ def _sample(study: Study, machine: Machine, tracer: Tracer | None, work: Work) -
         study.starts,
         protocol.evaluation,
         steps=protocol.steps,
-        identity=machine.identity,
         name=f"sampling {machine.kind}, {protocol.steps} steps",
         tracer=tracer if own else None,
         work=work,
@@ -218,4 +216,4 @@ def _mosaics(
 
 def _novelty(study: Study, name: str, samples: Tensor, work: Work) -> Novelty:
     device = study.starts.device
-    return nearest_images(samples, study.images.pixels, name=name, device=device, work=work)
+    return nearest_images(samples, study.images, name=name, device=device, work=work)

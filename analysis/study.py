@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +12,13 @@ import torch
 
 from els.analysis.options import Compute, Protocol, Source
 from els.analysis.results import FileId, Provenance, TrainingConfig
-from els.calibration import Number, Scales
+from els.calibration import Scales
 from els.console import console, progress
-from els.engines.dispatch import choose_engine
 from els.errors import InputError
 from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet
 from els.machines import MACHINES, Machine, make_machine
+from els.machines.base import Number
 from els.machines.local import SIZE, PatchMachine
 from els.machines.mixture import Mixture
 from els.machines.registry import all_for, around, default_for
@@ -28,7 +28,7 @@ from els.sampling import Starts
 from els.stacking import Weights
 
 # Raised with every change of the code that changes results, so that old ones are not taken up.
-_RESULTS_VERSION = 3
+RESULTS_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,6 @@ class Study:
         """Whether the network is told classes."""
         return self.network.num_classes is not None
 
-    @property
-    def identity(self) -> object:
-        """Plain data that tells all that every result of this study depends on."""
-        provenance = self.provenance
-        facts = asdict(provenance.network)
-        return [_RESULTS_VERSION, provenance.checkpoint.sha256, facts, provenance.data.fingerprint]
-
     @cached_property
     def training_sample(self) -> ImageSet | None:
         """As many training images as there are held-out ones, as a yardstick."""
@@ -95,10 +88,9 @@ class Study:
         return [machine.fitted(fits.get(machine.kind)) for machine in self.machines]
 
     def to(self, device: torch.device) -> Study:
-        """The same study on another device."""
-        return replace(
-            self, network=self.network.to(device), starts=replace(self.starts, device=device)
-        )
+        """The same study on another device, to which the network's weights are moved."""
+        self.network.net.to(device)
+        return replace(self, starts=replace(self.starts, device=device))
 
 
 def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str) -> Study:
@@ -148,7 +140,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
             training=_training(source.checkpoint),
             versions=_versions(),
         ),
-        engine=_engine(machines, images, device, compute),
+        engine=_engines(machines, device),
     )
 
 
@@ -188,7 +180,8 @@ def _data(network: NetworkDenoiser, source: Source) -> DataSpec:
     channels, height, width = network.image_shape
     if height != width:
         raise InputError(
-            f"the network draws images of {height} x {width} pixels; data sets are loaded as squares"
+            f"the network draws images of {height} x {width} pixels, but data sets are loaded as "
+            "squares"
         )
     return DataSpec(name, root=source.data_root or "data", size=height, channels=channels)
 
@@ -207,7 +200,6 @@ def _kinds(protocol: Protocol, padding: str) -> tuple[str, ...]:
 def _machine(
     kind: str, images: ImageSet, network: NetworkDenoiser, protocol: Protocol, compute: Compute
 ) -> Machine:
-    takes_symmetries = MACHINES[kind].patches or kind == "mixture"
     return make_machine(
         kind,
         images,
@@ -215,7 +207,7 @@ def _machine(
         engine=compute.engine,
         chunk=compute.chunk,
         around=around(network.padding),
-        symmetries=protocol.symmetries if takes_symmetries else (),
+        symmetries=protocol.symmetries if MACHINES[kind].symmetries else (),
     )
 
 
@@ -275,22 +267,16 @@ def _some_of(
     return images.take(chosen) if len(chosen) else None
 
 
-def _engine(
-    machines: tuple[Machine, ...], images: ImageSet, device: torch.device, compute: Compute
-) -> str:
-    """The engine that the machines run on; refuses one that cannot.
+def _engines(machines: tuple[Machine, ...], device: torch.device) -> str:
+    """The engines that the patch machines run on; refuses one that cannot.
 
     Raises:
         InputError: when the engine asked for cannot take these images here.
     """
-    plain = not any(isinstance(one, Mixture) or _soft(one) for one in machines)
-    return choose_engine(
-        torch.empty(0, *images.image_shape, device=device), compute.engine, plain=plain
-    )
-
-
-def _soft(machine: Machine) -> bool:
-    return isinstance(machine, PatchMachine) and machine.window != "hard"
+    patches = [one for one in machines if isinstance(one, PatchMachine)]
+    patches += [part.machine for one in machines if isinstance(one, Mixture) for part in one.parts
+                if isinstance(part.machine, PatchMachine)]  # fmt: skip
+    return ", ".join(dict.fromkeys(one.engine_on(device) for one in patches)) or "torch"
 
 
 def _device(name: str) -> torch.device:
@@ -313,7 +299,7 @@ def _training(checkpoint: str) -> TrainingConfig | None:
 
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "pytorch-lightning", "numpy")}
-    return {"results": str(_RESULTS_VERSION), **packages}
+    return {"results": str(RESULTS_VERSION), **packages}
 
 
 def _check_label(label: int | None, num_classes: int | None) -> None:

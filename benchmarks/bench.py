@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 from els.agreement import agreement
 from els.engines import native_engine
 from els.engines.dictionary import axis_groups
-from els.engines.dispatch import patch_posteriors
+from els.engines.dispatch import posteriors
+from els.engines.query import PatchQuery
 from els.files import write_json
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
@@ -150,8 +151,8 @@ def engines(images: ImageSet, native: bool) -> dict[str, object]:
     h, w = x.shape[2:]
 
     def engine(name: str) -> Callable[[Tensor, tuple[int, ...]], object]:
-        return lambda pixels, sizes: patch_posteriors(
-            x, pixels, alpha, sigma, kind="boundary", sizes=sizes, engine=name
+        return lambda pixels, sizes: posteriors(
+            PatchQuery(x, pixels, alpha, sigma, rule="boundary", sizes=sizes), engine=name
         )
 
     def unfold(pixels: Tensor, sizes: tuple[int, ...]) -> None:
@@ -206,9 +207,10 @@ def details(images: ImageSet, native: bool) -> dict[int, dict[str, float]]:
     pixels = images.pixels[:1000]
 
     def run(size: int, *, detailed: bool) -> float:
-        return seconds(lambda: patch_posteriors(
-            x, pixels, alpha, sigma, kind="boundary", sizes=[size], engine="native",
-            details=detailed), repeats=1)  # fmt: skip
+        asked = PatchQuery(
+            x, pixels, alpha, sigma, rule="boundary", sizes=(size,), details=detailed
+        )
+        return seconds(lambda: posteriors(asked, engine="native"), repeats=1)
 
     results = {}
     for size in SIZES:
@@ -226,8 +228,8 @@ def growth(images: ImageSet, most: int) -> dict[str, dict[int, float]]:
 
     def run(some: ImageSet, b: int = 1) -> float:
         x, alpha, sigma = query(some, b)
-        return seconds(lambda: patch_posteriors(
-            x, some.pixels, alpha, sigma, kind="boundary", sizes=[7]), repeats=1)  # fmt: skip
+        asked = PatchQuery(x, some.pixels, alpha, sigma, rule="boundary", sizes=(7,))
+        return seconds(lambda: posteriors(asked), repeats=1)
 
     counts = [n for n in (1000, 5000, 20_000, 50_000) if n <= min(most, len(images))]
     few = images.take(torch.arange(256))
@@ -363,7 +365,7 @@ def mosaic(images: ImageSet) -> dict[str, float]:
     times = [(timed(lambda: ddim(machine, noise)), timed(lambda: ddim(traced, noise)))
              for _ in range(3)]  # fmt: skip
     plain, with_mosaics = (min(column) for column in zip(*times, strict=True))
-    found = timed(lambda: nearest_images(noise, some.pixels))
+    found = timed(lambda: nearest_images(noise, some))
     console.print(f"20-step sample, {len(some)} images: {plain:.2f} s, with mosaics at every t "
                   f"{with_mosaics:.2f} s ({with_mosaics / plain:.2f} x); nearest image at any "
                   f"shift {found:.2f} s")  # fmt: skip

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from els.models.checkpoints import load_denoiser
 
-__all__ = ["load_denoiser"]
+__all__ = ["__version__", "load_denoiser"]
+__version__ = "0.2.0"
+
+_HERE = Path(__file__).parent
+if not (_HERE / "models").is_dir():  # Windows may check links out as text files: look beside els
+    __path__.insert(0, str(_HERE.parent))
 
 
 def __getattr__(name: str) -> Any:

@@ -19,17 +19,17 @@ from einops import rearrange, reduce
 from pydantic import Field
 from torch import Tensor
 
-from els.denoiser import Denoiser, add_noise, at_time, eps_from_x0
+from els.denoiser import Denoiser, add_noise, at_time, eps_from_x0, identity_of
 from els.errors import InputError, reason
 from els.files import as_record, write_record
 from els.images import ImageSet, to_float
 from els.machines import Machine
+from els.machines.base import Number
 from els.sampling import Starts, ddim_steps, seeded_noise
-from els.schedule import COSINE, CosineSchedule
+from els.schedule import CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 Criterion = Literal["cosine", "l2", "mse"]
-Number = int | float  # a patch size is a whole number, and stays one on disk
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,12 @@ class Scales:
     source: str = ""
     scale: Annotated[str, Field(alias="dial")] = "size"
 
-    def at(self, t: float) -> float:
+    @property
+    def identity(self) -> object:
+        """Plain data that tells these values from others."""
+        return [list(self.t), list(self.values)]
+
+    def at(self, t: float) -> Number:
         """The value at time t: that of the nearest fitted time."""
         nearest = min(range(len(self.t)), key=lambda i: abs(self.t[i] - t))
         return self.values[nearest]
@@ -178,7 +183,6 @@ def fit_scales(
     steps: int = 20,
     candidates: Sequence[Number] | None = None,
     criterion: Criterion = "cosine",
-    schedule: CosineSchedule = COSINE,
     work: Work = IN_MEMORY,
 ) -> Scales:
     """Choose the scale for each timestep on the network's own DDIM path (the paper, section 5).
@@ -195,20 +199,20 @@ def fit_scales(
         steps: number of steps of the path.
         candidates: values of the scale; default: those of `machine.scale`.
         criterion: see `Scales`.
-        schedule: the schedule that both denoisers were made for.
         work: where results are kept, and how they are computed.
 
     Raises:
         InputError: when there is no seed or no candidate.
     """
-    values = _candidates(machine, candidates, len(seeds))
+    values, schedule = _candidates(machine, candidates, len(seeds)), machine.schedule
 
     def compute(some: list[int], advance: Advance) -> Tensors:
         x, label = starts(some)
         points = path_points(network, x, steps=steps, label=label, schedule=schedule)
         return {"table": criterion_table(points, machine, values, label, criterion, advance)}
 
-    depends = ["scales", machine.identity, list(values), steps, criterion, starts.identity]
+    depends = ["scales", identity_of(network), machine.identity, list(values), steps, criterion,
+               starts.identity]  # fmt: skip
     found = work.map(f"calibrating {machine.kind}", seeds, compute, depends=depends, steps=steps)
     t = schedule.timesteps(steps)[:-1].tolist()
     return choose_scales(found["table"], machine, criterion, seeds=seeds, candidates=values, t=t)

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from els.schedule import CosineSchedule
+from els.schedule import COSINE, CosineSchedule
 
 
 class Denoiser(Protocol):
@@ -30,6 +30,27 @@ class Denoiser(Protocol):
             x0_hat (b c h w), in the data's range [-1, 1] up to the denoiser's error.
         """
         ...
+
+
+class _Unknown:
+    """What a denoiser without an identity depends on: nothing that could be written down."""
+
+
+def identity_of(denoiser: object) -> object:
+    """Plain data that tells a denoiser from others, where it has an `identity`.
+
+    A bare function has none. What it answers cannot be kept on disk, as nothing would tell its
+    results from those of another; `els.work.Work` refuses it there.
+    """
+    try:
+        return getattr(denoiser, "identity", _Unknown())
+    except TypeError:  # parts of it have none
+        return _Unknown()
+
+
+def schedule_of(denoiser: object) -> CosineSchedule:
+    """The noise schedule that a denoiser was made for: its own, or the paper's."""
+    return getattr(denoiser, "schedule", COSINE)
 
 
 def at_time(x: Tensor, t: float) -> Tensor:

@@ -9,7 +9,7 @@ from einops import reduce
 from torch import Tensor
 
 from els.files import sha256_of_tensor
-from els.images import to_float
+from els.images import ImageSet, to_float
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 # Pixels this close are the same to the eye: 13 of 256 grey levels, images in [-1, 1].
@@ -47,7 +47,7 @@ class Novelty:
 
 def nearest_images(
     samples: Tensor,
-    pixels: Tensor,
+    images: ImageSet,
     *,
     name: str = "samples",
     device: torch.device | str = "cpu",
@@ -59,18 +59,18 @@ def nearest_images(
 
     Args:
         samples: images in [-1, 1] (n c h w).
-        pixels: training images, uint8 (m c h w).
+        images: the training images.
         name: of the samples, for the progress.
         device: where they are compared.
         work: where results are kept, and how they are computed.
     """
 
     def compute(some: list[int], advance: Advance) -> Tensors:
-        return _nearest(samples[torch.tensor(some)].to(device), pixels, advance).tensors()
+        return _nearest(samples[torch.tensor(some)].to(device), images.pixels, advance).tensors()
 
     keys = [sha256_of_tensor(one) for one in samples]
     found = work.map(f"nearest images of {name}", range(len(samples)), compute,
-                     depends="nearest images", keys=keys)  # fmt: skip
+                     depends=["nearest images", images.fingerprint()], keys=keys)  # fmt: skip
     return Novelty(**found)
 
 

@@ -11,11 +11,10 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from els.denoiser import Denoiser, at_time
+from els.denoiser import Denoiser, at_time, identity_of, schedule_of
 from els.errors import InputError
 from els.files import read_record, write_json
 from els.sampling import Starts, Step, ddim_steps
-from els.schedule import COSINE, CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 Shift = tuple[int, int]
@@ -80,7 +79,6 @@ def probe(
     seeds: Sequence[int],
     *,
     steps: int = 20,
-    schedule: CosineSchedule = COSINE,
     work: Work = IN_MEMORY,
 ) -> Probes:
     """Both probes at every step of the network's own path.
@@ -90,9 +88,9 @@ def probe(
         starts: where the paths start.
         seeds: the seeds of the paths.
         steps: number of steps of the path.
-        schedule: the schedule that the network was trained with.
         work: where results are kept, and how they are computed.
     """
+    schedule = schedule_of(network)
 
     @cache
     def path() -> tuple[list[Step], Tensor | None]:
@@ -103,7 +101,7 @@ def probe(
         points, label = path()
         return _probes_at(network, [points[i] for i in some], label, advance)
 
-    depends = ["probes", steps, list(seeds), starts.identity]
+    depends = ["probes", identity_of(network), steps, list(seeds), starts.identity]
     found = work.map("probing the network", range(steps), compute, depends=depends,
                      steps=len(seeds), batch=1)  # fmt: skip
     has_gradient = found["shares"].numel() > 0

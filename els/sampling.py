@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from els.denoiser import Denoiser, at_time, coefficients, eps_from_x0
+from els.denoiser import Denoiser, at_time, coefficients, eps_from_x0, identity_of, schedule_of
 from els.machines.local import PatchMachine
 from els.schedule import COSINE, CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
@@ -150,8 +150,6 @@ def sample_paths(
     seeds: Sequence[int],
     *,
     steps: int = 20,
-    schedule: CosineSchedule = COSINE,
-    identity: object = (),
     name: str = "sampling",
     tracer: Tracer | None = None,
     work: Work = IN_MEMORY,
@@ -163,12 +161,11 @@ def sample_paths(
         starts: noise and classes by seed.
         seeds: the seeds.
         steps: number of steps.
-        schedule: the schedule that the denoiser was made for.
-        identity: plain data that tells the denoiser from others of the same `work`.
         name: of the computation, for its progress.
         tracer: answers in the denoiser's place, as it would, and tells where answers come from.
         work: where results are kept, and how they are computed.
     """
+    schedule = schedule_of(denoiser)
 
     def compute(some: list[int], advance: Advance) -> Tensors:
         x, label = starts(some)
@@ -186,7 +183,7 @@ def sample_paths(
         }
 
     traced = tracer is not None
-    depends = ["paths", identity, traced, steps, starts.identity]
+    depends = ["paths", identity_of(denoiser), traced, steps, starts.identity]
     found = work.map(name, seeds, compute, depends=depends, steps=steps)
     own = {key: found.pop(key) for key in ("samples", "last")}
     by_step = {key: value.transpose(0, 1).contiguous() for key, value in found.items()}

@@ -14,12 +14,11 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from els.calibration import Point, path_points
-from els.denoiser import Denoiser, at_time
+from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError
 from els.files import read_record, write_record
 from els.machines.mixture import Mixture
 from els.sampling import Starts
-from els.schedule import COSINE, CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 # How much more a sum of weights other than 1 costs than a wrong answer.
@@ -47,6 +46,11 @@ class Weights:
     weights: tuple[tuple[float, ...], ...]
     seeds: tuple[int, ...]
     source: str = ""
+
+    @property
+    def identity(self) -> object:
+        """Plain data that tells these weights from others."""
+        return [list(self.t), [list(row) for row in self.weights]]
 
     def at(self, t: float) -> tuple[float, ...]:
         """The weights at time t: those of the nearest fitted time."""
@@ -76,7 +80,6 @@ def fit_weights(
     seeds: Sequence[int],
     *,
     steps: int = 20,
-    schedule: CosineSchedule = COSINE,
     work: Work = IN_MEMORY,
 ) -> Weights:
     """The convex weights at each t that bring a mixture's x0_hat closest to the network's.
@@ -89,9 +92,9 @@ def fit_weights(
         starts: where the paths start.
         seeds: the calibration seeds.
         steps: number of steps of the path.
-        schedule: the schedule that all denoisers were made for.
         work: where results are kept, and how they are computed.
     """
+    schedule = mixture.schedule
 
     @cache
     def path() -> tuple[list[Point], Tensor | None]:
@@ -102,7 +105,14 @@ def fit_weights(
         points, label = path()
         return normal_equations([points[i] for i in some], mixture, label, advance)
 
-    depends = ["weights", mixture.identity, steps, list(seeds), starts.identity]
+    depends = [
+        "weights",
+        identity_of(network),
+        mixture.identity,
+        steps,
+        list(seeds),
+        starts.identity,
+    ]
     equations = work.map(f"fitting {mixture.kind}", range(steps), compute, depends=depends,
                          steps=len(seeds), batch=1)  # fmt: skip
     return solve(equations, mixture, t=schedule.timesteps(steps)[:-1].tolist(), seeds=seeds)

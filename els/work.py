@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from els.errors import InputError
 from els.files import write_tensors
 
 # What was found for some items: the first axis of every tensor runs over them.
@@ -139,7 +140,13 @@ class Work:
     def _path(self, depends: object, key: object) -> Path | None:
         if self.folder is None:
             return None
-        told = json.dumps([self.context, depends, key])
+        try:
+            told = json.dumps([self.context, depends, key])
+        except TypeError as error:
+            raise InputError(
+                "results of a denoiser without an `identity` cannot be kept in a folder: give it "
+                "one, plain data that tells it from others, or compute in memory (Work())"
+            ) from error
         digest = hashlib.sha256(told.encode()).hexdigest()[:32]
         path = self.folder / f"{digest}.pt"
         self._used.add(path)

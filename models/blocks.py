@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,9 +49,13 @@ class NetworkFacts:
         """One line for people, never read by code."""
         labels = "unconditional" if self.num_classes is None else f"{self.num_classes} classes"
         parts = [
-            self.name, f"{self.padding} padding", labels,
-            f"{self.parameters / 1e6:.2f} M parameters", self.details, f"receptive field {self.field_text}",
-        ]  # fmt: skip
+            self.name,
+            f"{self.padding} padding",
+            labels,
+            f"{self.parameters / 1e6:.2f} M parameters",
+            self.details,
+            f"receptive field {self.field_text}",
+        ]
         return ", ".join(part for part in parts if part)
 
 
@@ -64,7 +69,7 @@ class Network(nn.Module):
         padding: "zeros" or "circular".
     """
 
-    def __init__(self, config: dict[str, object]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
         self.channels: int = config["channels"]
@@ -155,7 +160,8 @@ class CircularConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (b outputs h w) from features (b inputs h w)."""
-        (top, left) = self.padding
+        assert isinstance(self.padding, tuple)
+        top, left = self.padding
         if left:
             x = torch.cat([x[..., -left:], x, x[..., :left]], dim=3)
         if top:
@@ -174,7 +180,7 @@ def conv(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
 def conv_norm_relu(
     inputs: int, outputs: int, kernel: int, padding: str, norm: str
 ) -> list[nn.Module]:
-    """A convolution, a group normalisation if asked for, and a ReLU."""
+    """A convolution, a group normalisation if `norm` is "group", and a ReLU."""
     layers: list[nn.Module] = [conv(inputs, outputs, kernel, padding)]
     if norm == "group":
         layers.append(group_norm(outputs))
@@ -206,13 +212,13 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise InputError(f"{width} channels cannot be shared out to {heads} attention heads")
+            raise InputError(f"{width} channels cannot be divided among {heads} attention heads")
         self.heads = heads
         self.norm = group_norm(width)
         self.inputs = nn.Conv2d(width, 3 * width, 1)
         self.output = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor) -> Tensor:
         """Features (b d h w) from features (b d h w)."""

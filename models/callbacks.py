@@ -21,6 +21,12 @@ from els.images import to_uint8
 from els.sampling import ddim, seeded_labels, seeded_noise
 
 
+def is_log_step(trainer: pl.Trainer) -> bool:
+    """Whether numbers are logged at this step."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined] # set by its connectors
+    return trainer.global_step % every == 0
+
+
 class SampleGrid(Callback):
     """Draw a grid of samples with the validated weights, always from the same seeds.
 
@@ -49,8 +55,8 @@ class SampleGrid(Callback):
         self._log(trainer, self.draw(pl_module))
 
     @torch.no_grad()
-    def draw(self, pl_module: pl.LightningModule) -> Tensor:
-        """The samples as one uint8 picture (c h w)."""
+    def draw(self, pl_module: Any) -> Tensor:
+        """The samples of a `Diffusion` as one uint8 picture (c h w)."""
         denoiser = pl_module.denoiser()
         seeds = range(self.count)
         x = seeded_noise(seeds, denoiser.image_shape).to(pl_module.device)
@@ -121,7 +127,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._saved_at = time.monotonic()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Be the last, not the best, before the loggers give artifacts their aliases."""
+        """Report this file as `last`, so that loggers do not alias it `best`."""
         if self.best_model_path:
             self.last_model_path, self.best_model_path = self.best_model_path, ""
 
@@ -138,7 +144,7 @@ class ImagesPerSecond(Callback):
     ) -> None:
         """Count a batch; log when it is time to."""
         self._images += len(batch[0]) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps:
+        if not is_log_step(trainer):
             return
         now = time.monotonic()
         if self._since is not None:

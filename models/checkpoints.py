@@ -22,8 +22,9 @@ from els.schedule import CosineSchedule
 
 METADATA_KEY = "els"
 READABLE = (
-    "a checkpoint of train.py, wandb:entity/project/name:alias, a network that the paper's code "
-    "saved whole or as a state dict, or a folder of a diffusers pipeline or UNet2DModel"
+    "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a network that "
+    "the paper's code saved whole or as a state dict, or a folder of a diffusers pipeline or "
+    "UNet2DModel"
 )
 _FORMAT = 1
 _PREFERRED = ("last.ckpt", "best.ckpt")
@@ -47,11 +48,12 @@ def find_checkpoint(source: str | Path) -> Path:
     """The file, or the folder of diffusers, that `source` stands for; artifacts are downloaded.
 
     Args:
-        source: a file; a folder of diffusers; a folder with a `last.ckpt`, a `best.ckpt` or a
-            single `.ckpt` file; or "wandb:entity/project/name:alias" for such a folder.
+        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers; a folder
+            with a `last.ckpt`, a `best.ckpt` or a single `.ckpt` file; or
+            "wandb:entity/project/name:alias" for such a folder.
 
     Raises:
-        InputError: when there is no checkpoint there, or the artifact cannot be had.
+        InputError: when there is no checkpoint there, or the artifact could not be downloaded.
     """
     path = Path(source)
     if artifacts.is_artifact(str(source)):
@@ -60,6 +62,8 @@ def find_checkpoint(source: str | Path) -> Path:
         raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
     if path.is_file() or diffusers.is_pipeline(path):
         return path
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
     files = sorted(path.glob("*.ckpt"))
     named = [path / name for name in _PREFERRED if path / name in files]
     if named or len(files) == 1:
@@ -82,11 +86,11 @@ def load_denoiser(
     Args:
         source: what `find_checkpoint` takes. Of a checkpoint of `train.py` with EMA the averaged
             weights are taken.
-        device: where the network is to live.
-        data_root: where the training images are now, if not where they were.
-        padding: "zeros" or "circular", for a state dict, which does not say; zeros unless told.
-        image_size: height and width in pixels, for a network of the paper; unless told, what its
-            file says, or 32.
+        device: where the network is put.
+        data_root: where the training images are now, if they have moved.
+        padding: "zeros" or "circular", for a state dict, which does not say; default: zeros.
+        image_size: height and width in pixels, for a network of the paper; default: what its file
+            says, or 32.
 
     Returns:
         the denoiser; its `data` is None where the checkpoint does not know its training images.
@@ -98,7 +102,8 @@ def load_denoiser(
     path = find_checkpoint(source)
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
-    data = None
+    data: DataSpec | None = None
+    net: Network
     if path.is_dir():
         net, image_shape = diffusers.load_pipeline(path)
     else:
@@ -142,7 +147,7 @@ def _own(content: dict[str, Any], path: Path) -> tuple[Network, tuple[int, int, 
     except InputError as error:
         raise InputError(f"'{path}' cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"'{path}' is no whole checkpoint of train.py: {error!r}") from error
+        raise InputError(f"'{path}' is not a complete checkpoint of train.py: {error!r}") from error
 
 
 # --- the paper's ------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
@@ -25,10 +27,10 @@ from pytorch_lightning.cli import (
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from els.console import OneLineErrors, console, key_values, plural
+from els.console import Parser, console, exit_cleanly, key_values, plural
 from els.errors import InputError
 from els.models.callbacks import EMA, ImagesPerSecond, LastCheckpoint, PlainProgress, SampleGrid
-from els.models.datamodule import Images
+from els.models.datamodule import Images, data_of
 from els.models.diffusion import Diffusion
 from els.models.tracking import (
     LoggerName,
@@ -38,10 +40,12 @@ from els.models.tracking import (
     where_logged,
 )
 
+# In a clone; where the package is installed the command is els-train.
 DESCRIPTION = """Train a network.
 
-python train.py fit --config configs/digits_resnet.yaml
-python train.py fit --config configs/digits_resnet.yaml --ckpt_path last (go on with a run)
+python train.py fit --config digits_resnet
+python train.py fit --config digits_resnet --ckpt_path last (go on with a run)
+python train.py fit --config digits_resnet --model network/unet_32_zeros (another network)
 """
 
 
@@ -78,7 +82,8 @@ class RunSummary(Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called by the trainer."""
-        data, net = trainer.datamodule, pl_module.net
+        assert isinstance(pl_module, Diffusion)
+        data, net = data_of(trainer), pl_module.net
         c, h, w = data.images.image_shape
         classes = "" if data.num_classes is None else f", {plural(data.num_classes, 'class')}"
         processes = plural(trainer.world_size, "process")
@@ -105,7 +110,7 @@ def _length(trainer: pl.Trainer) -> str:
     if epochs is not None and epochs > 0:
         text = f"{plural(epochs, 'epoch')}, {text}"
     share = "" if trainer.world_size == 1 else " in each process"
-    return f"{text}, batch size {trainer.datamodule.batch_size}{share}"
+    return f"{text}, batch size {data_of(trainer).batch_size}{share}"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -123,8 +128,12 @@ class SaveConfig(SaveConfigCallback):
             trainer.logger.log_hyperparams(self.config.as_dict())
 
 
-class Parser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser with errors of one line."""
+class TrainParser(Parser, LightningArgumentParser):
+    """Lightning's parser with errors of one line, and configurations that have names."""
+
+    config_folders = MappingProxyType(
+        {"-c": "", "--config": "", "--data": "data", "--model": "network", "--trainer": "trainer"}
+    )
 
 
 class TrainCLI(LightningCLI):
@@ -200,11 +209,16 @@ class TrainCLI(LightningCLI):
         if last.exists():
             console.print(key_values({
                 "checkpoint": str(last),
-                "next": f"python analyze.py --checkpoint {last}",
+                "next": f"{_analyze()} --checkpoint {last}",
             }))  # fmt: skip
         if isinstance(self.trainer.logger, WandbLogger):
             print_run_link(self.trainer.logger.experiment, console.print)
             self.trainer.logger.experiment.finish()  # left to itself it ends with a coloured notice
+
+
+def _analyze() -> str:
+    """The command of analyses, as it is called where training was started in the same way."""
+    return "python analyze.py" if Path(sys.argv[0]).name == "train.py" else "els-analyze"
 
 
 # What Lightning warns of and this project means to do.
@@ -234,6 +248,12 @@ def main(args: ArgsType = None) -> TrainCLI:
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={"description": DESCRIPTION},
-        parser_class=Parser,
+        parser_class=TrainParser,
         trainer_defaults={"log_every_n_steps": 25, "enable_model_summary": False},
     )
+
+
+def command() -> None:
+    """The command els-train, and train.py."""
+    with exit_cleanly():
+        main()

@@ -21,7 +21,7 @@ from els.images import DataSpec, ImageSet
 Batch = tuple[Tensor, Tensor | None, Tensor]
 
 
-class Batches(Dataset):
+class Batches(Dataset[Batch]):
     """A whole batch at a time: (uint8 pixels (b c h w), labels (b,) or None, indices (b,))."""
 
     def __init__(self, images: ImageSet, labelled: bool) -> None:
@@ -33,8 +33,8 @@ class Batches(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         index = torch.as_tensor(indices)
-        labels = self.images.labels[index] if self.labelled else None
-        return self.images.pixels[index], labels, index
+        labels = self.images.labels if self.labelled else None
+        return self.images.pixels[index], None if labels is None else labels[index], index
 
 
 class Images(pl.LightningDataModule):
@@ -45,9 +45,9 @@ class Images(pl.LightningDataModule):
     Args:
         name: digits, mnist, fashion_mnist, cifar10, celeba, folder or zip.
         root: the data root; for "folder" and "zip" the folder or the zip file itself.
-        size: height and width in pixels; 16 for digits and 32 for the rest unless told.
-        channels: 1 (grey) or 3 (colour); as the data set has it unless told.
-        limit: train on this many images, chosen by `seed`; all of them unless told.
+        size: height and width in pixels; default: 16 for digits, 32 for the rest.
+        channels: 1 (grey) or 3 (colour); default: as the data set has it.
+        limit: train on this many images, chosen by `seed`; default: all of them.
         val_limit: validate on at most this many held-out images.
         seed: seed of every choice of images, and of their order.
         conditional: give the labels to the network.
@@ -97,7 +97,7 @@ class Images(pl.LightningDataModule):
         """Number of classes that the network is told of, or None.
 
         Raises:
-            InputError: when labels are asked for and the images have none.
+            InputError: when `conditional` is true and the images have no labels.
         """
         if not self.conditional:
             return None
@@ -109,11 +109,13 @@ class Images(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the order depends on the seed and the epoch alone."""
-        sampler = DistributedSampler(
-            self.images, **self._share(), shuffle=True, seed=self.source.seed
+        batches = Batches(self.images, self.conditional)
+        processes, rank = self._place()
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            batches, num_replicas=processes, rank=rank, shuffle=True, seed=self.source.seed
         )
         whole = min(self.batch_size, len(sampler))
-        return self._loader(self.images, sampler, whole, drop_last=True)
+        return self._loader(batches, sampler, whole, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out images, each of them once whatever the number of processes."""
@@ -124,15 +126,18 @@ class Images(pl.LightningDataModule):
         return self._held_out("test")
 
     def _held_out(self, split: str) -> DataLoader:
-        images = self._load(split)
-        sampler = UnrepeatedDistributedSampler(images, **self._share(), shuffle=False)
-        return self._loader(images, sampler, self.batch_size, drop_last=False)
+        batches = Batches(self._load(split), self.conditional)
+        processes, rank = self._place()
+        sampler = UnrepeatedDistributedSampler(
+            batches, num_replicas=processes, rank=rank, shuffle=False
+        )
+        return self._loader(batches, sampler, self.batch_size, drop_last=False)
 
     def _loader(
-        self, images: ImageSet, sampler: DistributedSampler, batch_size: int, *, drop_last: bool
+        self, batches: Batches, sampler: DistributedSampler, batch_size: int, *, drop_last: bool
     ) -> DataLoader:
         return DataLoader(
-            Batches(images, self.conditional),
+            batches,
             batch_size=batch_size,
             sampler=sampler,
             drop_last=drop_last,
@@ -147,10 +152,17 @@ class Images(pl.LightningDataModule):
         if not self.download:
             return spec.load(split, progress=progress)
         Path(spec.root).mkdir(parents=True, exist_ok=True)
-        with FileLock(
-            Path(spec.root) / ".download.lock"
-        ):  # the processes of one job start together
+        # The processes of one job start together.
+        with FileLock(Path(spec.root) / ".download.lock"):
             return spec.load(split, download=True, progress=progress)
 
-    def _share(self) -> dict[str, int]:
-        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+    def _place(self) -> tuple[int, int]:
+        """The number of processes, and which of them this is."""
+        assert self.trainer is not None
+        return self.trainer.world_size, self.trainer.global_rank
+
+
+def data_of(trainer: pl.Trainer) -> Images:
+    """What a trainer trains on."""
+    data: Images = trainer.datamodule  # type: ignore[attr-defined] # set by its connectors
+    return data

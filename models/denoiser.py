@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict
+from functools import cached_property
+
 from torch import Tensor
 
 from els.denoiser import x0_from_eps
 from els.errors import InputError
+from els.files import sha256_of_tensor
 from els.images import DataSpec
 from els.models.blocks import Network, NetworkFacts
 from els.schedule import CosineSchedule
@@ -53,6 +58,14 @@ class NetworkDenoiser:
     def receptive_field(self) -> int | None:
         """See `els.models.blocks.Network.receptive_field`."""
         return self.net.receptive_field
+
+    @cached_property
+    def identity(self) -> object:
+        """Plain data that tells it from others: its facts, and a digest of its weights."""
+        digest = hashlib.sha256()
+        for name, value in self.net.state_dict().items():
+            digest.update(name.encode() + sha256_of_tensor(value).encode())
+        return [asdict(self.facts), digest.hexdigest()]
 
     @property
     def facts(self) -> NetworkFacts:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import ExponentialLR
@@ -17,8 +18,9 @@ from els.denoiser import add_noise
 from els.errors import InputError
 from els.images import to_float
 from els.models.blocks import Network
+from els.models.callbacks import is_log_step
 from els.models.checkpoints import METADATA_KEY, describe
-from els.models.datamodule import Batch
+from els.models.datamodule import Batch, data_of
 from els.models.denoiser import NetworkDenoiser
 from els.models.metrics import LossByNoise
 from els.models.schedules import WarmupCosine
@@ -69,7 +71,7 @@ class Diffusion(pl.LightningModule):
 
     def denoiser(self) -> NetworkDenoiser:
         """The network as it is now, behind the denoiser contract."""
-        data = self.trainer.datamodule
+        data = data_of(self.trainer)
         return NetworkDenoiser(
             self.net,
             schedule=self.schedule,
@@ -113,36 +115,38 @@ class Diffusion(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if is_log_step(self.trainer):
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Stop at a loss that is no number, which no further step would mend.
+        """Stop when the loss is not finite, from which training does not recover.
 
         Raises:
-            InputError: when it is not.
+            InputError: when it is not finite.
         """
-        step = self.trainer.global_step
-        if step % self.trainer.log_every_n_steps == 0 and not outputs["loss"].isfinite():
+        if is_log_step(self.trainer) and not outputs["loss"].isfinite():
             raise InputError(
-                f"the training loss is {float(outputs['loss'])} at step {step}; lower the learning "
+                f"the training loss is {float(outputs['loss'])} at step "
+                f"{self.trainer.global_step}; lower the learning "
                 "rate (--model.optimizer.lr) or clip gradients (--trainer.gradient_clip_val 1)"
             )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer and its schedule, stepped by step."""
         optimizer = self.optimizer(self.net.parameters())
         scheduler = self.scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
             steps = self.trainer.estimated_stepping_batches
             scheduler.total_steps = int(steps) if steps < math.inf else None
-        schedule = {"scheduler": scheduler, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `els.models.checkpoints.load_denoiser` needs, as plain data."""
-        data = self.trainer.datamodule
+        data = data_of(self.trainer)
         checkpoint[METADATA_KEY] = describe(
             self.net, image_shape=data.images.image_shape, data=asdict(data.spec)
         )

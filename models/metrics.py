@@ -15,6 +15,8 @@ class LossByNoise(Metric):
     """
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self, bins: int = 5) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from els.models.blocks import Network
 from els.models.resnet import ResNet
 from els.models.unet import UNet
 
-NETWORKS: dict[str, type[Network]] = {"ResNet": ResNet, "UNet": UNet}
+NETWORKS: dict[str, Callable[..., Network]] = {"ResNet": ResNet, "UNet": UNet}
 
 
 def build_network(name: str, config: Mapping[str, object]) -> Network:

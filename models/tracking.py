@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import wandb
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -22,7 +22,7 @@ def wandb_mode() -> str:
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
-def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[str, object]:
+def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[str, Any]:
     """Arguments of `wandb.init` shared by training and analysis, which are one group.
 
     Artifacts are staged in the run's folder too, so that a run leaves nothing anywhere else.

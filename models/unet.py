@@ -52,7 +52,7 @@ class UNet(Network):
         padding: "zeros" or "circular". Pooling breaks equivariance either way, except for shifts
             by whole pooling cells.
         norm: "none" (the paper's) or "group".
-        attention: levels whose blocks end in self-attention, 0 for the finest; none unless told.
+        attention: levels whose blocks end in self-attention, 0 for the finest; default: none.
         heads: attention heads, of which the widths of those levels must be multiples.
     """
 

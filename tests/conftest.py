@@ -9,6 +9,7 @@ from pathlib import Path
 import oracle
 import pytest
 import torch
+from queries import held
 
 from els.engines.posterior import Posterior
 from els.images import ImageSet
@@ -86,7 +87,7 @@ def assert_images_told(
     best, second = (tuple(patch[0, :, *u].tolist()) for patch in (got.best, got.second))
     truth = oracle.details(logs, best[0], images)
     for name in ("top", "top_share", "second_peak"):
-        value = float(getattr(got, name)[0, 0, *u])
+        value = float(held(got, name)[0, 0, *u])
         assert value == pytest.approx(getattr(truth, name), rel=1e-3, abs=1e-3), name
     weight = math.exp(truth.second_peak - max(logs.values())) * truth.top_share / truth.top
     assert float(got.second_weight[0, 0, *u]) == pytest.approx(weight, rel=2e-3, abs=1e-6)

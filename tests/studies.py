@@ -26,7 +26,7 @@ def write_checkpoint(
 ) -> Path:
     """A checkpoint as train.py writes it, of a small ResNet with random weights, on 40 digits."""
     torch.manual_seed(seed)
-    config = {"channels": 1, "num_classes": classes, "width": 8, "depth": 1, "padding": padding}
+    config = {"channels": 1, "num_classes": classes, "width": 16, "depth": 1, "padding": padding}
     net = build_network("ResNet", config)
     data = DataSpec("digits", size=size, limit=40)
     data = replace(data, fingerprint=data.load().fingerprint())

@@ -1,8 +1,10 @@
 """The rules that keep the shape (docs/development.md): what may import what, and where."""
 
 import ast
+import re
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 # What each part may not import, by the beginning of the modules' names.
@@ -14,11 +16,62 @@ FORBIDDEN = {
     "els.analysis": ("train", "analyze"),
     "els.console": ("els.models", "els.analysis"),
 }  # fmt: skip
-ORDER = (
-    "els.errors", "els.schedule", "els.denoiser", "els.probes", "els.sampling", "els.engines",
-    "els.machines", "els.calibration", "els.stacking", "els.console", "els.models", "els.analysis",
-    "analyze",
-)  # fmt: skip
+# Each imports what stands before it, at most; what is on one line is of one level.
+LEVELS = (
+    ("els.errors", "els.schedule"),
+    ("els.files", "els.denoiser"),
+    ("els.work",),
+    ("els.images",),
+    ("els.engines.query", "els.engines.posterior", "els.engines.dictionary", "els.engines.windows"),
+    ("els.engines",),
+    ("els.machines",),
+    ("els.sampling",),
+    ("els.calibration", "els.probes", "els.novelty", "els.agreement"),
+    ("els.stacking", "els.mosaic"),
+    ("els.console",),
+    ("els.models",),
+    ("els.analysis.options",),
+    ("els.analysis.earlier", "els.analysis.attribution", "els.analysis.results"),
+    ("els.analysis.comparison", "els.analysis.study", "els.analysis.launch"),
+    ("els.analysis.pipeline", "els.analysis.report"),
+    ("els.analysis.tracking",),
+    ("els.analysis.commands",),
+    ("train", "analyze"),
+)
+# The only modules that may import a library.
+USERS = {
+    "rich": r"els\.console|els\.analysis\..*",
+    "jsonargparse": r"els\.console|els\.analysis\..*|els\.models\.cli",
+    "matplotlib": r"els\.analysis\.report\.(figures|style|sprites)",
+    "altair": r"els\.analysis\.report\.(charts|page)",
+    "vl_convert": r"els\.analysis\.report\.(charts|page)",
+    "jinja2": r"els\.analysis\.report\.page",
+    "wandb": r"els\.models\.(tracking|artifacts)|els\.analysis\.tracking\..*",
+    "pytorch_lightning": r"els\.models\..*",
+    "lightning_fabric": r"els\.analysis\.(launch|commands)",
+}
+# Modules without a test file of their name, and where they are tested instead.
+TESTED_ELSEWHERE = {
+    "els.engines.triton_kernel": "tests/els/engines/test_triton_engine.py runs it",
+    "els.engines.torch_engine": "the reference of tests/els/engines/test_posterior.py",
+    "els.machines.ideal": "tests/els/machines/test_family.py, against the paper's code",
+    "els.machines.local": "tests/els/machines/test_family.py, against the paper's code",
+    "els.models.resnet": "tests/models/test_networks.py",
+    "els.models.unet": "tests/models/test_networks.py",
+    "els.models.blocks": "tests/models/test_networks.py",
+    "els.images.named": "tests/els/test_images.py",
+    "els.images.sets": "tests/els/test_images.py",
+    "els.images.source": "tests/els/test_images.py",
+    "els.images.files": "tests/els/test_images.py",
+    **dict.fromkeys(
+        (f"els.machines.{name}" for name in ("tempered", "nearest", "smoothed", "wiener",
+         "pca_local", "patch_composite", "global_equivariant")),
+        "tests/els/machines/test_machines.py and tester.py, which go over all of them",
+    ),
+    "els.machines.mixture": "tests/els/test_stacking.py",
+    "els.analysis.launch": "tests/test_analyze.py: it takes processes",
+}  # fmt: skip
+MOST_FORMAT_SKIPS = 304  # may only fall
 
 
 def part_of(name: str) -> str:
@@ -64,10 +117,21 @@ def test_no_forbidden_arrow() -> None:
                 assert allowed or not f"{target}.".startswith(f"{banned}."), (
                     f"{name} imports {target}"
                 )
-            level = [i for i, part in enumerate(ORDER) if f"{name}.".startswith(f"{part}.")]
-            reached = [i for i, part in enumerate(ORDER) if f"{target}.".startswith(f"{part}.")]
-            if level and reached:
-                assert reached[0] <= level[0], f"{name} imports {target}"
+
+
+def level_of(name: str) -> int | None:
+    """The level of a module: that of the longest of its beginnings that is listed."""
+    found = [(len(part), level) for level, parts in enumerate(LEVELS) for part in parts
+             if f"{name}.".startswith(f"{part}.")]  # fmt: skip
+    return max(found)[1] if found else None
+
+
+def test_arrows_go_down() -> None:
+    for name, path in modules().items():
+        for target in imports(path):
+            level, reached = level_of(name), level_of(target)
+            if level is not None and reached is not None:
+                assert reached <= level, f"{name} imports {target}"
 
 
 def test_no_circle() -> None:
@@ -77,3 +141,91 @@ def test_no_circle() -> None:
         for name in leaves:
             del graph[name]
     assert not graph, f"these modules import each other: {sorted(graph)}"
+
+
+@pytest.mark.parametrize("library", USERS)
+def test_a_library_is_used_where_it_belongs(library: str) -> None:
+    for name, path in modules().items():
+        if any(target.split(".")[0] == library for target in imports(path)):
+            assert re.fullmatch(USERS[library], name), f"{name} imports {library}"
+
+
+def test_runs_of_wandb_start_in_one_place() -> None:
+    starting = {name for name, path in modules().items() if "wandb.init(" in path.read_text()}
+    assert starting == {"els.analysis.tracking.log"}
+
+
+@pytest.mark.parametrize("name", ["train.py", "analyze.py"])
+def test_entry_points_call_and_define_nothing(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert len(text.splitlines()) <= 30
+    defined = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef, ast.Assign)
+    assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, defined)]
+
+
+def test_packages_re_export_and_define_nothing() -> None:
+    for path in modules().values():
+        if path.name == "__init__.py" and path != ROOT / "els" / "__init__.py":
+            defined = (ast.FunctionDef, ast.ClassDef)
+            nodes = ast.parse(path.read_text()).body
+            assert not [node for node in nodes if isinstance(node, defined)], path
+
+
+def test_renderers_compute_nothing() -> None:
+    renderers = ("report.figures", "report.charts", "report.page", "tracking.content")
+    for name in renderers:
+        text = modules()[f"els.analysis.{name}"].read_text()
+        for banned in ("quantile(", "median(", "agreement(", "summarise(", ".mean(", ".std("):
+            assert banned not in text, f"{name} computes with {banned}"
+
+
+def test_untyped_tables_stay_at_the_borders() -> None:
+    """`Mapping[str, Any]` and its kin are for JSON, rows of tables, the page's data and W&B."""
+    border = re.compile(
+        r"els\.analysis\.(results|earlier|comparison|commands|report\..*|tracking\..*)|"
+        r"els\.models\.(checkpoints|diffusion|callbacks|networks|schedules|formats\..*)|"
+        r"els\.(files|__init__)|els"
+    )
+    for name, path in modules().items():
+        if re.search(r"(Mapping|dict)\[str, (Any|object)\]", path.read_text()):
+            assert border.fullmatch(name), f"{name} hands on an untyped table"
+
+
+def test_prose_is_printed_and_never_read() -> None:
+    """A description is no operand of a comparison, and nothing of it is looked up or cut off."""
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            read = []
+            if isinstance(node, ast.Compare):
+                read = [node.left, *node.comparators]
+            elif isinstance(node, ast.Attribute | ast.Subscript):
+                read = [node.value]
+            for one in read:
+                described = isinstance(one, ast.Attribute) and one.attr == "description"
+                assert not described, f"{name}, line {node.lineno}, reads a description"
+
+
+def test_keys_of_results_are_made_where_they_are_computed() -> None:
+    text = {name: path.read_text() for name, path in modules().items()}
+    calling = {name for name, code in text.items() if "work.map(" in code}
+    assert calling
+    assert all(part_of(name) == "els" for name in calling), calling
+
+
+def test_every_module_has_its_tests() -> None:
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    without = {
+        name for name, path in modules().items()
+        if path.name != "__init__.py" and f"test_{path.stem}.py" not in tests
+    }  # fmt: skip
+    assert without <= set(TESTED_ELSEWHERE), without - set(TESTED_ELSEWHERE)
+
+
+def test_formatting_is_left_to_the_formatter() -> None:
+    files = [
+        *modules().values(),
+        *(ROOT / "tests").rglob("*.py"),
+        *(ROOT / "benchmarks").glob("*.py"),
+    ]
+    skips = sum(path.read_text().count("# fmt: " + "skip") for path in files)
+    assert skips <= MOST_FORMAT_SKIPS, f"{skips} times; write shorter calls instead"

@@ -1,10 +1,12 @@
 import sys
 from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from els.console import _standard_output, exit_cleanly, key_values, plural
+from els.console import Parser, _standard_output, exit_cleanly, key_values, plural
+from els.errors import InputError
 
 
 def test_facts_are_a_line_each_however_long() -> None:
@@ -38,3 +40,45 @@ def test_names_that_the_output_cannot_show_are_escaped(monkeypatch: pytest.Monke
 def test_counted() -> None:
     assert [plural(1, "class"), plural(2, "class")] == ["1 class", "2 classes"]
     assert [plural(1, "image"), plural(1437, "image")] == ["1 image", "1,437 images"]
+
+
+def parser() -> Parser:
+    made = Parser()
+    made.add_argument("-c", "--config", action="config")
+    made.add_argument("--seeds", type=int)
+    made.add_argument("--sizes", type=list[int])
+    made.add_argument("--calibration_seeds", type=int)
+    return made
+
+
+@pytest.mark.parametrize(
+    "args", [["-c", "quick"], ["--config=quick.yaml"], ["--config", "analysis/quick"]]
+)
+def test_a_configuration_may_be_given_by_its_name(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parser().parse_args(args).sizes == [3, 7, 11, 15]
+    monkeypatch.setattr(sys, "argv", ["analyze.py", *args, "--seeds", "5"])
+    assert parser().parse_args().seeds == 5
+    Path("quick").write_text("sizes: [9]")
+    if "quick" in args:  # a file of that name comes first
+        assert parser().parse_args(args).sizes == [9]
+
+
+def test_a_configuration_may_be_written_out() -> None:
+    assert parser().parse_args(["--config", "seeds: 3"]).seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config", "slow"], "no configuration 'slow'"),
+        (["--config"], "expected one argument"),
+        (["--config", "--seeds", "3"], "expected one argument"),
+        (["--seeds", "many"], r"\(--help lists the options\)"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(args: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parser().parse_args(args)

@@ -26,6 +26,7 @@ from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival
 from els.analysis.results import Results
 from els.files import replacing
 from els.images import to_uint8
+from els.machines import MACHINES
 from els.mosaic import Mosaic
 
 PAGE_LIMIT = 10_000_000  # bytes
@@ -43,29 +44,6 @@ _SECTIONS = {
     "consistency": ("consistency",),
 }
 _COMPARED = {"scales": "scales", "by_t": "primary"}
-_SOFT = "with a soft window in place of a square; its width was fitted."
-MACHINE_TEXT = {
-    "boundary": "Each pixel becomes the average of training patches that look like its "
-    "surroundings, from anywhere in the images; near a border, from the same place alone. Made for "
-    "networks that pad with zeros.",
-    "equivariant": "Each pixel becomes the average of training patches that look like its "
-    "surroundings, from anywhere in the images. Made for networks that wrap round (circular "
-    "padding).",
-    "local": "The same, with patches from the pixel's own place alone: locality without "
-    "equivariance.",
-    "ideal": "The average of whole training images: it memorises.",
-    "boundary_soft": f"Like boundary, {_SOFT}",
-    "equivariant_soft": f"Like equivariant, {_SOFT}",
-    "patch_composite": "Whole patches at their own places, averaged where they overlap.",
-    "pca_local": "At its own place, each pixel compares the cells that the images' covariance "
-    "links it to.",
-    "global_equivariant": "The average of whole training images at every shift.",
-    "smoothed": "The ideal machine, averaged over disturbed inputs.",
-    "tempered": "The ideal machine with its weights made more even.",
-    "nearest": "The nearest training image.",
-    "wiener": "The best linear filter for the images' mean and covariance.",
-    "mixture": "A mixture of patch machines and the linear filter, weighed anew at each t.",
-}
 
 Data = dict[str, Any]
 Charts = Mapping[str, Sequence[Spec]]
@@ -197,7 +175,7 @@ def _introduction(results: Results) -> Data:
     fitted = None if scales is None else scales.scale
     if results.weights is not None and results.weights.machine == results.primary:
         fitted = "weights"
-    machines = [(kind, MACHINE_TEXT[kind]) for kind in results.machines if kind in MACHINE_TEXT]
+    machines = [(kind, MACHINES[kind].says) for kind in results.machines if kind in MACHINES]
     return {
         "headline": headline(results),
         "primary": results.primary,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict
 from pathlib import Path
 
 import wandb
+from els.analysis.report.write import ReportFiles
 
 from els.analysis.comparison import Comparison
 from els.analysis.options import Output, Source
-from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.analysis.tracking import content
 from els.console import console
@@ -75,9 +74,7 @@ def use_checkpoint(run: Run, source: Source) -> str | None:
         return None
 
 
-def log_comparison(
-    comparison: Comparison, files: ReportFiles, folder: Path, project: str
-) -> None:
+def log_comparison(comparison: Comparison, files: ReportFiles, folder: Path, project: str) -> None:
     """Log the table of several networks as a run of its own."""
     run = wandb.init(
         **wandb_settings("comparison", folder, project, "comparison"),

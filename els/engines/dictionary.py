@@ -7,13 +7,15 @@ product of the two. A window of size k reaches r = k // 2 places to either side 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from els.errors import InputError
 
-PATCH_MACHINES = ("local", "equivariant", "boundary")
+Rule = Literal["local", "equivariant", "boundary"]
+RULES: tuple[Rule, ...] = get_args(Rule)  # in the order in which native.cpp numbers them
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Group:
     training: Tensor
 
 
-def axis_groups(kind: str, length: int, size: int) -> list[Group]:
+def axis_groups(rule: Rule, length: int, size: int) -> list[Group]:
     """The groups of one axis; every query place is in exactly one of them.
 
     - `local`: a place may use itself alone.
@@ -39,34 +41,34 @@ def axis_groups(kind: str, length: int, size: int) -> list[Group]:
       that is the one at the same place.
 
     Args:
-        kind: one of `PATCH_MACHINES`.
+        rule: which of them.
         length: number of places, h or w.
         size: the patch size k, odd.
     """
     everywhere = torch.arange(length)
     inside = everywhere[size // 2 : max(length - size // 2, 0)]
-    if kind == "equivariant":
+    if rule == "equivariant":
         return [Group(query=everywhere[None], training=inside[None])]
-    if kind == "local":
+    if rule == "local":
         inside = everywhere[:0]
     crossing = everywhere[~torch.isin(everywhere, inside)]
     alone, together = crossing[:, None], inside[None]
     return [Group(places, places) for places in (alone, together) if places.numel()]
 
 
-def check_size(kind: str, size: int, image_shape: tuple[int, int, int]) -> None:
+def check_size(rule: Rule, size: int, image_shape: tuple[int, int, int]) -> None:
     """Refuse a patch size that the machine has no meaning for.
 
     Raises:
         InputError: when it is even, not positive, or too large for these images.
     """
     _, h, w = image_shape
-    largest = min(h, w) if kind == "equivariant" else 2 * max(h, w) - 1
+    largest = min(h, w) if rule == "equivariant" else 2 * max(h, w) - 1
     largest -= 1 - largest % 2
     if size < 1 or size % 2 == 0:
         raise InputError(f"patch size {size} is not a positive odd number")
     if size > largest:
         raise InputError(
-            f"patch size {size} is too large for the {kind} machine on {h} x {w} images; "
+            f"patch size {size} is too large for the {rule} machine on {h} x {w} images; "
             f"the largest is {largest}"
         )

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from els.engines.posterior import RunningSum
 from els.engines.torch_engine import full_precision, working_dtype
 from els.images import to_float
 
 # Numbers of a chunk of images held at a time: 64 MiB of float32.
 _BUDGET = 1 << 24
-
-
-@dataclass
-class MaskedPosterior:
-    """Weights over images for every pixel of one query, streamed with a running maximum.
-
-    w_i(u) = exp(-sum over the cells v of u's mask of |x(v) - alpha y_i(v)|^2 / (2 sigma^2)).
-
-    Attributes:
-        mass: sum of the weights of each pixel ((h w), 1).
-        moment: sum of the weights times the images, ((h w), c) or ((h w), (c h w)).
-    """
-
-    mass: Tensor
-    moment: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """The posterior mean of each pixel, or of the whole image as each pixel sees it."""
-        return self.moment / self.mass
 
 
 def masked_posterior(
@@ -44,34 +23,35 @@ def masked_posterior(
     *,
     whole: bool,
     chunk: int | None = None,
-) -> MaskedPosterior:
-    """The posterior of one query x (1 c h w) over training images (n c h w).
+) -> RunningSum:
+    """Weights over training images (n c h w) for every pixel of one query x (1 c h w).
+
+    w_i(u) = exp(-sum over the cells v of u's mask of |x(v) - alpha y_i(v)|^2 / (2 sigma^2)).
 
     Args:
         mask: which cells each pixel looks at, bool ((h w), (h w)), a row for every pixel.
         alpha, sigma: the schedule at the query's time (1,).
         whole: take the mean of whole images, not of the pixel alone.
-        chunk: training images at a time; chosen by memory when None.
+        chunk: training images at a time; default: chosen by memory.
+
+    Returns:
+        sums with `mass` ((h w), 1) and `moment` ((h w), c), or ((h w), (c h w)) of whole images.
     """
     dtype = working_dtype(x, alpha, sigma, x[0].numel())
     cells = mask.to(x.device, dtype)
     query = rearrange(x.to(dtype), "1 c h w -> c (h w)")
-    peak = torch.full((len(mask), 1), -torch.inf, dtype=dtype, device=x.device)
-    mass = torch.zeros_like(peak)
-    moment = peak.new_zeros(len(mask), x[0].numel() if whole else x.shape[1])
+    moment = query.new_zeros(len(mask), x[0].numel() if whole else x.shape[1])
+    total = RunningSum.empty(moment[:, :1], moment)
     with full_precision():
         for some in pixels.split(chunk or max(1, _BUDGET // x[0].numel())):
             y = rearrange(to_float(some.to(x.device)).to(dtype), "n c h w -> n c (h w)")
             squares = (query - alpha.to(dtype) * y).square().sum(dim=1)
             logits = cells @ squares.T / (-2 * sigma.to(dtype) ** 2)  # (pixels, n)
-            top = torch.maximum(peak, logits.amax(dim=1, keepdim=True))
-            weights = (logits - top).exp()
-            shrink = (peak - top).exp()
+            total = total.raised(logits.amax(dim=1, keepdim=True))
+            weights = (logits - total.peak).exp()
             if whole:
                 found = weights @ rearrange(y, "n c p -> n (c p)")
             else:
                 found = torch.einsum("pn,ncp->pc", weights, y)
-            mass = mass * shrink + weights.sum(dim=1, keepdim=True)
-            moment = moment * shrink + found
-            peak = top
-    return MaskedPosterior(mass=mass, moment=moment)
+            total = total.plus(weights.sum(dim=1, keepdim=True), found)
+    return total

@@ -17,15 +17,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from els.engines.dictionary import PATCH_MACHINES
-from els.engines.posterior import Posterior, named
-from els.engines.query import check_inputs
+from els.engines.dictionary import RULES
+from els.engines.posterior import Details, Posterior, named
+from els.engines.query import PatchQuery, refuses_numbers
 from els.files import cache_folder
 
 MOST_CHANNELS = 4
@@ -47,7 +46,7 @@ _NO_PATCH = -1e300
 
 
 class NativeUnavailableError(RuntimeError):
-    """The compiled engine cannot be had here; the message says why."""
+    """The compiled engine does not work here; the message says why."""
 
 
 class _Job(ctypes.Structure):
@@ -72,51 +71,58 @@ def available() -> str | None:
     return None
 
 
-def patch_posteriors(
-    x: Tensor,
-    pixels: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    *,
-    kind: str,
-    sizes: Sequence[int],
-    threads: int | None = None,
-    details: bool = False,
-    wanted: Tensor | None = None,
-    profiles: Sequence[Sequence[float]] | None = None,
-    shift: int | None = None,
-) -> list[Posterior]:
-    """The posterior of the clean centre pixel over k x k training patches, for every size k.
+@functools.cache
+def missing() -> str | None:
+    """`available`, looked up once."""
+    return available()
 
-    The same as `els.engines.torch_engine.patch_posterior` at each size, in one pass.
+
+def refuses(query: PatchQuery) -> str | None:
+    """Why this engine cannot take a query here; None when it can."""
+    if query.x.device.type != "cpu":
+        return f"the queries are on {query.x.device}"
+    return refuses_numbers(query.x, MOST_CHANNELS) or missing()
+
+
+def posteriors(query: PatchQuery, *, threads: int | None = None) -> list[Posterior]:
+    """A float32 posterior for each size, in the order given, from one pass; see `PatchQuery`.
 
     Args:
-        x: queries (b c h w), finite, with 1 to 4 channels.
-        pixels: training images, uint8 (n c h w); they may be mapped from a file.
-        alpha, sigma: the schedule at each query's time (b,), sigma > 0.
-        kind: one of `els.engines.dictionary.PATCH_MACHINES`.
-        sizes: patch sizes, odd, such as `els.engines.dictionary.check_size` allows.
-        threads: threads to use; as many as PyTorch uses when None. Neither it nor the batch changes
+        query: what is asked; x has 1 to 4 channels and is finite.
+        threads: threads to use; default: as many as PyTorch uses. Neither it nor the batch changes
             the answer beyond rounding.
-        details: also find what `Posterior` has only with details.
-        wanted: the places of each query that are asked for, bool (b h w); all when None. The
-            others stay empty, and what they would have cost is saved.
-        profiles, shift: see `els.engines.dispatch.patch_posteriors`.
-
-    Returns:
-        A float32 posterior for each size, in the order given.
 
     Raises:
         NativeUnavailableError: when there is no compiled engine (`available` says so beforehand).
-        InputError: for other than 1 to 4 channels, images of another shape than the queries, or
-            queries that are not finite.
+        InputError: see `PatchQuery.check`.
     """
     library = _library()
-    check_inputs(x, pixels, engine="native", most_channels=MOST_CHANNELS)
+    query.check("native", most_channels=MOST_CHANNELS)
+    order = sorted(range(len(query.sizes)), key=lambda i: query.sizes[i] // 2)
+    memory = _memory(query, order)
+    b, c, h, w = query.x.shape
+    job = _Job(
+        queries=b,
+        channels=c,
+        height=h,
+        width=w,
+        sizes=len(order),
+        kind=RULES.index(query.rule),
+        threads=threads or torch.get_num_threads(),
+        shift=max(h, w) if query.shift is None else query.shift,
+        **{name: tensor.data_ptr() for name, tensor in memory.items()},
+    )
+    if b:
+        pairs = b * h * w * (1 if query.rule == "local" else h * w)
+        _visit(library, job, query.pixels, pairs=pairs)
+    return [_posterior(memory, order.index(i), query.x.device) for i in range(len(order))]
+
+
+def _memory(query: PatchQuery, order: list[int]) -> dict[str, Tensor]:
+    """What the compiled code reads and writes, by its name in `Job`; sizes in the given order."""
+    radii = [query.sizes[i] // 2 for i in order]
+    x, alpha, sigma = query.x, query.alpha, query.sigma
     b, c, h, w = x.shape
-    radii = [size // 2 for size in sizes]
-    order = sorted(range(len(sizes)), key=lambda i: radii[i])
-    radii = [radii[i] for i in order]
     memory = {
         "x": x.detach().to("cpu", torch.float32).contiguous(),
         "alpha": alpha.detach().to("cpu", torch.float64).clamp(min=_LEAST_ALPHA).contiguous(),
@@ -126,37 +132,32 @@ def patch_posteriors(
         "mass": torch.zeros(b, len(radii), 1, h, w, dtype=torch.float64),
         "moment": torch.zeros(b, len(radii), c, h, w, dtype=torch.float64),
     }
-    if profiles is not None:
-        memory["profiles"] = torch.tensor([
-            [*profiles[i], *[0.0] * (radii[-1] + 1 - len(profiles[i]))] for i in order
-        ])  # fmt: skip
-    if wanted is not None:
-        memory["wanted"] = wanted.to("cpu", torch.uint8).contiguous()
-    if details:
+    if query.profiles is not None:
+        profiles = [query.profiles[i] for i in order]
+        width = radii[-1] + 1
+        memory["profiles"] = torch.tensor([[*p, *[0.0] * (width - len(p))] for p in profiles])
+    if query.wanted is not None:
+        memory["wanted"] = query.wanted.to("cpu", torch.uint8).contiguous()
+    if query.details:
         memory["square"] = torch.zeros_like(memory["mass"])
         memory["top"] = torch.zeros_like(memory["mass"])
         memory["second_peak"] = memory["peak"].clone()
         for name in ("best", "second"):
             memory[name] = torch.zeros_like(memory["mass"], dtype=torch.int64)
-    job = _Job(
-        queries=b, channels=c, height=h, width=w, sizes=len(radii),
-        kind=PATCH_MACHINES.index(kind), threads=threads or torch.get_num_threads(),
-        shift=max(h, w) if shift is None else shift,
-        **{name: tensor.data_ptr() for name, tensor in memory.items()},
-    )  # fmt: skip
-    if b:
-        _visit(library, job, pixels, pairs=b * h * w * (1 if kind == "local" else h * w))
-    return [_posterior(memory, order.index(i), x.device) for i in range(len(sizes))]
+    return memory
 
 
 def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Posterior:
     """What the compiled code has left in memory for one of the sizes."""
-    sums = {name: memory[name][:, size].to(device, torch.float32)
-            for name in ("peak", "mass", "moment", "square", "top", "second_peak")
-            if name in memory}  # fmt: skip
-    patches = {name: named(memory[name][:, size].to(device))
-               for name in ("best", "second") if name in memory}  # fmt: skip
-    return Posterior(**sums, **patches)
+
+    def of(name: str) -> Tensor:
+        return memory[name][:, size].to(device, torch.float32)
+
+    details = None
+    if "square" in memory:
+        best, second = (named(memory[name][:, size].to(device)) for name in ("best", "second"))
+        details = Details(of("square"), best, of("top"), second, of("second_peak"))
+    return Posterior(of("peak"), of("mass"), of("moment"), details)
 
 
 def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:

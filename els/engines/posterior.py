@@ -8,11 +8,90 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+Change = Callable[[Tensor], Tensor]
+
+
+def common_peak(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The larger of two peaks, and by what sums that are relative to each of them shrink.
+
+    A peak is the largest log-weight so far, -inf where there was none.
+    """
+    peak = torch.maximum(a, b)
+    mine, theirs = ((one - peak).exp().nan_to_num(0) for one in (a, b))
+    return peak, mine, theirs
+
+
+@dataclass(frozen=True)
+class RunningSum:
+    """A softmax that is streamed: sums over what was seen so far, relative to its peak.
+
+    Attributes:
+        peak: max_j l_j, -inf before anything was seen; any shape.
+        mass: sum_j exp(l_j - peak), of the same shape.
+        moment: sum_j exp(l_j - peak) c_j, of a shape that `mass` is broadcast to.
+    """
+
+    peak: Tensor
+    mass: Tensor
+    moment: Tensor
+
+    @classmethod
+    def empty(cls, like: Tensor, moment: Tensor) -> RunningSum:
+        """Nothing seen yet; `like` has the shape of the log-weights' peaks, `moment` is zero."""
+        return cls(torch.full_like(like, -torch.inf), torch.zeros_like(like), moment)
+
+    def raised(self, peak: Tensor) -> RunningSum:
+        """The same sums, relative to the larger of their own and another peak."""
+        peak, mine, _ = common_peak(self.peak, peak)
+        return RunningSum(peak, self.mass * mine, self.moment * mine)
+
+    def plus(self, mass: Tensor, moment: Tensor) -> RunningSum:
+        """With sums that are relative to the same peak added."""
+        return RunningSum(self.peak, self.mass + mass, self.moment + moment)
+
+    @property
+    def mean(self) -> Tensor:
+        """sum_j w_j c_j / sum_j w_j."""
+        return self.moment / self.mass
+
 
 def named(patch: Tensor) -> Tensor:
     """Image, row and column (b 3 h w) of patches by (image * h + row) * w + column (b 1 h w)."""
     h, w = patch.shape[-2:]
     return torch.cat([patch // (h * w), patch // w % h, patch % w], dim=1)
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is known of a posterior beside its mean, relative to the same peak.
+
+    Attributes:
+        square: sum_j exp(2 (l_j - peak)) (b 1 h w).
+        best: where the patch with the largest log-weight has its centre, int64 (b 3 h w): the
+            index of its image, its row and its column; any one of several that are equal.
+            Meaningless where there is no patch.
+        top: the mass of the image that holds most of it, max_i sum_{j in image i} exp(l_j - peak)
+            (b 1 h w). With symmetries, an image in one of its positions counts as an image.
+        second: where the patch with the largest log-weight among those of all other images than
+            that of `best` has its centre, as `best`; meaningless where there is no other image.
+        second_peak: the log-weight of `second` (b 1 h w); -inf where there is no other image.
+    """
+
+    square: Tensor
+    best: Tensor
+    top: Tensor
+    second: Tensor
+    second_peak: Tensor
+
+    @classmethod
+    def empty(cls, zero: Tensor) -> Details:
+        """Those of an empty dictionary; `zero` (b 1 h w)."""
+        nowhere = zero.long().repeat(1, 3, 1, 1)
+        return cls(zero.clone(), nowhere, zero.clone(), nowhere.clone(), zero - torch.inf)
+
+    def changed(self, change: Change) -> Details:
+        """The same with every map changed."""
+        return Details(*(change(getattr(self, one.name)) for one in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -25,49 +104,33 @@ class Posterior:
         peak: max_j l_j (b 1 h w); -inf where there is no patch.
         mass: sum_j exp(l_j - peak) (b 1 h w).
         moment: sum_j exp(l_j - peak) c_j (b c h w).
-        square: sum_j exp(2 (l_j - peak)) (b 1 h w); None unless details were asked for.
-        best: where the patch with the largest log-weight has its centre, int64 (b 3 h w): the
-            index of its image, its row and its column; any one of several that are equal. None
-            unless details were asked for, meaningless where there is no patch.
-        top: the mass of the image that holds most of it, max_i sum_{j in image i} exp(l_j - peak)
-            (b 1 h w). With symmetries, an image in one of its positions counts as an image. None
-            unless details were asked for.
-        second: where the patch with the largest log-weight among those of all other images than
-            that of `best` has its centre, as `best`; meaningless where there is no other image.
-        second_peak: the log-weight of `second` (b 1 h w); -inf where there is no other image.
+        details: more of it, where the query wanted that.
     """
 
     peak: Tensor
     mass: Tensor
     moment: Tensor
-    square: Tensor | None = None
-    best: Tensor | None = None
-    top: Tensor | None = None
-    second: Tensor | None = None
-    second_peak: Tensor | None = None
+    details: Details | None = None
 
     @classmethod
     def empty(cls, x: Tensor, dtype: torch.dtype, *, details: bool = False) -> Posterior:
         """The posterior of an empty dictionary for queries x (b c h w)."""
         zero = torch.zeros_like(x[:, :1], dtype=dtype)
-        return cls(
-            peak=zero - torch.inf,
-            mass=zero,
-            moment=torch.zeros_like(x, dtype=dtype),
-            square=zero.clone() if details else None,
-            best=zero.long().repeat(1, 3, 1, 1) if details else None,
-            top=zero.clone() if details else None,
-            second=zero.long().repeat(1, 3, 1, 1) if details else None,
-            second_peak=zero - torch.inf if details else None,
-        )
+        moment = torch.zeros_like(x, dtype=dtype)
+        return cls(zero - torch.inf, zero, moment, Details.empty(zero) if details else None)
 
     @classmethod
     def cat(cls, parts: Sequence[Posterior]) -> Posterior:
         """The posteriors of several batches of queries, all with details or all without."""
-        return cls(*(
-            None if values[0] is None else torch.cat(values)
-            for values in zip(*(part._values() for part in parts), strict=True)
-        ))  # fmt: skip
+        details = [part.details for part in parts if part.details is not None]
+        return cls(
+            *(torch.cat([getattr(part, name) for part in parts])
+              for name in ("peak", "mass", "moment")),
+            details=Details(*(
+                torch.cat([getattr(one, field.name) for one in details])
+                for field in fields(Details)
+            )) if len(details) == len(parts) else None,
+        )  # fmt: skip
 
     def merge(self, other: Posterior) -> Posterior:
         """The posterior of both parts together (log-sum-exp).
@@ -76,35 +139,35 @@ class Posterior:
         the indices of either part must already be those of the whole: see `shifted`. The parts may
         hold different images, or the same ones mirrored or turned; `top` is the larger of theirs.
         """
-        peak = torch.maximum(self.peak, other.peak)
-        mine, theirs = ((part.peak - peak).exp().nan_to_num(0) for part in (self, other))
-        sums = Posterior(
+        peak, mine, theirs = common_peak(self.peak, other.peak)
+        details = None
+        if self.details is not None and other.details is not None:
+            a, b = self.details, other.details
+            details = Details(
+                square=a.square * mine**2 + b.square * theirs**2,
+                top=torch.maximum(a.top * mine, b.top * theirs),
+                **self._best_two(other, a, b),
+            )
+        return Posterior(
             peak=peak,
             mass=self.mass * mine + other.mass * theirs,
             moment=self.moment * mine + other.moment * theirs,
-        )
-        if self.best is None or other.best is None:
-            return sums
-        return replace(
-            sums,
-            square=self.square * mine**2 + other.square * theirs**2,
-            top=torch.maximum(self.top * mine, other.top * theirs),
-            **self._best_two(other),
+            details=details,
         )
 
-    def _best_two(self, other: Posterior) -> dict[str, Tensor]:
-        """`best`, `second` and `second_peak` of both parts together.
+    def _best_two(self, other: Posterior, a: Details, b: Details) -> dict[str, Tensor]:
+        """`best`, `second` and `second_peak` of both parts together, a and b being their details.
 
         The part with the smaller peak offers its best as the second, or its own second where its
         best is of the same image as the other's, as it can be with symmetries.
         """
         theirs = other.peak > self.peak
-        best, beaten = (torch.where(chosen, other.best, self.best) for chosen in (theirs, ~theirs))
+        best, beaten = (torch.where(chosen, b.best, a.best) for chosen in (theirs, ~theirs))
         again = beaten[:, :1] == best[:, :1]
         offers = [  # what this part has as the second, and what the other has
-            (torch.where(won | again, part.second_peak, part.peak),
+            (torch.where(won | again, part.second_peak, peak),
              torch.where(won | again, part.second, part.best))
-            for part, won in ((self, ~theirs), (other, theirs))
+            for peak, part, won in ((self.peak, a, ~theirs), (other.peak, b, theirs))
         ]  # fmt: skip
         (own_peak, own), (their_peak, their) = offers
         return {
@@ -116,40 +179,62 @@ class Posterior:
     def shifted(self, first_image: int) -> Posterior:
         """The same for images that are `pixels[first_image:...]` of a larger set.
 
-        Whoever splits `pixels` gets `best` and `second` relative to each part, and shifts them
-        before merging.
+        If `pixels` is split, `best` and `second` are relative to each part; shift them before
+        merging.
         """
-        if self.best is None or not first_image:
+        if self.details is None or not first_image:
             return self
         return self.with_images(lambda image: image + first_image)
 
-    def with_images(self, rename: Callable[[Tensor], Tensor]) -> Posterior:
+    def with_images(self, rename: Change) -> Posterior:
         """The same with other image indices (b 1 h w) in `best` and `second`."""
+        told = self.told
         best, second = (
             torch.cat([rename(patch[:, :1]), patch[:, 1:]], dim=1)
-            for patch in (self.best, self.second)
+            for patch in (told.best, told.second)
         )
-        return replace(self, best=best, second=second)
+        return replace(self, details=replace(told, best=best, second=second))
 
-    def only(self, places: Tensor) -> Posterior:
+    def masked(self, places: Tensor) -> Posterior:
         """The same with nothing seen outside `places`, bool (b h w)."""
-        nothing = {"peak": -torch.inf, "mass": 0, "moment": 0, "square": 0, "top": 0,
-                   "second_peak": -torch.inf}  # fmt: skip
-        return replace(self, **{
-            name: value.masked_fill(~places[:, None], nothing[name])
-            for name in nothing if (value := getattr(self, name)) is not None
-        })  # fmt: skip
+        outside, details = ~places[:, None], self.details
+        if details is not None:
+            details = replace(
+                details,
+                square=details.square.masked_fill(outside, 0),
+                top=details.top.masked_fill(outside, 0),
+                second_peak=details.second_peak.masked_fill(outside, -torch.inf),
+            )
+        return Posterior(
+            peak=self.peak.masked_fill(outside, -torch.inf),
+            mass=self.mass.masked_fill(outside, 0),
+            moment=self.moment.masked_fill(outside, 0),
+            details=details,
+        )
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> Posterior:
-        """The same with its maps moved, such as mirrored; patches are still named as before."""
-        return Posterior(*(None if value is None else move(value) for value in self._values()))
+    def transformed(self, change: Change) -> Posterior:
+        """The same with its maps changed, such as mirrored; patches are still named as before."""
+        return Posterior(
+            change(self.peak),
+            change(self.mass),
+            change(self.moment),
+            None if self.details is None else self.details.changed(change),
+        )
 
     def take(self, indices: Tensor) -> Posterior:
         """The posteriors of the queries at `indices` (m,)."""
-        return Posterior(*(None if value is None else value[indices] for value in self._values()))
+        return self.transformed(lambda value: value[indices])
 
-    def _values(self) -> list[Tensor | None]:
-        return [getattr(self, field.name) for field in fields(self)]
+    @property
+    def told(self) -> Details:
+        """The details.
+
+        Raises:
+            ValueError: when the query did not want them.
+        """
+        if self.details is None:
+            raise ValueError("this posterior was found without details")
+        return self.details
 
     @property
     def mean(self) -> Tensor:
@@ -162,9 +247,19 @@ class Posterior:
         return self.peak + self.mass.log()
 
     @property
-    def effective_size(self) -> Tensor | None:
-        """(sum_j w_j)^2 / sum_j w_j^2 (b 1 h w): how many patches count; None without details."""
-        return None if self.square is None else self.mass**2 / self.square
+    def best(self) -> Tensor:
+        """See `Details.best`."""
+        return self.told.best
+
+    @property
+    def second(self) -> Tensor:
+        """See `Details.second`."""
+        return self.told.second
+
+    @property
+    def effective_size(self) -> Tensor:
+        """(sum_j w_j)^2 / sum_j w_j^2 (b 1 h w): how many patches count."""
+        return self.mass**2 / self.told.square
 
     @property
     def best_weight(self) -> Tensor:
@@ -172,11 +267,11 @@ class Posterior:
         return 1 / self.mass
 
     @property
-    def top_share(self) -> Tensor | None:
+    def top_share(self) -> Tensor:
         """The share of the weight in the image that holds most of it (b 1 h w), in (0, 1]."""
-        return None if self.top is None else self.top / self.mass
+        return self.told.top / self.mass
 
     @property
-    def second_weight(self) -> Tensor | None:
+    def second_weight(self) -> Tensor:
         """The weight of `second`, as `best_weight`; 0 where there is no other image."""
-        return None if self.second is None else (self.second_peak - self.peak).exp() / self.mass
+        return (self.told.second_peak - self.peak).exp() / self.mass

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from els.engines.posterior import Posterior
+from els.engines.posterior import Posterior, common_peak
 
 # Blocks that the images are cut into: many for the statistics, few for the calls of the engine.
 _BLOCKS = 400
@@ -76,9 +76,8 @@ class _Sums:
 
     def add(self, block: Posterior, queries: Tensor) -> None:
         """Take in one block for some of the queries; empty places change nothing."""
-        new, old = block.peak.double(), self.peak.index_select(0, queries)
-        peak = torch.maximum(new, old)
-        mine, theirs = ((part - peak).exp().nan_to_num(0) for part in (old, new))
+        old, new = self.peak.index_select(0, queries), block.peak.double()
+        peak, mine, theirs = common_peak(old, new)
         d, n = block.mass.double() * theirs, block.moment.double() * theirs
         self.peak.index_copy_(0, queries, peak)
         for total, value, scale in (

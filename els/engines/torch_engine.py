@@ -17,7 +17,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from els.engines.dictionary import Group, axis_groups
-from els.engines.posterior import Posterior
+from els.engines.posterior import Details, Posterior
+from els.engines.query import PatchQuery
 from els.images import to_float
 
 # Numbers held at a time, in log-weights and in unfolded patches: 64 MiB of float32.
@@ -26,48 +27,43 @@ _BUDGET = 1 << 24
 _TOLERANCE = 5e-4
 
 
-def patch_posterior(
-    x: Tensor,
-    pixels: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    *,
-    kind: str,
-    size: int,
-    chunk: int | None = None,
-    details: bool = False,
-    profile: Sequence[float] | None = None,
-    shift: int | None = None,
-) -> Posterior:
-    """The posterior of the clean centre pixel over k x k training patches.
+def refuses(query: PatchQuery) -> str | None:
+    """Why this engine cannot take a query: never, it takes all of them anywhere."""
+    return None
 
-    log w_j = -||P_u x - alpha p_j||^2 / (2 sigma^2) over the patches that `axis_groups` allows.
+
+def posteriors(query: PatchQuery, *, chunk: int | None = None) -> list[Posterior]:
+    """The posterior at every size; see `PatchQuery`.
 
     Args:
-        x: queries (b c h w).
-        pixels: training images, uint8 (n c h w); they may be on another device than x.
-        alpha, sigma: the schedule at each query's time (b,).
-        kind: one of `els.engines.dictionary.PATCH_MACHINES`.
-        size: the patch size k, odd.
-        chunk: training images at a time; chosen to bound memory when None. The answer does not
+        query: what is asked.
+        chunk: training images at a time; default: chosen to bound memory. The answer does not
             depend on it.
-        details: also find what `Posterior` has only with details.
-        profile, shift: see `els.engines.dispatch.patch_posteriors`.
     """
-    h, w = x.shape[2:]
-    groups = list(product(axis_groups(kind, h, size), axis_groups(kind, w, size)))
+    profiles = query.profiles or (None,) * len(query.sizes)
+    found = [
+        _posterior(query, size, profile, chunk)
+        for size, profile in zip(query.sizes, profiles, strict=True)
+    ]
+    return found if query.wanted is None else [part.masked(query.wanted) for part in found]
+
+
+def _posterior(
+    query: PatchQuery, size: int, profile: Sequence[float] | None, chunk: int | None
+) -> Posterior:
+    x, (h, w) = query.x, query.x.shape[2:]
+    groups = list(product(axis_groups(query.rule, h, size), axis_groups(query.rule, w, size)))
     pairs = sum(gy.query.shape[0] * gy.query.shape[1] * gy.training.shape[1]
                 * gx.query.shape[0] * gx.query.shape[1] * gx.training.shape[1]
                 for gy, gx in groups)  # fmt: skip
     queries = max(1, min(len(x), _BUDGET // (8 * pairs)))
     if chunk is None:
         chunk = max(1, _BUDGET // max(x[0].numel() * size**2, pairs * queries))
+    window = _window(size, profile)
     parts = [
-        _stream(x[i : i + queries], pixels, alpha[i : i + queries], sigma[i : i + queries],
-                kind=kind, window=_window(size, profile), groups=groups, chunk=chunk,
-                details=details, shift=shift)
+        _stream(query.some(slice(i, i + queries)), window, groups, chunk)
         for i in range(0, len(x), queries)
-    ]  # fmt: skip
+    ]
     return Posterior.cat(parts)
 
 
@@ -80,7 +76,7 @@ def image_posterior(
     chunk: int | None = None,
     details: bool = False,
 ) -> Posterior:
-    """The posterior over whole training images, as `patch_posterior` with P = the image.
+    """The posterior over whole training images, as `posteriors` with P = the image.
 
     A pixel's `best` is the pixel at its own place in the best image, and so is its `second`.
     """
@@ -99,43 +95,36 @@ def image_posterior(
                  for name, value in sums.items()}  # fmt: skip
         for name in ("best", "second") if details else ():
             alike[name] = _at_own_place(alike[name])
-        total = total.merge(Posterior(moment=moment, **alike).shifted(i * chunk))
+        part = _as_posterior({"moment": moment, **alike})
+        total = total.merge(part.shifted(i * chunk))
     norm = (x.to(dtype) ** 2).sum(dim=(1, 2, 3), keepdim=True)
     return _less_query_norm(total, norm, sigma)
 
 
 def _stream(
-    x: Tensor,
-    pixels: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    *,
-    kind: str,
-    window: Tensor,
-    groups: list[tuple[Group, Group]],
-    chunk: int,
-    details: bool,
-    shift: int | None,
+    query: PatchQuery, window: Tensor, groups: list[tuple[Group, Group]], chunk: int
 ) -> Posterior:
+    x, alpha, sigma = query.x, query.alpha, query.sigma
     dtype = working_dtype(x, alpha, sigma, x.shape[1] * window.numel())
-    wrap, size = kind == "equivariant", len(window)
+    wrap, size = query.rule == "equivariant", len(window)
     root = window.sqrt().to(x.device, dtype)  # goes half to the query and half to the patches
     queries = _windows(_scaled(x, alpha, sigma, dtype), size, wrap=wrap) * root
-    total = Posterior.empty(x, dtype, details=details)
-    for i, images in enumerate(pixels.split(chunk)):
+    total = Posterior.empty(x, dtype, details=query.details)
+    for i, images in enumerate(query.pixels.split(chunk)):
         y = to_float(images.to(x.device)).to(dtype)
         windows = _windows(y, size, wrap=False) * root
-        part = Posterior.empty(x, dtype, details=details)
+        part = Posterior.empty(x, dtype, details=query.details)
         for gy, gx in groups:
-            query = _gather(queries, gy.query, gx.query)
+            asked = _with_norm(_gather(queries, gy.query, gx.query), alpha, sigma)
             patches = _gather(windows, gy.training, gx.training)
             centres = _gather(rearrange(y, "n c h w -> n c h w 1 1"), gy.training, gx.training)
-            query = _with_norm(query, alpha, sigma)
-            near = None if shift is None else _near(gy, gx, shift, len(x), len(y)).to(x.device)
+            near = None
+            if query.shift is not None:
+                near = _near(gy, gx, query.shift, len(x), len(y)).to(x.device)
             sums = _accumulate(
-                query, patches, centres, images=len(y), details=details, allowed=near
+                asked, patches, centres, images=len(y), details=query.details, allowed=near
             )
-            for name in ("best", "second") if details else ():
+            for name in ("best", "second") if query.details else ():
                 sums[name] = _places(sums[name], gy.training, gx.training)
             _scatter(part, sums, gy.query, gx.query)
         total = total.merge(part.shifted(i * chunk))
@@ -167,11 +156,11 @@ def _accumulate(
     details: bool,
     allowed: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Sums (g m e) of queries (g m d+1) over patches (g p d), by their names in `Posterior`.
+    """Sums (g m e) of queries (g m d+1) over patches (g p d), by their names.
 
-    The query's last entry weighs the squared norm of a patch: one product is the log-weight.
-    The patches are those of `images` images, one after the other, and as many of each. `best` and
-    `second` are indices of patches.
+    The names are those of `Posterior` and `Details`. The query's last entry weighs the squared norm
+    of a patch: one product is the log-weight. The patches are those of `images` images, one after
+    the other, and as many of each. `best` and `second` are indices of patches.
     """
     patches = torch.cat([patches, (patches**2).sum(dim=-1, keepdim=True)], dim=-1)
     with full_precision():
@@ -232,8 +221,17 @@ def _less_query_norm(total: Posterior, norm: Tensor, sigma: Tensor) -> Posterior
     """Add what the expanded square leaves out, -||P_u x||^2 / (2 sigma^2), to the log-weights."""
     scale = rearrange(sigma.to(norm.dtype), "b -> b 1 1 1")
     less = norm / (2 * scale**2)
-    second_peak = None if total.second_peak is None else total.second_peak - less
-    return replace(total, peak=total.peak - less, second_peak=second_peak)
+    details = total.details
+    if details is not None:
+        details = replace(details, second_peak=details.second_peak - less)
+    return replace(total, peak=total.peak - less, details=details)
+
+
+def _as_posterior(sums: dict[str, Tensor]) -> Posterior:
+    """From maps by their names in `Posterior` and `Details`."""
+    sums = dict(sums)
+    whole = [sums.pop(name) for name in ("peak", "mass", "moment")]
+    return Posterior(*whole, details=Details(**sums) if sums else None)
 
 
 def _windows(x: Tensor, size: int, *, wrap: bool) -> Tensor:
@@ -254,7 +252,7 @@ def _scatter(part: Posterior, sums: dict[str, Tensor], ys: Tensor, xs: Tensor) -
     axes = {"gy": ys.shape[0], "p": ys.shape[1], "q": xs.shape[1]}
     ys, xs = ys.to(part.peak.device)[:, :, None, None], xs.to(part.peak.device)
     for name, values in sums.items():
-        target = getattr(part, name)
+        target = getattr(part if name in ("peak", "mass", "moment") else part.told, name)
         target[:, :, ys, xs] = rearrange(values, "(gy gx) (b p q) c -> b c gy p gx q", **axes)
 
 

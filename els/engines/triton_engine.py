@@ -16,19 +16,19 @@ import functools
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from els.engines.posterior import Posterior, named
-from els.engines.query import check_inputs
-from els.engines.torch_engine import patch_posterior
+from els.engines import torch_engine
+from els.engines.dictionary import Rule
+from els.engines.posterior import Details, Posterior, named
+from els.engines.query import PatchQuery, refuses_numbers
 
 MOST_CHANNELS = 4
 
-# The sides of a tile: below 16 matrix products are not to be had, above 32 registers run out.
+# The sides of a tile: below 16 there are no matrix products, above 32 registers run out.
 _LEAST_TILE, _MOST_TILE = 16, 32
 _PLACES_PER_WARP = 256
 # Programs wanted in a launch, several for each of a large GPU's 100 to 150 processors.
@@ -69,62 +69,52 @@ def _failure(device: str) -> str | None:
     pixels = torch.arange(3 * 2 * 5 * 6).mul(89).remainder(256).to(torch.uint8).view(3, 2, 5, 6)
     x = torch.linspace(-1, 1, 2 * 5 * 6).view(1, 2, 5, 6)
     alpha, sigma = (torch.tensor([value], dtype=torch.float64) for value in (0.8, 0.6))
-    want = patch_posterior(x, pixels, alpha, sigma, kind="boundary", size=3)
+    query = PatchQuery(x, pixels, alpha, sigma, rule="boundary", sizes=(3,))
+    (want,) = torch_engine.posteriors(query)
     try:
-        (got,) = patch_posteriors(x.to(device), pixels, alpha, sigma, kind="boundary", sizes=[3])
+        (got,) = posteriors(replace(query, x=x.to(device)))
         worst = float((got.mean.cpu() - want.mean).abs().max())
     except Exception as error:  # a missing compiler, an old GPU, a driver: each has its own class
         return f"Triton does not run here ({type(error).__name__}: {error})"
     return None if worst < 1e-4 else f"Triton computes wrongly here (by {worst:.2g})"
 
 
-def patch_posteriors(
-    x: Tensor,
-    pixels: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    *,
-    kind: str,
-    sizes: Sequence[int],
-    details: bool = False,
-) -> list[Posterior]:
-    """The posterior of the clean centre pixel over k x k training patches, for every size k.
+@functools.cache
+def missing() -> str | None:
+    """`available`, looked up once."""
+    return available()
 
-    The same as `els.engines.torch_engine.patch_posterior` at each size. Memory on the device is
-    bounded, whatever the number of images, queries and sizes, but for the answer itself.
 
-    Args:
-        x: queries (b c h w), finite, with 1 to 4 channels, on the device that does the work.
-        pixels: training images, uint8 (n c h w); they may be elsewhere, and mapped from a file.
-        alpha, sigma: the schedule at each query's time (b,), sigma > 0.
-        kind: one of `els.engines.dictionary.PATCH_MACHINES`.
-        sizes: patch sizes, odd, such as `els.engines.dictionary.check_size` allows.
-        details: also find what `Posterior` has only with details.
+def refuses(query: PatchQuery) -> str | None:
+    """Why this engine cannot take a query here; None when it can."""
+    if not query.plain:
+        return "it has hard windows and any displacement only"
+    if query.x.device.type != "cuda" and not interpreted():
+        return f"the queries are on {query.x.device}"
+    return refuses_numbers(query.x, MOST_CHANNELS) or missing()
 
-    Returns:
-        A float32 posterior for each size, in the order given, on x's device. Its partition into
-        programs changes nothing beyond rounding.
+
+def posteriors(query: PatchQuery) -> list[Posterior]:
+    """A float32 posterior for each size, in the order given, on x's device; see `PatchQuery`.
+
+    Its partition into programs changes nothing beyond rounding.
 
     Raises:
-        InputError: for other than 1 to 4 channels, images of another shape than the queries, or
-            queries that are not finite.
+        InputError: see `PatchQuery.check`.
     """
-    check_inputs(x, pixels, engine="triton", most_channels=MOST_CHANNELS)
-    grids = {size: _Grid.of(kind, size, x.shape[2], x.shape[3]) for size in sizes}
-    alpha, sigma = (value.to(x.device, torch.float64) for value in (alpha, sigma))
-    most = max(1, _BUDGET // (_LEAST_PARTS * _numbers(x, details)))
-    parts = [
-        _stream(x[i : i + most], pixels, alpha[i : i + most], sigma[i : i + most], grids, details)
-        for i in range(0, max(1, len(x)), most)
-    ]
-    return [_in_float32(Posterior.cat([part[size] for part in parts])) for size in sizes]
+    query.check("triton", most_channels=MOST_CHANNELS)
+    x = query.x
+    grids = {size: _Grid.of(query.rule, size, x.shape[2], x.shape[3]) for size in query.sizes}
+    alpha, sigma = (value.to(x.device, torch.float64) for value in (query.alpha, query.sigma))
+    query = replace(query, alpha=alpha, sigma=sigma)
+    most = max(1, _BUDGET // (_LEAST_PARTS * _numbers(x, query.details)))
+    parts = [_stream(query.some(slice(i, i + most)), grids) for i in range(0, max(1, len(x)), most)]
+    found = [_in_float32(Posterior.cat([part[size] for part in parts])) for size in query.sizes]
+    return found if query.wanted is None else [part.masked(query.wanted) for part in found]
 
 
 def _in_float32(total: Posterior) -> Posterior:
-    sums = {name: value.float()
-            for name in ("peak", "mass", "moment", "square", "top", "second_peak")
-            if (value := getattr(total, name)) is not None}  # fmt: skip
-    return replace(total, **sums)
+    return total.transformed(lambda value: value.float() if value.is_floating_point() else value)
 
 
 @dataclass(frozen=True)
@@ -145,9 +135,9 @@ class _Axis:
     near: int
 
     @classmethod
-    def of(cls, kind: str, size: int, length: int) -> _Axis:
-        inside = 1 if kind == "local" else max(1, length - size // 2 * 2)
-        wraps = kind == "equivariant"
+    def of(cls, rule: Rule, size: int, length: int) -> _Axis:
+        inside = 1 if rule == "local" else max(1, length - size // 2 * 2)
+        wraps = rule == "equivariant"
         tile = min(max(_LEAST_TILE, 1 << (length - 1).bit_length()), _MOST_TILE)
         tiles = math.ceil(length / tile)
         reach = size // 2 + (tiles * tile - length if wraps else 0)
@@ -169,9 +159,9 @@ class _Grid:
     x: _Axis
 
     @classmethod
-    def of(cls, kind: str, size: int, h: int, w: int) -> _Grid:
-        wraps = kind == "equivariant"
-        return cls(size, wraps, y=_Axis.of(kind, size, h), x=_Axis.of(kind, size, w))
+    def of(cls, rule: Rule, size: int, h: int, w: int) -> _Grid:
+        wraps = rule == "equivariant"
+        return cls(size, wraps, y=_Axis.of(rule, size, h), x=_Axis.of(rule, size, w))
 
     @property
     def shifts(self) -> int:
@@ -196,26 +186,20 @@ def _numbers(x: Tensor, details: bool) -> int:
     return (c + 2 + 5 * details) * h * w
 
 
-def _stream(
-    x: Tensor,
-    pixels: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
-    grids: dict[int, _Grid],
-    details: bool,
-) -> dict[int, Posterior]:
+def _stream(query: PatchQuery, grids: dict[int, _Grid]) -> dict[int, Posterior]:
     """The posterior at every size, in float64."""
+    x, pixels, details = query.x, query.pixels, query.details
     totals = {size: Posterior.empty(x, torch.float64, details=details) for size in grids}
     if not len(x) or not len(pixels):
         return totals
-    unit = 1 / (sigma * math.sqrt(2 * _LN2))
+    unit = 1 / (query.sigma * math.sqrt(2 * _LN2))
     queries = (x.detach().double() * unit.view(-1, 1, 1, 1)).float().contiguous()
-    steps = (alpha * unit / 127.5).float()
+    steps = (query.alpha * unit / 127.5).float()
     most_parts = max(1, _BUDGET // (len(x) * _numbers(x, details)))
     shifts = max(grid.shifts for grid in grids.values())
     chunk = max(1, min(_IMAGE_BYTES // x[0].numel(), most_parts * _TERMS // shifts))
-    for i, images in enumerate(pixels.split(chunk)):
-        images = images.to(x.device).contiguous()
+    for i, some in enumerate(pixels.split(chunk)):
+        images = some.to(x.device).contiguous()
         for size, grid in grids.items():
             part = _launch(queries, images, steps, grid, most_parts, details)
             totals[size] = totals[size].merge(part.shifted(i * chunk))
@@ -264,19 +248,19 @@ def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterio
     if best is None:
         return total
     square, top, second_least = seen
-    best, second = best.long().split(1, dim=2)
+    nearest_patch, second_patch = best.long().split(1, dim=2)
     # Parts have images of their own: all but the nearest one's offer their best as the second.
     offers, offered = (
         theirs.scatter(0, part, own.gather(0, part))
-        for theirs, own in ((least, second_least), (best, second))
+        for theirs, own in ((least, second_least), (nearest_patch, second_patch))
     )
     second_least, other = offers.min(dim=0, keepdim=True)
     nothing = second_least[0] >= _NOTHING
-    return replace(
-        total,
+    details = Details(
         square=(square * share**2).sum(dim=0, dtype=torch.float64),
-        best=named(best.gather(0, part)[0]),
+        best=named(nearest_patch.gather(0, part)[0]),
         top=(top * share).amax(dim=0).double(),
         second=named(offered.gather(0, other)[0]),
         second_peak=(-_LN2 * second_least[0].double()).masked_fill(nothing, -torch.inf),
     )
+    return replace(total, details=details)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,12 +22,13 @@ from els.images.source import SHARES, Source, divide, materialise
 from els.work import Progress, silent
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+File = TypeVar("File", Path, str)  # in a folder, or the name of one in an archive
 _MANY = 2000  # files that take long enough to read for progress to be shown
 
 
 def file_source(
-    files: Sequence[Path | str],
-    opener: Callable[[Path | str], IO[bytes]],
+    files: Sequence[File],
+    opener: Callable[[File], IO[bytes]],
     labels: Tensor | None,
     classes: Sequence[str],
     origin: Path,
@@ -78,12 +79,12 @@ def _explain_corrupt(file: Path | str) -> Iterator[None]:
         ) from error
 
 
-def _mode(file: Path | str, opener: Callable) -> str:
+def _mode(file: File, opener: Callable[[File], IO[bytes]]) -> str:
     with _explain_corrupt(file), opener(file) as stream:
         return Image.open(stream).mode
 
 
-def _decode(file: Path | str, opener: Callable, size: int, channels: int) -> Tensor:
+def _decode(file: File, opener: Callable[[File], IO[bytes]], size: int, channels: int) -> Tensor:
     """One image as uint8 (c size size): central square, then an antialiased resize."""
     with _explain_corrupt(file), opener(file) as stream:
         image = Image.open(stream).convert("L" if channels == 1 else "RGB")

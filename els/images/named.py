@@ -91,8 +91,8 @@ def load_images(
         name: one of `DATASETS`.
         root: the data root; for "folder" and "zip" the folder or the zip file itself.
         split: "train", "val", "test" or "all".
-        size: height and width in pixels; 16 for digits and 32 for the rest unless told.
-        channels: 1 (grey) or 3 (colour); as the data set has it unless told.
+        size: height and width in pixels; default: 16 for digits, 32 for the rest.
+        channels: 1 (grey) or 3 (colour); default: as the data set has it.
         limit: keep this many images of the split, chosen at random.
         seed: seed of the divisions and of that choice.
         download: fetch what is missing, where torchvision can.

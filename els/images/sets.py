@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ class ImageSet:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w)."""
-        return tuple(self.pixels.shape[1:])
+        c, h, w = self.pixels.shape[1:]
+        return c, h, w
 
     def take(self, indices: Tensor) -> ImageSet:
         """The images at `indices` (m,), copied."""
@@ -54,6 +56,10 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """SHA-256 of pixels, labels and shape: equal only for the same images in the same order."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for chunk in self.pixels.split(4096):
             digest.update(chunk.contiguous().numpy())

@@ -104,15 +104,15 @@ def materialise(shape: tuple[int, ...], key: str, fill: Callable[[Tensor], None]
     path = cache_folder() / f"{key}.npy"
     if not path.exists():
         with replacing(path) as partial:
-            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            fill(torch.from_numpy(out))
-            out.flush()
+            mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            fill(torch.from_numpy(mapped))
+            mapped.flush()
     # Copy-on-write: torch wants a writable buffer, and the cached file must stay as it is.
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _free_memory() -> int:
-    """Bytes of memory that can be had, where the system tells; otherwise 4 GiB."""
+    """Bytes of free memory, where the system tells; otherwise 4 GiB."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

@@ -1,6 +1,6 @@
 """Closed-form denoisers: posterior means over dictionaries of training images and patches."""
 
-from els.machines.base import Machine, Scale
-from els.machines.registry import MACHINES, PATCH_KINDS, make_machine
+from els.machines.base import Machine, MachineOptions, Scale
+from els.machines.registry import MACHINES, make_machine
 
-__all__ = ["MACHINES", "PATCH_KINDS", "Machine", "Scale", "make_machine"]
+__all__ = ["MACHINES", "Machine", "MachineOptions", "Scale", "make_machine"]

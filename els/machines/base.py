@@ -1,31 +1,72 @@
-"""What all machines share: checking queries, and sorting a batch by scale and label."""
+"""What all machines share: options, checking queries, and sorting a batch by scale and label."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from els.denoiser import coefficients
+from els.engines.dispatch import ENGINES, EngineName
 from els.engines.posterior import Posterior
+from els.engines.windows import WindowName
 from els.errors import InputError
 from els.images import ImageSet
-from els.schedule import CosineSchedule
+from els.schedule import COSINE, CosineSchedule
+
+Number = int | float  # a patch size is a whole number, and stays one on disk
+Symmetry = Literal["flip", "turns"]
+Around = Literal["boundary", "equivariant"]
+Known = TypeVar("Known")
 
 
 class ByTime(Protocol):
     """A scale's value for every time, such as `els.calibration.Scales`."""
 
-    def at(self, t: float) -> float:
+    def at(self, t: float) -> Number:
         """The value at time t."""
         ...
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """How a machine answers, beside its scale; see `els.machines.make_machine` for each of them."""
+
+    engine: EngineName = "auto"
+    chunk: int | None = None
+    tolerance: float = 0.0
+    window: WindowName | None = None
+    shift: int | None = None
+    symmetries: tuple[Symmetry, ...] = ()
+    temperature: float = 1.0
+    around: Around = "boundary"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise InputError(f"unknown engine '{self.engine}'; known are {', '.join(ENGINES)}")
+        if self.chunk is not None and self.chunk < 1:
+            raise InputError(f"chunk is {self.chunk}; it must be at least 1 image")
+        if not 0 <= self.tolerance < math.inf:
+            raise InputError(
+                f"tolerance is {self.tolerance}; it must be a standard error of at least 0"
+            )
+        if unknown := set(self.symmetries) - set(get_args(Symmetry)):
+            raise InputError(f"unknown symmetries {sorted(unknown)}; there are flip and turns")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"temperature is {self.temperature}; it must be above 0")
+        if self.around not in get_args(Around):
+            raise InputError(f"around is '{self.around}'; it must be boundary or equivariant")
+
+
+DEFAULT_OPTIONS = MachineOptions()
 
 
 @dataclass(frozen=True)
@@ -34,11 +75,11 @@ class Scale:
 
     Attributes:
         name: what the number is, such as "size".
-        candidates: the values that calibration tries unless told, in order.
+        candidates: the default values that calibration tries, in order.
     """
 
     name: str
-    candidates: tuple[float, ...]
+    candidates: tuple[Number, ...]
 
 
 class Machine(ABC):
@@ -50,7 +91,7 @@ class Machine(ABC):
         value: of the scale (a size, width, threshold, ...), one for all times or one for each;
             None without a scale.
         schedule: the noise schedule that x_t comes from.
-        chunk: training images at a time; None chooses by memory.
+        options: how it answers.
     """
 
     scale: Scale | None = None
@@ -60,21 +101,34 @@ class Machine(ABC):
         kind: str,
         images: ImageSet,
         *,
-        size: float | ByTime | None,
-        schedule: CosineSchedule,
-        chunk: int | None = None,
+        size: Any = None,
+        schedule: CosineSchedule = COSINE,
+        options: MachineOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.kind = kind
         self.images = images
-        self.value = size if self.scale else None
+        self.value: Number | ByTime | None = size if self.scale else None
         self.schedule = schedule
-        self.chunk = chunk
-        self._by_label: dict[int, ImageSet] = {}
+        self.options = options
+        self._known: dict[object, Any] = {}
         if isinstance(size, int | float) and self.scale:
             self.check(size)
 
+    @property
+    def identity(self) -> object:
+        """Plain data: all that its answers depend on, beside the schedule.
+
+        Raises:
+            TypeError: when its values are given by something that cannot be told from others.
+        """
+        return [self.kind, self.images.fingerprint(), value_identity(self.value)]
+
+    def estimating(self, tolerance: float) -> Machine:
+        """The same machine with a tolerance, if it is one that can estimate."""
+        return self
+
     def __call__(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
     ) -> Tensor:
         """x0_hat (b c h w) at noisy images x (b c h w) and times t (b,) in (0, 1].
 
@@ -90,7 +144,7 @@ class Machine(ABC):
 
     @torch.no_grad()
     def at_values(
-        self, x: Tensor, t: Tensor, values: Sequence[float] | None, label: Tensor | None = None
+        self, x: Tensor, t: Tensor, values: Sequence[Number] | None, label: Tensor | None = None
     ) -> Tensor:
         """x0_hat (k b c h w) for every one of k scale values, or (1 b c h w) for the machine's own.
 
@@ -103,16 +157,16 @@ class Machine(ABC):
         if values is not None and not len(values):
             raise InputError(f"the {self.kind} machine was asked at no value of its scale")
         out = x.new_empty(1 if values is None else len(values), *x.shape)
-        for (some_values, one_label), indices in self.alike(t, label, values).items():
-            images = self.images if one_label is None else self.of_class(one_label)
-            answers = self.answers(x[indices], t[indices], images, some_values)
+        for (some_values, one_label), indices in self.group_queries(t, label, values).items():
+            images = self.of_class(one_label)
+            answers = self.x0_hats(x[indices], t[indices], images, some_values)
             for row, answer in zip(out, answers, strict=True):
                 row[indices] = answer.to(x)
         return out
 
     @abstractmethod
-    def answers(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]
+    def x0_hats(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
     ) -> Sequence[Tensor]:
         """x0_hat (b c h w) at each of the scale's values (None without a scale), from some images.
 
@@ -123,22 +177,27 @@ class Machine(ABC):
             values: checked values of the scale.
         """
 
-    def fitted(self, size: float | ByTime | None) -> Machine:
-        """The same machine at another setting of its scale; both share what they know."""
+    def fitted(self, size: Any) -> Self:
+        """The same machine at another value of its scale; both share what they know."""
         other = copy(self)
         other.value = size
         return other
 
-    def check(self, value: float) -> None:
+    @property
+    def scale_name(self) -> str:
+        """What its scale is called."""
+        return "scale" if self.scale is None else self.scale.name
+
+    def check(self, value: Number) -> None:
         """Refuse a value that the scale has no meaning for.
 
         Raises:
             InputError: when it does not.
         """
         if not value >= 0:
-            raise InputError(f"{self.scale.name} {value} of the {self.kind} machine is below 0")
+            raise InputError(f"{self.scale_name} {value} of the {self.kind} machine is below 0")
 
-    def allowed(self, values: Iterable[float]) -> list[float]:
+    def allowed(self, values: Iterable[Number]) -> list[Number]:
         """Those of the values that the scale has a meaning for."""
         found = []
         for value in values:
@@ -161,9 +220,9 @@ class Machine(ABC):
         if not x.isfinite().all():
             raise InputError("the images to denoise hold NaN or infinite pixels")
 
-    def alike(
-        self, t: Tensor, label: Tensor | None, values: Sequence[float] | None
-    ) -> dict[tuple[tuple[float | None, ...], int | None], list[int]]:
+    def group_queries(
+        self, t: Tensor, label: Tensor | None, values: Sequence[Number] | None
+    ) -> dict[tuple[tuple[Number | None, ...], int | None], list[int]]:
         """The batch's indices by scale values and label, which each take a scan of their own."""
         groups = defaultdict(list)
         labels = [None] * len(t) if label is None else label.tolist()
@@ -171,18 +230,24 @@ class Machine(ABC):
             groups[self._values_at(time, values), one_label].append(i)
         return groups
 
-    def of_class(self, label: int) -> ImageSet:
-        """The images of one class, kept for the next call."""
-        if label not in self._by_label:
-            self._by_label[label] = self.images.of_class(label)
-        return self._by_label[label]
+    def of_class(self, label: int | None) -> ImageSet:
+        """The images of one class, kept for the next call; all of them for None."""
+        if label is None:
+            return self.images
+        return self.once(("class", label), lambda: self.images.of_class(label))
+
+    def once(self, key: object, make: Callable[[], Known]) -> Known:
+        """What `make` gives, made once for each key, also for copies of this machine."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     def at_times(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Alpha and sigma (b,), float64 on the device of x."""
         alpha, sigma = coefficients(t, x.double(), self.schedule)
         return alpha.flatten(), sigma.flatten()
 
-    def value_at(self, t: float) -> float:
+    def value_at(self, t: float) -> Number:
         """The scale's value at time t.
 
         Raises:
@@ -190,11 +255,11 @@ class Machine(ABC):
         """
         if self.value is None:
             raise InputError(
-                f"the {self.kind} machine needs a {self.scale.name}: one, or fitted scales"
+                f"the {self.kind} machine needs a {self.scale_name}: one, or fitted scales"
             )
         return self.value if isinstance(self.value, int | float) else self.value.at(t)
 
-    def _values_at(self, t: float, values: Sequence[float] | None) -> tuple[float | None, ...]:
+    def _values_at(self, t: float, values: Sequence[Number] | None) -> tuple[Number | None, ...]:
         if self.scale is None:
             return (None,) if values is None else (None,) * len(values)
         if values is None:
@@ -202,6 +267,20 @@ class Machine(ABC):
         for value in values:
             self.check(value)
         return tuple(values)
+
+
+def value_identity(value: object) -> object:
+    """Plain data that tells a value, or values by time, from others.
+
+    Raises:
+        TypeError: when it cannot be told from others.
+    """
+    if value is None or isinstance(value, int | float):
+        return value
+    try:
+        return value.identity  # type: ignore[attr-defined]
+    except AttributeError as error:
+        raise TypeError(f"{value!r} has no identity, as fitted scales and weights do") from error
 
 
 class PosteriorMachine(Machine):
@@ -213,7 +292,7 @@ class PosteriorMachine(Machine):
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[float | None],
+        values: Sequence[Number | None],
         *,
         details: bool = False,
     ) -> list[Posterior]:
@@ -225,15 +304,15 @@ class PosteriorMachine(Machine):
             details: also find what `Posterior` has only with details.
         """
 
-    def answers(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]
+    def x0_hats(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
     ) -> list[Tensor]:
         """See `Machine.answers`."""
         return [part.mean for part in self.posteriors(x, t, images.pixels, values)]
 
     @torch.no_grad()
     def posterior(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
     ) -> Posterior:
         """All that the dictionary says about x (b c h w), with details; arguments as `__call__`.
 
@@ -247,10 +326,10 @@ class PosteriorMachine(Machine):
         self.check_query(x)
         asked = None if size is None else [size]
         parts, order = [Posterior.empty(x[:0], x.dtype, details=True)], []
-        for (values, one_label), i in self.alike(t, label, asked).items():
-            images = self.images if one_label is None else self.of_class(one_label)
+        for (values, one_label), i in self.group_queries(t, label, asked).items():
+            images = self.of_class(one_label)
             (part,) = self.posteriors(x[i], t[i], images.pixels, values, details=True)
-            if one_label is not None:
+            if one_label is not None and self.images.labels is not None:
                 of_class = (self.images.labels == one_label).nonzero().flatten().to(x.device)
                 part = part.with_images(of_class.__getitem__)
             parts.append(part)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from els.engines.posterior import Posterior
 from els.engines.torch_engine import image_posterior
-from els.machines.base import PosteriorMachine
+from els.machines.base import Number, PosteriorMachine
 
 
 class Ideal(PosteriorMachine):
@@ -19,11 +19,11 @@ class Ideal(PosteriorMachine):
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[float | None],
+        values: Sequence[Number | None],
         *,
         details: bool = False,
     ) -> list[Posterior]:
         """See `PosteriorMachine.posteriors`."""
         alpha, sigma = self.at_times(t, x)
-        one = image_posterior(x, pixels, alpha, sigma, chunk=self.chunk, details=details)
+        one = image_posterior(x, pixels, alpha, sigma, chunk=self.options.chunk, details=details)
         return [one] * len(values)

@@ -6,38 +6,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from copy import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from els.engines.dictionary import check_size
-from els.engines.dispatch import EngineName, patch_posteriors
+from els.engines.dictionary import Rule, check_size
+from els.engines.dispatch import choose, posteriors
 from els.engines.posterior import Posterior
+from els.engines.query import PatchQuery
 from els.engines.subsample import Estimate, sampled_mean
 from els.engines.windows import WindowName, window
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import ByTime, PosteriorMachine, Scale
-from els.schedule import CosineSchedule
+from els.machines.base import (
+    DEFAULT_OPTIONS,
+    ByTime,
+    MachineOptions,
+    Number,
+    PosteriorMachine,
+    Scale,
+    Symmetry,
+)
+from els.schedule import COSINE, CosineSchedule
 
 SIZE = Scale("size", (3, 5, 7, 9, 11, 13, 15, 17))
 SIDE = Scale("side", (3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 11.0, 13.0, 15.0))
 WIDTH = Scale("width", (0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0))
 
-Symmetry = Literal["flip", "turns"]
+SCALES: dict[WindowName, Scale] = {"hard": SIZE, "flat": SIDE, "gaussian": WIDTH}
 
 
 class PatchMachine(PosteriorMachine):
     """x0_hat(u) = sum_j w_j c_j / sum_j w_j, w_j = exp(-||P_u x - alpha p_j||^2 / (2 sigma^2)).
 
     Attributes:
-        engine: see `els.engines.dispatch.patch_posteriors`.
-        tolerance: standard error of x0_hat in pixel units that is good enough; 0 is exact.
+        rule: which patches a pixel may use; see `els.engines.dictionary`.
         window: how cells of a patch are weighed; see `els.engines.windows`.
-        shift: largest displacement of a patch along either axis; None for any.
         symmetries: which mirrored or turned copies of the images are in the dictionary too.
-        temperature: what the log-weights are divided by.
     """
 
     def __init__(
@@ -45,29 +52,66 @@ class PatchMachine(PosteriorMachine):
         kind: str,
         images: ImageSet,
         *,
-        size: float | ByTime | None,
-        schedule: CosineSchedule,
-        engine: EngineName,
-        chunk: int | None,
-        tolerance: float,
-        window: WindowName,
-        shift: int | None,
-        symmetries: Sequence[Symmetry],
-        temperature: float,
+        rule: Rule,
+        window: WindowName = "hard",
+        size: Number | ByTime | None = None,
+        schedule: CosineSchedule = COSINE,
+        options: MachineOptions = DEFAULT_OPTIONS,
     ) -> None:
-        self.rule = kind.removesuffix("_soft")
-        self.window: WindowName = window
-        self.scale = {"hard": SIZE, "flat": SIDE, "gaussian": WIDTH}[window]
-        self.engine = engine
-        self.tolerance = tolerance
-        self.shift = shift
-        self.symmetries = tuple(symmetries)
-        self.temperature = temperature
-        self._check_options(images)
-        super().__init__(kind, images, size=size, schedule=schedule, chunk=chunk)
+        """Make a machine; `window` is that of its kind, which `options` may replace."""
+        self.rule: Rule = rule
+        self.window: WindowName = options.window or window
+        self.scale = SCALES[self.window]
+        self.symmetries = options.symmetries
+        self._check_options(images, options)
+        super().__init__(kind, images, size=size, schedule=schedule, options=options)
+
+    @property
+    def tolerance(self) -> float:
+        """Standard error of x0_hat in pixel units that is good enough; 0 is exact."""
+        return self.options.tolerance
+
+    @property
+    def identity(self) -> object:
+        """See `Machine.identity`."""
+        options = self.options
+        return [
+            *super().identity,  # type: ignore[misc] # a list, as that of every machine
+            self.window,
+            options.shift,
+            list(self.symmetries),
+            options.temperature,
+            options.tolerance,
+        ]
+
+    def estimating(self, tolerance: float) -> PatchMachine:
+        """See `Machine.estimating`."""
+        other = copy(self)
+        other.options = replace(self.options, tolerance=tolerance)
+        return other
+
+    def engine_on(self, device: torch.device) -> str:
+        """The name of the engine that float32 queries on a device go to.
+
+        Raises:
+            InputError: when the engine of the options cannot take them there.
+        """
+        x = torch.empty(0, *self.images.image_shape, device=device)
+        none = torch.empty(0, dtype=torch.float64)
+        query = PatchQuery(
+            x,
+            self.images.pixels[:0],
+            none,
+            none,
+            rule=self.rule,
+            sizes=(1,),
+            profiles=None if self.window == "hard" else ((1.0,),),
+            shift=self.options.shift,
+        )
+        return choose(query, self.options.engine)
 
     def __call__(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
     ) -> Tensor:
         """See `Machine.__call__`."""
         if self.tolerance:
@@ -76,7 +120,7 @@ class PatchMachine(PosteriorMachine):
 
     @torch.no_grad()
     def estimate(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: float | None = None
+        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
     ) -> Estimate:
         """x0_hat from as many images as `tolerance` asks for, with its standard error.
 
@@ -86,14 +130,14 @@ class PatchMachine(PosteriorMachine):
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
         seen = torch.zeros(len(x))
         asked = None if size is None else [size]
-        for ((value,), one_label), i in self.alike(t, label, asked).items():
-            images = self.images if one_label is None else self.of_class(one_label)
+        for ((value,), one_label), i in self.group_queries(t, label, asked).items():
+            images = self.of_class(one_label)
             part = self._estimate(x[i], t[i], images.pixels, value)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)
             seen[i] = part.seen.float().cpu()
         return Estimate(mean=mean, standard_error=error, seen=seen)
 
-    def check(self, value: float) -> None:
+    def check(self, value: Number) -> None:
         """See `Machine.check`."""
         if self.window == "gaussian" and value <= 0:
             raise InputError(f"width {value} of a Gaussian window is not above 0")
@@ -102,48 +146,51 @@ class PatchMachine(PosteriorMachine):
         size, _ = window(self.window, value)
         check_size(self.rule, size, self.images.image_shape)
 
-    def _check_options(self, images: ImageSet) -> None:
-        if self.shift is not None and (self.rule != "boundary" or self.shift < 0):
+    def _check_options(self, images: ImageSet, options: MachineOptions) -> None:
+        shift = options.shift
+        if shift is not None and (self.rule != "boundary" or shift < 0):
             raise InputError(
-                f"shift {self.shift} of the {self.rule} machine: only `boundary` has a largest "
+                f"shift {shift} of the {self.rule} machine: only `boundary` has a largest "
                 "displacement, of at least 0"
             )
-        if unknown := set(self.symmetries) - set(get_args(Symmetry)):
-            raise InputError(f"unknown symmetries {sorted(unknown)}; there are flip and turns")
         _, h, w = images.image_shape
-        if "turns" in self.symmetries and h != w:
+        if "turns" in options.symmetries and h != w:
             raise InputError(f"quarter turns need square images, not {h} x {w}")
-        if not 0 < self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}; it must be above 0")
 
     def posteriors(
         self,
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[float],
+        values: Sequence[Number],
         *,
         details: bool = False,
         wanted: Tensor | None = None,
     ) -> list[Posterior]:
-        """See `PosteriorMachine.posteriors`; `wanted` is that of `patch_posteriors`."""
+        """See `PosteriorMachine.posteriors`; `wanted` is that of `PatchQuery`."""
         alpha, sigma = self.at_times(t, x)
         windows = [window(self.window, value) for value in values]
-        sizes = [size for size, _ in windows]
-        profiles = None if self.window == "hard" else [profile for _, profile in windows]
+        query = PatchQuery(
+            x,
+            pixels,
+            alpha,
+            sigma * self.options.temperature**0.5,
+            rule=self.rule,
+            sizes=tuple(size for size, _ in windows),
+            profiles=None if self.window == "hard" else tuple(profile for _, profile in windows),
+            shift=self.options.shift,
+            wanted=wanted,
+            details=details,
+        )
         total: list[Posterior] = []
         for there, back in moves(self.symmetries):
-            parts = patch_posteriors(
-                there(x), pixels, alpha, sigma * self.temperature**0.5, kind=self.rule,
-                sizes=sizes, engine=self.engine, chunk=self.chunk, details=details,
-                wanted=None if wanted is None else there(wanted), profiles=profiles,
-                shift=self.shift,
-            )  # fmt: skip
-            parts = [part.moved(back) for part in parts]
+            moved = replace(query, x=there(x), wanted=None if wanted is None else there(wanted))
+            parts = posteriors(moved, engine=self.options.engine, chunk=self.options.chunk)
+            parts = [part.transformed(back) for part in parts]
             total = [a.merge(b) for a, b in zip(total, parts, strict=True)] if total else parts
         return total
 
-    def _estimate(self, x: Tensor, t: Tensor, pixels: Tensor, value: float) -> Estimate:
+    def _estimate(self, x: Tensor, t: Tensor, pixels: Tensor, value: Number) -> Estimate:
         def scan(queries: Tensor, some: Tensor, wanted: Tensor) -> Posterior:
             query, at = x.index_select(0, queries), t.index_select(0, queries)
             return self.posteriors(query, at, some, [value], wanted=wanted)[0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import Machine
+from els.machines.base import Machine, Number, value_identity
 from els.schedule import CosineSchedule
 
 
@@ -34,7 +34,7 @@ class Part:
     """
 
     machine: Machine
-    values: tuple[float | None, ...]
+    values: tuple[Number | None, ...]
 
 
 class Mixture(Machine):
@@ -54,9 +54,15 @@ class Mixture(Machine):
         weights: WeightsByTime | None,
         schedule: CosineSchedule,
     ) -> None:
-        super().__init__(kind, images, size=None, schedule=schedule)
+        super().__init__(kind, images, schedule=schedule)
         self.parts = tuple(parts)
         self.weights = weights
+
+    @property
+    def identity(self) -> object:
+        """See `Machine.identity`."""
+        parts = [[part.machine.identity, list(part.values)] for part in self.parts]
+        return [self.kind, self.images.fingerprint(), parts, value_identity(self.weights)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,24 +78,24 @@ class Mixture(Machine):
         """What every component answers (k b c h w); arguments as `Machine.__call__`."""
         self.check_query(x)
         out = x.new_empty(len(self.names), *x.shape)
-        for (_, one_label), i in self.alike(t, label, None).items():
-            images = self.images if one_label is None else self.of_class(one_label)
+        for (_, one_label), i in self.group_queries(t, label, None).items():
+            images = self.of_class(one_label)
             answers = [a for part in self.parts
-                       for a in part.machine.answers(x[i], t[i], images, part.values)]  # fmt: skip
+                       for a in part.machine.x0_hats(x[i], t[i], images, part.values)]  # fmt: skip
             for row, answer in zip(out, answers, strict=True):
                 row[i] = answer.to(x)
         return out
 
-    def fitted(self, size: WeightsByTime | None) -> Mixture:
+    def fitted(self, size: Any) -> Self:
         """The same mixture with other weights."""
         other = copy(self)
         other.weights = size
         return other
 
-    def answers(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]
+    def x0_hats(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
     ) -> list[Tensor]:
-        """See `Machine.answers`."""
+        """See `Machine.x0_hats`."""
         if self.weights is None:
             raise InputError(f"the {self.kind} machine needs fitted weights")
         weights = torch.tensor([self.weights.at(time) for time in t.tolist()]).to(x)  # (b k)
@@ -104,7 +110,7 @@ class Mixture(Machine):
             start += len(part.values)
             used = [i for i in range(len(part.values)) if mine[:, i].any()]
             if used:
-                some = part.machine.answers(x, t, images, tuple(part.values[i] for i in used))
+                some = part.machine.x0_hats(x, t, images, tuple(part.values[i] for i in used))
                 for i, answer in zip(used, some, strict=True):
                     total += mine[:, i].view(-1, 1, 1, 1) * answer.to(x)
         return [total] * len(values)

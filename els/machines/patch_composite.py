@@ -9,7 +9,7 @@ from torch import Tensor
 from els.engines.dictionary import check_size
 from els.engines.masked import masked_posterior
 from els.images import ImageSet
-from els.machines.base import Machine
+from els.machines.base import Machine, Number
 from els.machines.local import SIZE
 
 
@@ -24,14 +24,14 @@ class PatchComposite(Machine):
 
     scale = SIZE
 
-    def check(self, value: float) -> None:
+    def check(self, value: Number) -> None:
         """See `Machine.check`."""
         check_size("local", value, self.images.image_shape)
 
-    def answers(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[int, ...]
+    def x0_hats(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
-        """See `Machine.answers`."""
+        """See `Machine.x0_hats`."""
         alpha, sigma = self.at_times(t, x)
         h, w = x.shape[2:]
         out = torch.empty(len(values), *x.shape, dtype=x.dtype, device=x.device)
@@ -40,7 +40,7 @@ class PatchComposite(Machine):
             for b in range(len(x)):
                 found = masked_posterior(
                     x[b : b + 1], images.pixels, mask, alpha[b : b + 1], sigma[b : b + 1],
-                    whole=True, chunk=self.chunk,
+                    whole=True, chunk=self.options.chunk,
                 )  # fmt: skip
                 seen = rearrange(found.mean, "u (c v) -> u c v", v=h * w) * mask[:, None]
                 total = reduce(seen, "u c v -> c v", "sum") / mask.sum(dim=0)

@@ -1,19 +1,24 @@
-"""The one place where machines are made."""
+"""All machines by name, and the one place where they are made.
+
+Adding a machine is one file, with a class derived from `els.machines.base.Machine`, and one entry
+here: `make_machine`, the command line, the analysis, the page and the documentation follow from it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from els.engines.dictionary import PATCH_MACHINES
-from els.engines.dispatch import ENGINES, EngineName
+from els.engines.dispatch import EngineName
 from els.engines.windows import WindowName
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import ByTime, Machine
+from els.machines.base import Around, ByTime, Machine, MachineOptions, Number, Symmetry
 from els.machines.global_equivariant import GlobalEquivariant
 from els.machines.ideal import Ideal
-from els.machines.local import SIZE, PatchMachine, Symmetry
+from els.machines.local import SIZE, PatchMachine
 from els.machines.mixture import Mixture, Part, WeightsByTime
 from els.machines.nearest import Nearest
 from els.machines.patch_composite import PatchComposite
@@ -21,29 +26,157 @@ from els.machines.pca_local import PcaLocal
 from els.machines.smoothed import Smoothed
 from els.machines.tempered import Tempered
 from els.machines.wiener import Wiener
-from els.schedule import CosineSchedule
+from els.schedule import COSINE, CosineSchedule
 
-_SOFT = ("boundary_soft", "equivariant_soft")
-PATCH_KINDS = (*PATCH_MACHINES, *_SOFT)
-_BY_KIND = {
-    "patch_composite": PatchComposite,
-    "pca_local": PcaLocal,
-    "global_equivariant": GlobalEquivariant,
-    "smoothed": Smoothed,
-    "tempered": Tempered,
-    "nearest": Nearest,
-    "wiener": Wiener,
-    "ideal": Ideal,
+PADDINGS = ("zeros", "circular")
+_ELS = "Kamb & Ganguli, arXiv 2412.20292"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A machine.
+
+    Attributes:
+        make: (kind, images, size=, schedule=, options=) -> machine.
+        says: what answers for a pixel, for people.
+        cites: where it comes from.
+        scale: what is fitted, for people; empty where nothing is.
+        pads: the networks that it is meant for, by their padding.
+        patches: whether it answers with training patches, which mosaics are made of.
+        symmetries: whether it takes mirrored and turned images.
+    """
+
+    make: Callable[..., Machine]
+    says: str
+    cites: str = ""
+    scale: str = ""
+    pads: tuple[str, ...] = PADDINGS
+    patches: bool = False
+    symmetries: bool = False
+
+
+def _patches(
+    rule: str, says: str, *, pads: tuple[str, ...], window: WindowName = "hard", cites: str = _ELS
+) -> Entry:
+    make = partial(PatchMachine, rule=rule, window=window)
+    scale = "size" if window == "hard" else "width"
+    return Entry(make, says, cites, scale, pads, patches=True, symmetries=True)
+
+
+def _mixture(
+    kind: str,
+    images: ImageSet,
+    *,
+    size: WeightsByTime | None,
+    schedule: CosineSchedule,
+    options: MachineOptions,
+) -> Mixture:
+    """Hard and soft windows anywhere, hard ones in place, and `wiener`."""
+    side = min(images.image_shape[1:])
+    parts = []
+    for name in (options.around, f"{options.around}_soft", "local"):
+        machine = MACHINES[name].make(name, images, schedule=schedule, options=options)
+        candidates = machine.scale.candidates if machine.scale else ()
+        values = [v for v in candidates if machine.scale != SIZE or v <= side]
+        parts.append(Part(machine, tuple(machine.allowed(values))))
+    wiener = Wiener("wiener", images, schedule=schedule, options=options)
+    parts = [*(part for part in parts if part.values), Part(wiener, (None,))]
+    return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
+
+
+_SOFT = "with a soft window in place of a square; its width is fitted."
+# In the order in which `--machines all` compares them, after the one that goes with the padding.
+MACHINES: dict[str, Entry] = {
+    "boundary": _patches(
+        "boundary",
+        "The average of training patches that look like the pixel's surroundings, from anywhere in "
+        "the images; near a border, from the same place alone. Made for networks that pad with "
+        "zeros.",
+        pads=("zeros",),
+    ),
+    "equivariant": _patches(
+        "equivariant",
+        "The average of training patches that look like the pixel's surroundings, from anywhere in "
+        "the images. Made for networks that wrap round (circular padding).",
+        pads=("circular",),
+    ),
+    "mixture": Entry(
+        _mixture,
+        "A mixture of patch machines and the linear filter, weighed anew at each t.",
+        scale="weights",
+        symmetries=True,
+    ),
+    "boundary_soft": _patches(
+        "boundary", f"Like `boundary`, {_SOFT}", pads=("zeros",), window="gaussian", cites=""
+    ),
+    "equivariant_soft": _patches(
+        "equivariant",
+        f"Like `equivariant`, {_SOFT}",
+        pads=("circular",),
+        window="gaussian",
+        cites="",
+    ),
+    "wiener": Entry(Wiener, "The best linear filter for the images' mean and covariance."),
+    "nearest": Entry(Nearest, "The nearest training image."),
+    "tempered": Entry(Tempered, "`ideal` with its weights made more even.", scale="temperature"),
+    "smoothed": Entry(
+        Smoothed,
+        "`ideal`, averaged over disturbed inputs.",
+        "Scarvelis et al., arXiv 2310.12395",
+        scale="smoothing",
+    ),
+    "global_equivariant": Entry(
+        GlobalEquivariant, "The average of whole training images at every shift.", _ELS
+    ),
+    "pca_local": Entry(
+        PcaLocal,
+        "At its own place, each pixel compares the cells that the images' covariance links it to.",
+        "Lukoianov et al., arXiv 2509.09672",
+        scale="threshold",
+    ),
+    "patch_composite": Entry(
+        PatchComposite,
+        "Whole patches at their own places, averaged where they overlap.",
+        "Niedoba et al., arXiv 2411.19339 (PSPC)",
+        scale="size",
+    ),
+    "local": _patches(
+        "local",
+        "The average of training patches that look like the pixel's surroundings, from the pixel's "
+        "own place alone: locality without equivariance.",
+        pads=PADDINGS,
+    ),
+    "ideal": Entry(Ideal, "The average of whole training images: it memorises.", _ELS),
 }
-MACHINES = ("ideal", *PATCH_KINDS, *(kind for kind in _BY_KIND if kind != "ideal"), "mixture")
+
+
+def around(padding: str) -> Around:
+    """The patch machine that is made for networks of a padding."""
+    return "equivariant" if padding == "circular" else "boundary"
+
+
+def default_for(padding: str) -> tuple[str, ...]:
+    """The machines of the paper for networks of a padding, the one that should fit first."""
+    return (around(padding), "local", "ideal")
+
+
+def all_for(padding: str) -> tuple[str, ...]:
+    """Every machine that goes with a padding, the one that should fit first."""
+    return tuple(kind for kind, entry in MACHINES.items() if padding in entry.pads)
+
+
+def described() -> str:
+    """A line for each machine, for people."""
+    width = max(map(len, MACHINES))
+    return "\n".join(f"{kind:{width}}  {entry.says}" for kind, entry in MACHINES.items())
 
 
 def make_machine(
     kind: str,
     images: ImageSet,
     *,
-    size: float | ByTime | WeightsByTime | None = None,
-    schedule: CosineSchedule | None = None,
+    size: Number | ByTime | WeightsByTime | None = None,
+    schedule: CosineSchedule = COSINE,
     engine: EngineName = "auto",
     chunk: int | None = None,
     tolerance: float = 0.0,
@@ -51,43 +184,27 @@ def make_machine(
     shift: int | None = None,
     symmetries: Sequence[Symmetry] = (),
     temperature: float = 1.0,
-    around: str = "boundary",
-) -> Machine:
+    around: Around = "boundary",
+) -> Any:
     """Make a closed-form denoiser.
 
-    | kind | what answers for pixel u | scale |
-    |---|---|---|
-    | `ideal` | whole training images: memorises | |
-    | `local` | the patch at the same place in every image; zeros outside | size |
-    | `equivariant` | every patch wholly inside an image, anywhere; the query wraps | size |
-    | `boundary` | every patch whose window crosses the same borders at the same distance | size |
-    | `boundary_soft`, `equivariant_soft` | the same with Gaussian windows | width |
-    | `patch_composite` | means of the whole patches at their places, averaged (PSPC) | size |
-    | `pca_local` | the cells that the Wiener filter looks at, at the same place | threshold |
-    | `global_equivariant` | whole training images at every circular shift | |
-    | `smoothed` | `ideal`, averaged over perturbed queries | smoothing |
-    | `tempered` | `ideal` with its log-weights divided by a temperature | temperature |
-    | `nearest` | the nearest training image | |
-    | `wiener` | the linear filter of the images' mean and covariance | |
-    | `mixture` | a convex mixture of others, weighed anew at every t | weights |
-
     Args:
-        kind: one of `MACHINES`.
+        kind: one of `MACHINES`, whose entries say what answers for a pixel.
         images: the training images.
         size: the value of the machine's scale: an odd patch size k, a width in pixels, a threshold
             in [0, 1], a smoothing in units of sigma, or a temperature; or one for each time with
             `.at(t)`, such as fitted scales. May be left out where every call gives its own, or
             without a scale. The fitted `els.stacking.Weights` of `mixture`.
-        schedule: the noise schedule; the paper's by default.
+        schedule: the noise schedule; default: the paper's.
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
             or "auto", the fastest that works here.
-        chunk: training images held at a time, chosen to bound memory when None; never changes the
+        chunk: training images held at a time; default: chosen to bound memory. Never changes the
             answer.
         tolerance: a standard error of x0_hat in pixel units. Images are then visited in random
             order, until each query's root mean squared standard error is below it; 0 is exact.
             Only the patch machines estimate; all others, `mixture` too, are always exact.
-        window: "hard", "flat" or "gaussian" windows of a patch machine, as its kind says unless
-            told; the sides of flat windows are continuous. See `els.engines.windows`.
+        window: "hard", "flat" or "gaussian" windows of a patch machine; default: as its kind says.
+            The sides of flat windows are continuous. See `els.engines.windows`.
         shift: the largest displacement of a patch (`boundary` alone): 0 makes it `local`.
         symmetries: "flip" and "turns" add the mirrored and quarter-turned images to the dictionary
             of a patch machine, or of those in `mixture`, for networks trained so.
@@ -96,64 +213,27 @@ def make_machine(
 
     Raises:
         InputError: unknown kind, no images, or an option or size out of range.
+
+    Example:
+        >>> import torch
+        >>> from els.images import load_images
+        >>> machine = make_machine("boundary", load_images("digits", limit=50), size=3)
+        >>> machine(torch.zeros(2, 1, 16, 16), torch.tensor([0.5, 1.0])).shape
+        torch.Size([2, 1, 16, 16])
     """
-    _check(kind, images, engine=engine, chunk=chunk, tolerance=tolerance)
-    schedule = schedule or CosineSchedule()
-    if kind in PATCH_KINDS:
-        return PatchMachine(
-            kind, images, size=size, schedule=schedule, engine=engine, chunk=chunk,
-            tolerance=tolerance, window=window or ("gaussian" if kind in _SOFT else "hard"),
-            shift=shift, symmetries=symmetries, temperature=temperature,
-        )  # fmt: skip
-    if window is not None or shift is not None or temperature != 1:
-        raise InputError(
-            f"the {kind} machine has no patches: window, shift and temperature are for local, "
-            "equivariant and boundary"
-        )
-    if kind == "mixture":
-        parts = _parts(
-            around, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
-        )
-        return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
-    if symmetries:
-        raise InputError(f"the {kind} machine has no patches, which symmetries are for")
-    return _BY_KIND[kind](kind, images, size=size, schedule=schedule, chunk=chunk)
-
-
-def _parts(
-    around: str,
-    images: ImageSet,
-    *,
-    schedule: CosineSchedule,
-    engine: EngineName,
-    chunk: int | None,
-    symmetries: Sequence[Symmetry],
-) -> list[Part]:
-    """What `mixture` mixes: hard and soft windows anywhere, hard ones in place, and `wiener`."""
-    if around not in ("boundary", "equivariant"):
-        raise InputError(f"mixture is built around boundary or equivariant, not '{around}'")
-    parts = []
-    for kind in (around, f"{around}_soft", "local"):
-        machine = make_machine(
-            kind, images, schedule=schedule, engine=engine, chunk=chunk, symmetries=symmetries
-        )
-        side = min(images.image_shape[1:])
-        values = [v for v in machine.scale.candidates if machine.scale != SIZE or v <= side]
-        parts.append(Part(machine, tuple(machine.allowed(values))))
-    wiener = make_machine("wiener", images, schedule=schedule)
-    return [*(part for part in parts if part.values), Part(wiener, (None,))]
-
-
-def _check(
-    kind: str, images: ImageSet, *, engine: str, chunk: int | None, tolerance: float
-) -> None:
     if kind not in MACHINES:
         raise InputError(f"unknown machine '{kind}'; known are {', '.join(MACHINES)}")
     if not len(images):
         raise InputError(f"the {kind} machine was given no training images")
-    if engine not in ENGINES:
-        raise InputError(f"unknown engine '{engine}'; known are {', '.join(ENGINES)}")
-    if chunk is not None and chunk < 1:
-        raise InputError(f"chunk is {chunk}; it must be at least 1 image")
-    if not 0 <= tolerance < math.inf:
-        raise InputError(f"tolerance is {tolerance}; it must be a standard error of at least 0")
+    entry = MACHINES[kind]
+    if not entry.patches and (window is not None or shift is not None or temperature != 1):
+        raise InputError(
+            f"the {kind} machine has no patches: window, shift and temperature are for "
+            f"{', '.join(name for name, one in MACHINES.items() if one.patches)}"
+        )
+    if symmetries and not entry.symmetries:
+        raise InputError(f"the {kind} machine has no patches, which symmetries are for")
+    options = MachineOptions(
+        engine, chunk, tolerance, window, shift, tuple(symmetries), temperature, around
+    )
+    return entry.make(kind, images, size=size, schedule=schedule, options=options)

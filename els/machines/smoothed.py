@@ -9,7 +9,7 @@ from torch import Tensor
 
 from els.engines.torch_engine import image_posterior
 from els.images import ImageSet
-from els.machines.base import Scale
+from els.machines.base import Number, Scale
 from els.machines.ideal import Ideal
 
 SMOOTHING = Scale("smoothing", (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.5, 4.0))
@@ -27,10 +27,10 @@ class Smoothed(Ideal):
 
     scale = SMOOTHING
 
-    def answers(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float, ...]
+    def x0_hats(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
-        """See `Machine.answers`."""
+        """See `Machine.x0_hats`."""
         alpha, sigma = self.at_times(t, x)
         out = []
         for value in values:
@@ -38,7 +38,7 @@ class Smoothed(Ideal):
             noise = self._noise.to(x) if value else self._noise[:1].to(x)
             for v in noise:
                 moved = x + value * sigma.view(-1, 1, 1, 1).to(x) * v
-                part = image_posterior(moved, images.pixels, alpha, sigma, chunk=self.chunk)
+                part = image_posterior(moved, images.pixels, alpha, sigma, chunk=self.options.chunk)
                 total += part.mean.to(total)
             out.append(total / len(noise))
         return out

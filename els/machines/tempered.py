@@ -9,7 +9,7 @@ from torch import Tensor
 from els.engines.posterior import Posterior
 from els.engines.torch_engine import image_posterior
 from els.errors import InputError
-from els.machines.base import Scale
+from els.machines.base import Number, Scale
 from els.machines.ideal import Ideal
 
 TEMPERATURE = Scale("temperature", (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
@@ -20,7 +20,7 @@ class Tempered(Ideal):
 
     scale = TEMPERATURE
 
-    def check(self, value: float) -> None:
+    def check(self, value: Number) -> None:
         """See `Machine.check`."""
         if not 0 < value < float("inf"):
             raise InputError(f"temperature {value} is not above 0")
@@ -30,13 +30,15 @@ class Tempered(Ideal):
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[float | None],
+        values: Sequence[Number | None],
         *,
         details: bool = False,
     ) -> list[Posterior]:
         """See `PosteriorMachine.posteriors`."""
         alpha, sigma = self.at_times(t, x)
         return [
-            image_posterior(x, pixels, alpha, sigma * value**0.5, chunk=self.chunk, details=details)
+            image_posterior(
+                x, pixels, alpha, sigma * value**0.5, chunk=self.options.chunk, details=details
+            )
             for value in values
         ]

@@ -9,8 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from els.images import ImageSet, to_float
-from els.machines.base import ByTime, Machine
-from els.schedule import CosineSchedule
+from els.machines.base import Machine, Number
 
 # Images at a time when the covariance is summed.
 _CHUNK = 1024
@@ -56,32 +55,18 @@ class Gaussian:
 class GaussianMachine(Machine):
     """A machine that needs the images' moments, which are found once for each class."""
 
-    def __init__(
-        self,
-        kind: str,
-        images: ImageSet,
-        *,
-        size: float | ByTime | None,
-        schedule: CosineSchedule,
-        chunk: int | None = None,
-    ) -> None:
-        super().__init__(kind, images, size=size, schedule=schedule, chunk=chunk)
-        self._moments: dict[int, tuple[ImageSet, Gaussian]] = {}
-
     def moments(self, images: ImageSet) -> Gaussian:
         """The moments of some of the images, kept for the next call."""
-        if id(images) not in self._moments:
-            self._moments[id(images)] = (images, Gaussian.of(images.pixels))
-        return self._moments[id(images)][1]
+        return self.once(("moments", id(images)), lambda: Gaussian.of(images.pixels))
 
 
 class Wiener(GaussianMachine):
     """x0_hat = mu + alpha C (alpha^2 C + sigma^2)^-1 (x - alpha mu)."""
 
-    def answers(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[float | None, ...]
+    def x0_hats(
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
     ) -> list[Tensor]:
-        """See `Machine.answers`."""
+        """See `Machine.x0_hats`."""
         alpha, sigma = self.at_times(t, x)
         data = self.moments(images)
         flat = rearrange(x.double().cpu(), "b c h w -> b (c h w)")

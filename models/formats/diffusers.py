@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from els.denoiser import coefficients, eps_from_x0
 from els.errors import InputError, reason
@@ -64,7 +64,7 @@ def load_pipeline(folder: Path) -> tuple[DiffusersNetwork, tuple[int, int, int]]
         net = UNet2DModel.from_pretrained(unet, use_safetensors=True, local_files_only=True,
                                           low_cpu_mem_usage=False)  # fmt: skip
         alphas_cumprod = DDPMScheduler.from_config(settings).alphas_cumprod
-    # Wrong configurations and damaged weights raise whatever they happen to break.
+    # Wrong configurations and damaged weights can raise any exception.
     except Exception as error:
         why = reason(error, named=True, length=200)
         raise InputError(f"'{folder}' cannot be loaded by diffusers: {why}") from error
@@ -90,9 +90,12 @@ class DiffusersNetwork(Network):
         schedule: what our t means.
     """
 
+    unet: Any
+    times: Tensor
+
     def __init__(
         self,
-        unet: nn.Module,
+        unet: Any,
         *,
         alphas_cumprod: Tensor,
         prediction: str = "epsilon",
@@ -213,7 +216,7 @@ def _check_scheduler(settings: Mapping[str, Any], folder: Path | None) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"there is no file '{path}', which a folder of diffusers has")
+        raise InputError(f"there is no file '{path}', which every folder of diffusers has")
     try:
         content = json.loads(path.read_text())
     except (ValueError, OSError) as error:

@@ -87,14 +87,14 @@ def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros
     bare = _bare(weights)
     if "bottleneck.model.1.weight" in bare:
         raise InputError("it is a MinimalUNet with norms, which are not those of the UNet here")
-    weights = {our_name(name): value for name, value in bare.items()}
-    if not all(isinstance(value, Tensor) for value in weights.values()):
+    ours = {our_name(name): value for name, value in bare.items() if isinstance(value, Tensor)}
+    if len(ours) < len(bare):
         raise InputError("it is not a table of weights alone")
     try:
-        if "first.weight" in weights:
-            return restore_network("ResNet", _resnet(weights) | {"padding": padding}, weights)
-        if "middle.layers.0.weight" in weights:
-            return restore_network("UNet", _unet(weights) | {"padding": padding}, weights)
+        if "first.weight" in ours:
+            return restore_network("ResNet", _resnet(ours) | {"padding": padding}, ours)
+        if "middle.layers.0.weight" in ours:
+            return restore_network("UNet", _unet(ours) | {"padding": padding}, ours)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
@@ -105,8 +105,9 @@ def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros
 def _bare(weights: Mapping[str, object]) -> dict[str, object]:
     """A state dict without what it is packed in: a table, and a prefix of all its names."""
     for key in _INSIDE:
-        if isinstance(weights.get(key), Mapping):
-            weights = weights[key]
+        inside = weights.get(key)
+        if isinstance(inside, Mapping):
+            weights = inside
     names = {str(name): value for name, value in weights.items()}
     while prefix := next((p for p in _WRAPPERS if names and all(n.startswith(p) for n in names)),
                          None):  # fmt: skip

@@ -177,9 +177,9 @@ class _Record:
 
 def _tensor(
     storage: object,
-    offset: object,
-    size: object,
-    stride: object,
+    offset: Any,
+    size: Any,
+    stride: Any,
     requires_grad: object = False,
     hooks: object = None,
     metadata: object = None,
@@ -244,7 +244,7 @@ def _unpickle(data: bytes) -> _Record:
             what = "" if arg is None else f" '{str(arg)[:80]}'"
             raise _Refusal(f"it uses the pickle instruction {opcode.name}{what}, which saved "
                            "modules do not need")  # fmt: skip
-        if opcode.name == "LONG_BINPUT" and arg > len(data):
+        if opcode.name == "LONG_BINPUT" and (arg or 0) > len(data):
             raise _Refusal("it numbers more objects than it has")
     record = _Unpickler(data).load()
     if not isinstance(record, _Record):

@@ -2,14 +2,14 @@ import pytest
 import torch
 from conftest import random_images
 
-from els.images import to_float
+from els.images import ImageSet, to_float
 from els.novelty import SAME, nearest_images
 
 
 def test_the_nearest_image_is_that_of_a_plain_search_over_all_shifts() -> None:
     images = random_images(5, 3, 6, 7)
     x = torch.randn(4, 3, 6, 7, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
-    found = nearest_images(x, images.pixels)
+    found = nearest_images(x, images)
     y = to_float(images.pixels).double()
     for i in range(len(x)):
         shifts = [(a, b) for a in range(6) for b in range(7)]
@@ -31,7 +31,7 @@ def test_the_nearest_image_is_that_of_a_plain_search_over_all_shifts() -> None:
 def test_a_shifted_copy_is_found_where_a_plain_distance_misses_it() -> None:
     images = random_images(20, 1, 8, 8)
     x = to_float(images.pixels[[3, 11]]).roll((2, -3), dims=(2, 3))
-    found = nearest_images(x, images.pixels)
+    found = nearest_images(x, images)
     assert found.nearest.tolist() == [3, 11]
     assert found.shift.tolist() == [[2, -3], [2, -3]]
     assert found.distance.tolist() == [0, 0]
@@ -43,9 +43,9 @@ def test_a_shifted_copy_is_found_where_a_plain_distance_misses_it() -> None:
 def test_samples_do_not_know_of_each_other_nor_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(9, 1, 5, 5)
     x = torch.randn(3, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    together = nearest_images(x, images.pixels)
+    together = nearest_images(x, images)
     monkeypatch.setattr("els.novelty._BUDGET", 2 * 25)
-    alone = [nearest_images(x[i : i + 1], images.pixels) for i in range(3)]
+    alone = [nearest_images(x[i : i + 1], images) for i in range(3)]
     for name, value in together.tensors().items():
         torch.testing.assert_close(
             torch.cat([one.tensors()[name] for one in alone]), value, msg=name
@@ -58,7 +58,7 @@ def test_a_plain_background_is_not_memorised() -> None:
     pixels = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
     pixels[..., 2:5, 2:5] = random
     other, copy = to_float(pixels[8:]), to_float(pixels[[2]])
-    found = nearest_images(torch.cat([other, copy]), pixels[:8])
+    found = nearest_images(torch.cat([other, copy]), ImageSet(pixels[:8]))
     assert float(found.matching[0]) >= 55 / 64
     assert abs(float(found.memorised[0])) < 0.3
     assert float(found.memorised[1]) == 1

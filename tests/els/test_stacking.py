@@ -104,5 +104,5 @@ def test_a_mixture_without_weights_or_with_others_says_so() -> None:
     few = Weights("mixture", ("a",), (1.0,), ((1.0,),), (0,))
     with pytest.raises(InputError, match=r"1 weights for the \d+ components"):
         make_machine("mixture", images, size=few)(x, t)
-    with pytest.raises(InputError, match="boundary or equivariant, not 'local'"):
+    with pytest.raises(InputError, match="around is 'local'; it must be boundary or equivariant"):
         make_machine("mixture", images, around="local")

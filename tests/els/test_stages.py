@@ -56,7 +56,7 @@ def stage_paths(work: Work, **changes: Any) -> object:
     denoiser = options.pop("denoiser")
     tracer = Tracer(denoiser) if options.pop("traced", False) else None
     return sample_paths(denoiser, options.pop("starts"), options.pop("seeds"), **options,
-                        identity=denoiser.identity, tracer=tracer, work=work)  # fmt: skip
+                        tracer=tracer, work=work)  # fmt: skip
 
 
 def stage_probes(work: Work, **changes: Any) -> object:
@@ -66,7 +66,7 @@ def stage_probes(work: Work, **changes: Any) -> object:
 
 def stage_novelty(work: Work, **changes: Any) -> object:
     samples = changes.pop("samples", to_float(HELD_OUT.pixels))
-    return nearest_images(samples, IMAGES.pixels, **changes, work=work)
+    return nearest_images(samples, IMAGES, **changes, work=work)
 
 
 def stage_points(work: Work, **changes: Any) -> object:

@@ -111,7 +111,9 @@ def test_without_a_login_the_way_out_is_a_path(
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    message = r"artifact 'team/els/digits-checkpoint:best' cannot be had.*path of a checkpoint"
+    message = (
+        r"artifact 'team/els/digits-checkpoint:best' could not be downloaded.*path of a checkpoint"
+    )
     with pytest.raises(InputError, match=message):
         load_denoiser(f"{NAME}:best")
     assert not cache.exists()

@@ -10,7 +10,7 @@ import torch
 from els.errors import InputError
 from els.images import DataSpec
 from els.models.blocks import Network
-from els.models.checkpoints import METADATA_KEY, describe, load_denoiser
+from els.models.checkpoints import METADATA_KEY, describe, find_checkpoint, load_denoiser
 from els.models.networks import build_network
 from els.sampling import ddim, seeded_noise
 
@@ -42,6 +42,17 @@ def test_a_network_comes_back_as_a_denoiser(tmp_path: Path, net: Network) -> Non
         expected = (x - sigma * net(x, t, label)) / alpha
     torch.testing.assert_close(denoiser(x, t, label), expected, atol=1e-5, rtol=1e-5)
     assert ddim(denoiser, x, steps=3, label=label).isfinite().all()
+
+
+def test_a_run_is_found_by_its_folder(tmp_path: Path, net: Network) -> None:
+    folder = tmp_path / "runs" / "x" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder.parent / "samples").mkdir()
+    write(folder / "best.ckpt", net)
+    assert find_checkpoint(folder.parent) == folder / "best.ckpt"
+    last = write(folder / "last.ckpt", net)
+    assert find_checkpoint(folder.parent) == last
+    assert load_denoiser(folder.parent).image_shape == (1, 8, 8)
 
 
 def test_bad_queries_are_refused(tmp_path: Path, net: Network) -> None:
@@ -88,7 +99,7 @@ def test_other_content_is_refused_and_listed(tmp_path: Path, net: Network) -> No
     with pytest.raises(InputError, match=r"is not loaded: a pickle, of PyTorch before 1\.6.*anew"):
         load_denoiser(tmp_path / "old.ckpt")
     torch.save(net, tmp_path / "whole.ckpt")
-    with pytest.raises(InputError, match=r"it names 'models\.resnet\.ResNet'"):
+    with pytest.raises(InputError, match=r"it names 'els\.models\.resnet\.ResNet'"):
         load_denoiser(tmp_path / "whole.ckpt")
 
 
@@ -98,7 +109,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, net: Network) -> No
             write(tmp_path / "b.ckpt", net, state_dict={"net.first.bias": torch.zeros(1)})
         )
     meta = describe(net, image_shape=(1, 8, 8), data={"name": "digits", "wings": 2})
-    with pytest.raises(InputError, match=r"is no whole checkpoint of train.py.*wings"):
+    with pytest.raises(InputError, match=r"is not a complete checkpoint of train.py.*wings"):
         load_denoiser(write(tmp_path / "c.ckpt", net, **{METADATA_KEY: meta}))
     with torch.no_grad():
         net.last.bias[0] = torch.nan

@@ -71,7 +71,7 @@ def test_a_network_that_sees_the_whole_image_says_so(name: str) -> None:
     net(x, torch.tensor([0.5]))[0, 0, 24, 24].backward()
     assert (x.grad[0, 0] != 0).all()
     assert net.receptive_field is None
-    assert "receptive field the whole image" in net.description
+    assert "receptive field the whole image" in net.facts.description
 
 
 def test_attention_starts_as_nothing_and_keeps_the_names_of_the_rest() -> None:
@@ -131,7 +131,7 @@ def test_bad_networks_and_labels_are_refused() -> None:
             small("ResNet", **options)
     with pytest.raises(InputError, match=r"no level 2 for attention; this UNet has levels 0\.\.1"):
         small("UNet", attention=[1, 2])
-    with pytest.raises(InputError, match="16 channels cannot be shared out to 3"):
+    with pytest.raises(InputError, match="16 channels cannot be divided among 3"):
         small("UNet", attention=[0], heads=3)
     with pytest.raises(InputError, match="multiples of 2, not 7 x 8"):
         small("UNet")(torch.zeros(1, 1, 7, 8), torch.ones(1))

@@ -9,12 +9,12 @@ from conftest import assert_images_told, random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import KINDS, log_weights
+from queries import assert_held_alike, dispatched
 from torch import Tensor
 
-from els.engines.dictionary import PATCH_MACHINES
-from els.engines.dispatch import patch_posteriors
+from els.engines.dictionary import RULES
 from els.engines.native_engine import available
-from els.engines.posterior import Posterior
+from els.engines.posterior import Details, Posterior
 from els.engines.torch_engine import image_posterior
 from els.engines.windows import window
 from els.images import ImageSet, to_float
@@ -53,10 +53,9 @@ def ask(images: ImageSet, times: list[float]) -> dict[str, Tensor]:
 
 def assert_same(a: Posterior, b: Posterior) -> None:
     """Equal up to float32's rounding of the log-weights."""
-    for name in ("peak", "mass", "moment", "square", "top", "second_peak"):
-        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=5e-4, atol=5e-4)
+    assert_held_alike(a, b, 5e-4)
     assert torch.equal(a.best, b.best)
-    there = a.second_peak.isfinite()
+    there = a.told.second_peak.isfinite()
     assert torch.equal(a.second * there, b.second * there)
 
 
@@ -75,7 +74,7 @@ def test_details_equal_a_naive_loop_in_float64(engine: str, kind: str, t: float)
         weights = np.exp(np.array(list(logs.values())) - peak)
         effective_size = weights.sum() ** 2 / (weights**2).sum()
         assert float(got.effective_size[0, 0][u]) == pytest.approx(effective_size, rel=1e-3)
-        assert float(got.square[0, 0][u]) == pytest.approx((weights**2).sum(), rel=1e-3)
+        assert float(got.told.square[0, 0][u]) == pytest.approx((weights**2).sum(), rel=1e-3)
         assert float(got.best_weight[0, 0][u]) == pytest.approx(1 / weights.sum(), rel=1e-3)
         best = tuple(got.best[0, :, u[0], u[1]].tolist())
         assert logs[best] == pytest.approx(peak, abs=1e-3)
@@ -84,7 +83,7 @@ def test_details_equal_a_naive_loop_in_float64(engine: str, kind: str, t: float)
 
 VARIATIONS = [
     ("ideal", {}),
-    *((kind, {"size": 3}) for kind in PATCH_MACHINES),
+    *((kind, {"size": 3}) for kind in RULES),
     ("boundary", {"size": 1, "shift": 1}),
     ("boundary", {"size": 3.6, "window": "flat"}),
     ("equivariant", {"size": 0.4, "window": "gaussian"}),
@@ -119,24 +118,22 @@ def test_top_and_second_over_more_images_than_lanes_and_chunks(
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", PATCH_MACHINES)
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("t", [0.05, 0.5])
 def test_top_and_second_at_the_places_that_are_wanted(engine: str, kind: str, t: float) -> None:
     """With windows that are given up when they are far behind the best, in the native engine."""
     asked = ask(random_images(100, 1, 3, 4), [t])
     wanted = torch.zeros(1, 3, 4, dtype=torch.bool)
     wanted[0, [0, 1, 2], [1, 2, 3]] = True
-    (got,) = patch_posteriors(
-        **asked, kind=kind, sizes=[3], engine=engine, details=True, wanted=wanted
-    )
+    (got,) = dispatched(**asked, kind=kind, sizes=[3], engine=engine, details=True, wanted=wanted)
     query = asked["x"][0].double().numpy()
     dictionary = to_float(asked["pixels"]).double().numpy()
     alpha, sigma = float(asked["alpha"]), float(asked["sigma"])
     for u in wanted[0].nonzero().tolist():
         logs = log_weights(query, dictionary, alpha, sigma, kind, 3, tuple(u))
         assert_images_told(got, tuple(u), logs)
-    assert got.second_peak[~wanted[:, None]].isneginf().all()
-    assert not got.top[~wanted[:, None]].any()
+    assert got.told.second_peak[~wanted[:, None]].isneginf().all()
+    assert not got.told.top[~wanted[:, None]].any()
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -147,7 +144,7 @@ def test_a_second_far_behind_is_found_in_the_lane_of_the_best(engine: str) -> No
     asked = ask(ImageSet(levels.view(-1, 1, 1, 1).expand(-1, 1, 5, 5).contiguous()), [0.02])
     wanted = torch.zeros(1, 5, 5, dtype=torch.bool)
     wanted[0, 2, 2] = True
-    (got,) = patch_posteriors(
+    (got,) = dispatched(
         **asked, kind="local", sizes=[3], engine=engine, details=True, wanted=wanted
     )
     assert got.best[0, :, 2, 2].tolist() == [0, 2, 2]
@@ -163,7 +160,7 @@ def test_one_image_has_no_second_and_all_the_weight(engine: str, kind: str) -> N
         options = {"symmetries": symmetries} if symmetries else {}
         machine = make_machine(kind, images, size=3, engine=engine, **options)
         got = machine.posterior(x, t)
-        assert got.second_peak.isneginf().all()
+        assert got.told.second_peak.isneginf().all()
         assert not got.second_weight.any()
         if not symmetries:
             torch.testing.assert_close(got.top_share, torch.ones_like(got.mass))
@@ -184,7 +181,7 @@ def test_of_two_equal_images_one_is_best_and_one_second(
     images = ImageSet(torch.cat([images.pixels, images.pixels[:1]]))
     x, t = noisy(images, [0.02])
     got = make_machine(kind, images, size=5, engine=engine, chunk=7).posterior(x, t)
-    got = got.moved(lambda value: value[..., 2:4, 2:4])
+    got = got.transformed(lambda value: value[..., 2:4, 2:4])
     torch.testing.assert_close(got.top_share, torch.full_like(got.mass, 0.5))
     torch.testing.assert_close(got.second_weight, got.best_weight)
     pair = torch.cat([got.best[:, :1], got.second[:, :1]], dim=1)
@@ -220,13 +217,13 @@ def test_no_queries_give_no_posteriors(kind: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", PATCH_MACHINES)
+@pytest.mark.parametrize("kind", RULES)
 def test_merged_parts_of_the_images_equal_the_whole(engine: str, kind: str) -> None:
     asked = ask(random_images(20, 2, 8, 9), [0.1, 0.6])
     options = {"kind": kind, "sizes": [3, 5], "engine": engine, "details": True}
-    whole = patch_posteriors(**asked, **options)
+    whole = dispatched(**asked, **options)
     parts = [
-        [part.shifted(first) for part in patch_posteriors(**asked | {"pixels": pixels}, **options)]
+        [part.shifted(first) for part in dispatched(**asked | {"pixels": pixels}, **options)]
         for first, pixels in ((0, asked["pixels"][:3]), (3, asked["pixels"][3:]))
     ]
     for one, other, both in zip(*parts, whole, strict=True):
@@ -250,15 +247,14 @@ def test_details_are_none_unless_asked_for(engine: str) -> None:
     asked = ask(random_images(), [0.5])
     options = {"kind": "boundary", "sizes": [3], "engine": engine}
     (plain,), (detailed,) = (
-        patch_posteriors(**asked, **options, details=details) for details in (False, True)
+        dispatched(**asked, **options, details=details) for details in (False, True)
     )
     merged = detailed.merge(plain)
     for posterior in (plain, merged, plain.shifted(5), image_posterior(**asked)):
-        assert posterior.square is None
-        assert posterior.best is None
-        assert posterior.effective_size is None
-        for name in ("top", "second", "second_peak", "top_share", "second_weight"):
-            assert getattr(posterior, name) is None
+        assert posterior.details is None
+        for name in ("best", "second", "effective_size", "top_share", "second_weight"):
+            with pytest.raises(ValueError, match="found without details"):
+                getattr(posterior, name)
     torch.testing.assert_close(merged.mass, 2 * plain.mass)
 
 
@@ -277,14 +273,14 @@ def of_patches(patches: list[tuple[int, float]]) -> Posterior:
     best = int(logs.argmax())
     others = logs.masked_fill(images == images[best], -torch.inf)
     second = int(others.argmax())
-    values = {
-        "peak": logs.max(), "mass": weights.sum(), "moment": weights.sum(),
-        "square": weights.square().sum(), "second_peak": others.max(),
-        "top": max(weights[images == image].sum() for image in images),
-    }  # fmt: skip
-    places = {name: torch.tensor([images[i], i, 0]).view(1, 3, 1, 1)
-              for name, i in (("best", best), ("second", second))}  # fmt: skip
-    return Posterior(**{name: v.view(1, 1, 1, 1) for name, v in values.items()}, **places)
+    top = max(weights[images == image].sum() for image in images)
+    square, second_peak = weights.square().sum(), others.max()
+    peak, mass, square, top, second_peak = (
+        value.view(1, 1, 1, 1) for value in (logs.max(), weights.sum(), square, top, second_peak)
+    )
+    first, next_best = (torch.tensor([images[i], i, 0]).view(1, 3, 1, 1) for i in (best, second))
+    details = Details(square, first, top, next_best, second_peak)
+    return Posterior(peak, mass, mass.clone(), details)
 
 
 PATCHES = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 0).map(float)), min_size=1,
@@ -307,23 +303,26 @@ def test_merging_any_parts_keeps_the_two_best_images(
     best, second = int(got.best[0, 0]), int(got.second[0, 0])
     others = {image: log for image, log in sorted(logs) if image != best}
     assert max(log for image, log in logs if image == best) == float(got.peak)
-    assert float(got.second_peak) == max(others.values(), default=-torch.inf)
+    assert float(got.told.second_peak) == max(others.values(), default=-torch.inf)
     if others:
-        assert others[second] == float(got.second_peak)
-    masses = [one.top * (one.peak - got.peak).exp() for one in singles]
-    torch.testing.assert_close(got.top, max(masses))
+        assert others[second] == float(got.told.second_peak)
+    masses = [one.told.top * (one.peak - got.peak).exp() for one in singles]
+    torch.testing.assert_close(got.told.top, max(masses))
     if disjoint:
-        torch.testing.assert_close(got.top, whole.top)
+        torch.testing.assert_close(got.told.top, whole.told.top)
 
 
 def test_everything_about_the_second_goes_along() -> None:
     one, other = of_patches([(0, -1.0), (2, -3.0)]), of_patches([(5, -2.0), (1, -2.5)])
     both = Posterior.cat([one, other])
     assert both.second[:, 0].flatten().tolist() == [2, 1]
-    assert both.take([1]).second_peak.item() == -2.5
+    assert both.take(torch.tensor([1])).told.second_peak.item() == -2.5
     assert both.shifted(10).second[:, 0].flatten().tolist() == [12, 11]
     assert both.shifted(10).second[:, 1].flatten().tolist() == [1, 1]
-    hidden = both.only(torch.tensor([True, False]).view(2, 1, 1))
-    assert hidden.second_peak.flatten().tolist() == [-3.0, -torch.inf]
-    assert hidden.top.flatten().tolist() == [1.0, 0.0]
-    assert both.moved(lambda value: value.flip(0)).second_peak.flatten().tolist() == [-2.5, -3.0]
+    hidden = both.masked(torch.tensor([True, False]).view(2, 1, 1))
+    assert hidden.told.second_peak.flatten().tolist() == [-3.0, -torch.inf]
+    assert hidden.told.top.flatten().tolist() == [1.0, 0.0]
+    assert both.transformed(lambda value: value.flip(0)).told.second_peak.flatten().tolist() == [
+        -2.5,
+        -3.0,
+    ]

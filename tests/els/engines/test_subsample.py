@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import random_images
 
-from els.engines.dictionary import PATCH_MACHINES
+from els.engines.dictionary import RULES
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
@@ -30,7 +30,7 @@ def queries(images: ImageSet, b: int, t: float) -> tuple[torch.Tensor, torch.Ten
 
 def test_the_true_error_is_within_three_standard_errors(digits: ImageSet) -> None:
     judged = beyond = stopped_early = 0
-    for kind in PATCH_MACHINES:
+    for kind in RULES:
         for t in (0.3, 0.5, 0.7, 0.9):
             for size in (3, 5, 9):
                 x, at = queries(digits, 8, t)

@@ -6,15 +6,15 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
 
-from els.engines import triton_engine
-from els.engines.dictionary import PATCH_MACHINES, axis_groups
-from els.engines.torch_engine import patch_posterior
+from els.engines import torch_engine, triton_engine
+from els.engines.dictionary import RULES, axis_groups
 
 CASES = Path(__file__).with_name("triton_cases.py")
 
@@ -71,7 +71,7 @@ def test_the_kernel_compiles_for_an_h100_without_tf32():
     assert "tf32" not in result.stdout
 
 
-@pytest.mark.parametrize("kind", PATCH_MACHINES)
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("length", [1, 7, 16, 31, 32, 33, 64, 65, 97])
 def test_displacements_and_tiles_reach_all_that_is_needed_once(kind, length):
     for size in range(1, length + 1 if kind == "equivariant" else 2 * length, 2):
@@ -104,18 +104,15 @@ def test_an_engine_that_fails_or_errs_on_the_gpu_is_not_available(monkeypatch):
     """What `available` asks first, here on the CPU with the torch engine in the kernel's place."""
 
     def verdict(answer) -> str | None:
-        monkeypatch.setattr(triton_engine, "patch_posteriors", answer)
+        monkeypatch.setattr(triton_engine, "posteriors", answer)
         return triton_engine._failure.__wrapped__("cpu")
 
-    def fail(*inputs, kind, sizes):
+    def fail(query):
         raise RuntimeError("no C compiler")
 
-    def err(*inputs, kind, sizes):
-        return [patch_posterior(*inputs, kind=kind, size=5)]
-
-    def answer(*inputs, kind, sizes):
-        return [patch_posterior(*inputs, kind=kind, size=size) for size in sizes]
+    def err(query):
+        return torch_engine.posteriors(replace(query, sizes=(5,)))
 
     assert "does not run here (RuntimeError: no C compiler)" in verdict(fail)
     assert "computes wrongly here" in verdict(err)
-    assert verdict(answer) is None
+    assert verdict(torch_engine.posteriors) is None

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from els.configurations import configuration_names, find_configuration
+from els.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [
+        ("digits_resnet", "", "digits_resnet.yaml"),
+        ("digits_resnet.yaml", "", "digits_resnet.yaml"),
+        ("network/unet_32_zeros", "", "network/unet_32_zeros.yaml"),
+        ("unet_32_zeros", "network", "network/unet_32_zeros.yaml"),
+        ("network/unet_32_zeros.yaml", "network", "network/unet_32_zeros.yaml"),
+        ("quick", "analysis", "analysis/quick.yaml"),
+    ],
+)
+def test_a_name_is_found_from_anywhere(name: str, folder: str, file: str) -> None:
+    assert find_configuration(name, folder).samefile(ROOT / "configs" / file)
+
+
+def test_a_file_comes_before_a_name_and_a_folder_does_not() -> None:
+    Path("digits_resnet").mkdir()
+    assert find_configuration("digits_resnet").name == "digits_resnet.yaml"
+    Path("digits_unet").write_text("run: {}")
+    assert find_configuration("digits_unet") == Path("digits_unet")
+
+
+def test_an_unknown_name_lists_those_that_there_are() -> None:
+    with pytest.raises(InputError, match=r"no configuration 'slow'; .* one of paper, quick$"):
+        find_configuration("slow", "analysis")
+
+
+def test_every_whole_training_has_a_name() -> None:
+    for name in configuration_names():
+        assert yaml.safe_load(find_configuration(name).read_text())["run"]["name"] == name
+    assert "sweep" not in configuration_names()

@@ -1,0 +1,114 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from els.errors import InputError
+from els.models.callbacks import (
+    EMA,
+    ImagesPerSecond,
+    LastCheckpoint,
+    PlainProgress,
+    SampleGrid,
+    is_log_step,
+)
+from els.models.denoiser import NetworkDenoiser
+from els.models.networks import build_network
+from els.schedule import CosineSchedule
+
+
+def trainer(folder: Path | None = None, **facts: object) -> SimpleNamespace:
+    """As much of a trainer as callbacks ask."""
+    usual = {"sanity_checking": False, "is_global_zero": True, "global_step": 0, "world_size": 2,
+             "current_epoch": 0, "log_every_n_steps": 2, "callback_metrics": {}, "loggers": [],
+             "default_root_dir": folder}  # fmt: skip
+    return SimpleNamespace(**usual | facts)
+
+
+class Module:
+    """As much of a training module as callbacks ask; keeps what is logged."""
+
+    device = "cpu"
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        config = {"channels": 1, "num_classes": num_classes, "width": 16, "depth": 1}
+        self.net = build_network("ResNet", config)
+        self.logged: dict[str, float] = {}
+
+    def denoiser(self) -> NetworkDenoiser:
+        return NetworkDenoiser(
+            self.net, schedule=CosineSchedule(), image_shape=(1, 8, 8), data=None
+        )
+
+    def log(self, name: str, value: float) -> None:
+        self.logged[name] = value
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_samples_are_always_of_the_same_seeds(num_classes: int | None) -> None:
+    module, grid = Module(num_classes), SampleGrid(count=4, steps=2)
+    picture = grid.draw(module)
+    assert picture.shape == (3, 22, 22)  # 2 x 2 images of 8 x 8, with a border of 2
+    assert torch.equal(picture, grid.draw(module))
+
+
+def test_samples_are_drawn_every_so_many_epochs(tmp_path: Path) -> None:
+    module, grid = Module(), SampleGrid(every_n_epochs=2, count=1, steps=1)
+    for epoch in range(4):
+        grid.on_validation_epoch_end(trainer(tmp_path, current_epoch=epoch), module)
+    grid.on_validation_epoch_end(trainer(tmp_path, current_epoch=8, sanity_checking=True), module)
+    never = SampleGrid(every_n_epochs=0)
+    never.on_validation_epoch_end(trainer(tmp_path, current_epoch=9), module)
+    files = sorted((tmp_path / "samples").iterdir())
+    assert [file.name for file in files] == ["epoch00000.png", "epoch00002.png"]
+    assert Image.open(files[0]).size == (8, 8)
+
+
+def test_an_average_follows_the_first_steps_closely() -> None:
+    ema = EMA(decay=0.9)
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert ema._average(zero, one, 0).item() == pytest.approx(1 - 1 / 10)
+    assert ema._average(zero, one, 10).item() == pytest.approx(1 - 11 / 20)
+    assert ema._average(zero, one, 10_000).item() == pytest.approx(1 - 0.9)
+    assert torch.equal(EMA(decay=0)._average(zero, one, 5), one)
+    with pytest.raises(InputError, match=r"ema.decay is 1; .* below 1"):
+        EMA(decay=1)
+
+
+def test_a_checkpoint_holds_the_averaged_weights(trained: Path) -> None:
+    content = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "net.last.weight"
+    assert not torch.equal(content["state_dict"][name], content["current_model_state"][name])
+
+
+def test_loggers_are_told_the_last_checkpoint_as_the_last() -> None:
+    last = LastCheckpoint()
+    last.teardown(trainer(), Module(), "fit")  # nothing was saved
+    last.best_model_path = "last.ckpt"
+    last.teardown(trainer(), Module(), "fit")
+    assert (last.last_model_path, last.best_model_path) == ("last.ckpt", "")
+
+
+def test_speed_counts_the_images_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([10.0, 12.0, 20.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    speed, module = ImagesPerSecond(), Module()
+    for step in range(2, 5):  # logged at 2, for the first time, and at 4
+        speed.on_train_batch_end(trainer(global_step=step), module, None, [torch.zeros(5)], 0)
+        assert bool(module.logged) == (step == 4)
+    assert module.logged == {"train/images_per_second": 2 * 2 * 5 / 2}
+    speed.on_validation_start(trainer(), module)
+    module.logged.clear()
+    speed.on_train_batch_end(trainer(global_step=6), module, None, [torch.zeros(5)], 0)
+    assert not module.logged  # the time that validation took is left out
+    assert [is_log_step(trainer(global_step=step)) for step in range(3)] == [True, False, True]
+
+
+def test_a_line_after_every_validation(capsys: pytest.CaptureFixture) -> None:
+    values = {"val/loss": torch.tensor(0.25), "train/loss": torch.tensor(0.5), "other": 1}
+    told = trainer(current_epoch=3, global_step=7, callback_metrics=values)
+    PlainProgress().on_validation_end(told, Module())
+    PlainProgress().on_validation_end(trainer(sanity_checking=True), Module())
+    assert capsys.readouterr().out == "epoch 3 step 7  train/loss 0.5  val/loss 0.25\n"

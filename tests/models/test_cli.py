@@ -1,0 +1,93 @@
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from entry import TINY, refusal
+
+from els.models.cli import main
+
+
+@pytest.mark.parametrize("network", ["resnet", "unet", "unet_attention"])
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_fast_dev_run(network: str, padding: str, capsys: pytest.CaptureFixture) -> None:
+    name = f"digits_{network}.yaml"
+    cli = main([
+        "fit", "--config", str(ROOT / "configs" / name), "--trainer.fast_dev_run", "true",
+        "--trainer.accelerator", "cpu", "--data.batch_size", "4", "--data.conditional", "true",
+        "--model.net.init_args.padding", padding,
+    ])  # fmt: skip
+    assert cli.model.net.padding == padding
+    summary = capsys.readouterr().out
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in summary.splitlines() if "  " in line)
+    net = cli.model.net
+    field = "the whole image" if net.receptive_field is None else f"{net.receptive_field} px"
+    assert rows["data"] == "digits, 1,437 images, 1 x 16 x 16, 10 classes"
+    assert rows["network"] == f"{type(net).__name__}, {padding} padding"
+    assert rows["parameters"] == f"{net.parameter_count:,}"
+    assert rows["receptive field"] == field
+    assert rows["training"] == "1 epoch, 1 step, batch size 4"
+    assert rows["device"].startswith("cpu, 1 process, precision ")
+    assert rows["logged to"] == "nowhere"
+    assert rows["results"] == cli.trainer.default_root_dir
+    assert math.isfinite(cli.trainer.callback_metrics["train/loss"])
+
+
+def test_a_second_run_of_the_same_name_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    last = tmp_path / "tiny" / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.write_text("trained")
+    args = ["fit", *TINY, "--run.dir", tmp_path, "--run.name", "tiny"]
+    line = refusal(main, args, capsys)
+    assert "already holds a trained run; add --ckpt_path last" in line
+    assert last.read_text() == "trained"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data.name", "imagenet"], "unknown data set 'imagenet'"),
+        (["--data.name", "mnist", "--data.root", "nowhere"], "MNIST/raw"),
+        (["--data.name", "folder", "--data.root", "nowhere"], "there is no folder 'nowhere'"),
+        (["--model.net.init_args.padding", "mirror"], "padding is 'mirror'"),
+        (["--data.colour", "1"], "data.colour"),
+        (["--model.net", "models.resnet.VGG"], "has no attribute 'VGG'"),
+        (["--trainer.max_epochs", "many"], "max_epochs"),
+        (["--data.batch_size", "0"], "batch_size is 0"),
+        (["--ema.decay", "2"], "ema.decay is 2"),
+        (["--model.optimizer.init_args.lr", "1e30"], "the training loss is"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = ["fit", *TINY, "--run.dir", tmp_path, "--run.logger", "none"]
+    assert message in refusal(main, [*base, *args], capsys)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_network_may_be_given_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", "digits_resnet", "--model", "unet_32_zeros", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["net"]["class_path"] == "els.models.unet.UNet"
+    assert printed["data"]["batch_size"] == 32  # as configs/digits_resnet.yaml says
+
+
+def test_an_unknown_configuration_lists_those_that_there_are(capsys: pytest.CaptureFixture) -> None:
+    line = refusal(main, ["fit", "--config", "digit_resnet"], capsys)
+    assert "no configuration 'digit_resnet'" in line
+    assert "digits_resnet, " in line
+
+
+def test_the_help_describes_the_options(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    assert "held-out" in capsys.readouterr().out
