@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import median_low
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +160,7 @@ def _read(path: Path) -> object:
     return [int(item) if isinstance(item, float) and item.is_integer() else item for item in items]
 
 
-def _named(scales: object, name: str | None, path: Path) -> object:
+def _named(scales: Any, name: str | None, path: Path) -> object:
     """One of several lists of patch sizes."""
     known = list(scales)
     if name not in known:
@@ -170,7 +170,7 @@ def _named(scales: object, name: str | None, path: Path) -> object:
     return scales[name]
 
 
-def _as_tuples(value: object) -> object:
+def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(v) for v in value) if isinstance(value, list) else value
 
 

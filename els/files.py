@@ -49,7 +49,7 @@ def sha256_of(path: Path) -> str:
 
 def sha256_of_tensor(values: torch.Tensor) -> str:
     """Digest of a tensor's numbers, whatever its device."""
-    return hashlib.sha256(values.detach().cpu().contiguous().numpy()).hexdigest()
+    return hashlib.sha256(values.detach().cpu().contiguous().numpy().data).hexdigest()
 
 
 def write_tensors(path: Path, content: Any) -> None:

@@ -119,8 +119,11 @@ class Work:
                         self._write(paths[i], row)
             self.computed[name] += sum(map(len, mine))
         self.barrier()
-        rows = [self._read(paths[i]) if one is None else one for i, one in enumerate(found)]
-        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        every = [self._read(paths[i]) if one is None else one for i, one in enumerate(found)]
+        whole = [row for row in every if row is not None]
+        if len(whole) < len(every):
+            raise RuntimeError(f"{name}: another process has not written what it computed")
+        return {key: torch.stack([row[key] for row in whole]) for key in whole[0]}
 
     def prune(self) -> None:
         """Drop what this object has not used from the folder, when every process is done."""

@@ -123,14 +123,16 @@ class Posterior:
     def cat(cls, parts: Sequence[Posterior]) -> Posterior:
         """The posteriors of several batches of queries, all with details or all without."""
         details = [part.details for part in parts if part.details is not None]
+        together = None
+        if len(details) == len(parts):
+            maps = ([getattr(one, field.name) for one in details] for field in fields(Details))
+            together = Details(*map(torch.cat, maps))
         return cls(
-            *(torch.cat([getattr(part, name) for part in parts])
-              for name in ("peak", "mass", "moment")),
-            details=Details(*(
-                torch.cat([getattr(one, field.name) for one in details])
-                for field in fields(Details)
-            )) if len(details) == len(parts) else None,
-        )  # fmt: skip
+            torch.cat([part.peak for part in parts]),
+            torch.cat([part.mass for part in parts]),
+            torch.cat([part.moment for part in parts]),
+            together,
+        )
 
     def merge(self, other: Posterior) -> Posterior:
         """The posterior of both parts together (log-sum-exp).

@@ -119,7 +119,8 @@ def sampled_mean(
         seed: seed of the order in which images are visited.
         device: where the sums are kept.
     """
-    sums = _Sums.zero(queries, tuple(pixels.shape[1:]), device or torch.device("cpu"))
+    c, h, w = pixels.shape[1:]
+    sums = _Sums.zero(queries, (c, h, w), device or torch.device("cpu"))
     blocks, seen = torch.zeros_like(sums.d), torch.zeros_like(sums.d)
     wanted = torch.ones_like(sums.d, dtype=torch.bool)[:, 0]
     next_check = _LEAST_EFFECTIVE

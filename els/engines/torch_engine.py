@@ -230,8 +230,8 @@ def _less_query_norm(total: Posterior, norm: Tensor, sigma: Tensor) -> Posterior
 def _as_posterior(sums: dict[str, Tensor]) -> Posterior:
     """From maps by their names in `Posterior` and `Details`."""
     sums = dict(sums)
-    whole = [sums.pop(name) for name in ("peak", "mass", "moment")]
-    return Posterior(*whole, details=Details(**sums) if sums else None)
+    peak, mass, moment = (sums.pop(name) for name in ("peak", "mass", "moment"))
+    return Posterior(peak, mass, moment, Details(**sums) if sums else None)
 
 
 def _windows(x: Tensor, size: int, *, wrap: bool) -> Tensor:

@@ -23,7 +23,7 @@ def window(name: WindowName, width: float) -> tuple[int, tuple[float, ...] | Non
     - "gaussian": width is the standard deviation in pixels; weights are exp(-d^2 / (2 width^2)).
     """
     if name == "hard":
-        return width, None
+        return int(width), None
     if name == "gaussian":
         radius = max(1, math.ceil(_REACH * width))
         return 2 * radius + 1, tuple(math.exp(-(d**2) / (2 * width**2)) for d in range(radius + 1))

@@ -62,9 +62,9 @@ class ImageSet:
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for chunk in self.pixels.split(4096):
-            digest.update(chunk.contiguous().numpy())
+            digest.update(chunk.contiguous().numpy().data)
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy())
+            digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 

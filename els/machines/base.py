@@ -23,6 +23,7 @@ from els.images import ImageSet
 from els.schedule import COSINE, CosineSchedule
 
 Number = int | float  # a patch size is a whole number, and stays one on disk
+NO_VALUE = 0  # stands for the value of a scale where a machine has none
 Symmetry = Literal["flip", "turns"]
 Around = Literal["boundary", "equivariant"]
 Known = TypeVar("Known")
@@ -166,9 +167,9 @@ class Machine(ABC):
 
     @abstractmethod
     def x0_hats(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> Sequence[Tensor]:
-        """x0_hat (b c h w) at each of the scale's values (None without a scale), from some images.
+        """x0_hat (b c h w) at each value of the scale (`NO_VALUE` without one), from some images.
 
         Args:
             x: queries (b c h w), checked.
@@ -222,7 +223,7 @@ class Machine(ABC):
 
     def group_queries(
         self, t: Tensor, label: Tensor | None, values: Sequence[Number] | None
-    ) -> dict[tuple[tuple[Number | None, ...], int | None], list[int]]:
+    ) -> dict[tuple[tuple[Number, ...], int | None], list[int]]:
         """The batch's indices by scale values and label, which each take a scan of their own."""
         groups = defaultdict(list)
         labels = [None] * len(t) if label is None else label.tolist()
@@ -259,9 +260,9 @@ class Machine(ABC):
             )
         return self.value if isinstance(self.value, int | float) else self.value.at(t)
 
-    def _values_at(self, t: float, values: Sequence[Number] | None) -> tuple[Number | None, ...]:
+    def _values_at(self, t: float, values: Sequence[Number] | None) -> tuple[Number, ...]:
         if self.scale is None:
-            return (None,) if values is None else (None,) * len(values)
+            return (NO_VALUE,) * (1 if values is None else len(values))
         if values is None:
             values = [self.value_at(t)]
         for value in values:
@@ -292,7 +293,7 @@ class PosteriorMachine(Machine):
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[Number | None],
+        values: Sequence[Number],
         *,
         details: bool = False,
     ) -> list[Posterior]:
@@ -305,7 +306,7 @@ class PosteriorMachine(Machine):
         """
 
     def x0_hats(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
         """See `Machine.answers`."""
         return [part.mean for part in self.posteriors(x, t, images.pixels, values)]

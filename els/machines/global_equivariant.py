@@ -23,7 +23,7 @@ class GlobalEquivariant(Machine):
     """
 
     def x0_hats(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
         """See `Machine.x0_hats`."""
         alpha, sigma = self.at_times(t, x)

@@ -19,7 +19,7 @@ class Ideal(PosteriorMachine):
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[Number | None],
+        values: Sequence[Number],
         *,
         details: bool = False,
     ) -> list[Posterior]:

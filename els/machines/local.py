@@ -170,6 +170,7 @@ class PatchMachine(PosteriorMachine):
         """See `PosteriorMachine.posteriors`; `wanted` is that of `PatchQuery`."""
         alpha, sigma = self.at_times(t, x)
         windows = [window(self.window, value) for value in values]
+        profiles = tuple(profile for _, profile in windows if profile is not None)
         query = PatchQuery(
             x,
             pixels,
@@ -177,7 +178,7 @@ class PatchMachine(PosteriorMachine):
             sigma * self.options.temperature**0.5,
             rule=self.rule,
             sizes=tuple(size for size, _ in windows),
-            profiles=None if self.window == "hard" else tuple(profile for _, profile in windows),
+            profiles=profiles if len(profiles) == len(windows) else None,
             shift=self.options.shift,
             wanted=wanted,
             details=details,

@@ -30,11 +30,11 @@ class Part:
 
     Attributes:
         machine: the machine.
-        values: of its scale; (None,) without one.
+        values: of its scale; (`NO_VALUE`,) without one.
     """
 
     machine: Machine
-    values: tuple[Number | None, ...]
+    values: tuple[Number, ...]
 
 
 class Mixture(Machine):
@@ -68,7 +68,7 @@ class Mixture(Machine):
     def names(self) -> tuple[str, ...]:
         """The components, such as "boundary 5", in order."""
         return tuple(
-            part.machine.kind if value is None else f"{part.machine.kind} {value:g}"
+            f"{part.machine.kind} {value:g}" if part.machine.scale else part.machine.kind
             for part in self.parts
             for value in part.values
         )
@@ -93,7 +93,7 @@ class Mixture(Machine):
         return other
 
     def x0_hats(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
         """See `Machine.x0_hats`."""
         if self.weights is None:

@@ -26,7 +26,7 @@ class PatchComposite(Machine):
 
     def check(self, value: Number) -> None:
         """See `Machine.check`."""
-        check_size("local", value, self.images.image_shape)
+        check_size("local", int(value), self.images.image_shape)
 
     def x0_hats(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
@@ -36,7 +36,7 @@ class PatchComposite(Machine):
         h, w = x.shape[2:]
         out = torch.empty(len(values), *x.shape, dtype=x.dtype, device=x.device)
         for answer, value in zip(out, values, strict=True):
-            mask = squares(h, w, value).to(x.device)
+            mask = squares(h, w, int(value)).to(x.device)
             for b in range(len(x)):
                 found = masked_posterior(
                     x[b : b + 1], images.pixels, mask, alpha[b : b + 1], sigma[b : b + 1],

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from els.engines.dictionary import Rule
 from els.engines.dispatch import EngineName
 from els.engines.windows import WindowName
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import Around, ByTime, Machine, MachineOptions, Number, Symmetry
+from els.machines.base import NO_VALUE, Around, ByTime, Machine, MachineOptions, Number, Symmetry
 from els.machines.global_equivariant import GlobalEquivariant
 from els.machines.ideal import Ideal
 from els.machines.local import SIZE, PatchMachine
@@ -56,7 +57,7 @@ class Entry:
 
 
 def _patches(
-    rule: str, says: str, *, pads: tuple[str, ...], window: WindowName = "hard", cites: str = _ELS
+    rule: Rule, says: str, *, pads: tuple[str, ...], window: WindowName = "hard", cites: str = _ELS
 ) -> Entry:
     make = partial(PatchMachine, rule=rule, window=window)
     scale = "size" if window == "hard" else "width"
@@ -80,7 +81,7 @@ def _mixture(
         values = [v for v in candidates if machine.scale != SIZE or v <= side]
         parts.append(Part(machine, tuple(machine.allowed(values))))
     wiener = Wiener("wiener", images, schedule=schedule, options=options)
-    parts = [*(part for part in parts if part.values), Part(wiener, (None,))]
+    parts = [*(part for part in parts if part.values), Part(wiener, (NO_VALUE,))]
     return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
 
 

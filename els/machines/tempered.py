@@ -30,7 +30,7 @@ class Tempered(Ideal):
         x: Tensor,
         t: Tensor,
         pixels: Tensor,
-        values: Sequence[Number | None],
+        values: Sequence[Number],
         *,
         details: bool = False,
     ) -> list[Posterior]:

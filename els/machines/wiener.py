@@ -64,7 +64,7 @@ class Wiener(GaussianMachine):
     """x0_hat = mu + alpha C (alpha^2 C + sigma^2)^-1 (x - alpha mu)."""
 
     def x0_hats(
-        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number | None, ...]
+        self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
         """See `Machine.x0_hats`."""
         alpha, sigma = self.at_times(t, x)

@@ -1,0 +1,117 @@
+"""One tester for all machines: what each of them promises, whatever it computes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from conftest import random_images
+
+from els.errors import InputError
+from els.machines import MACHINES, Machine, make_machine
+
+IMAGES = random_images(8, 2, 6, 6, classes=2)
+GREY = random_images(8, 1, 6, 6, classes=2)
+
+
+class Even:
+    """Weights of a mixture that are all the same."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.identity = ["even", count]
+
+    def at(self, t: float) -> tuple[float, ...]:
+        """See `WeightsByTime`."""
+        return (1 / self.count,) * self.count
+
+
+class MachineTester:
+    """Holds a kind of machine to what every machine promises."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.x = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+        self.t = torch.tensor([0.1, 0.4, 0.4, 0.9], dtype=torch.float64)
+        self.label = torch.tensor([0, 1, 0, 1])
+
+    def make(self, images: Any = IMAGES, **options: Any) -> Machine:
+        """A machine with values for its scale."""
+        machine = make_machine(self.kind, images, **options)
+        if self.kind == "mixture":
+            return machine.fitted(Even(len(machine.names)))
+        if machine.scale is None:
+            return machine
+        return machine.fitted(machine.allowed(machine.scale.candidates)[0])
+
+    def check(self) -> None:
+        """Run every check."""
+        self.a_batch_is_its_singletons()
+        self.chunks_and_engines_change_nothing()
+        self.a_class_is_a_smaller_set_of_images()
+        self.answers_have_the_dtype_of_the_question()
+        self.bad_queries_are_refused()
+        self.identity_tells_machines_apart()
+
+    def a_batch_is_its_singletons(self) -> None:
+        """Queries do not know of each other."""
+        machine = self.make()
+        together = machine(self.x, self.t, self.label)
+        alone = [machine(self.x[i : i + 1], self.t[i : i + 1], self.label[i : i + 1])
+                 for i in range(4)]  # fmt: skip
+        torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
+        assert machine(self.x[:0], self.t[:0]).shape == (0, 2, 6, 6)
+
+    def chunks_and_engines_change_nothing(self) -> None:
+        """How it is computed is no part of the answer."""
+        want = self.make()(self.x, self.t)
+        for options in ({"chunk": 3}, {"engine": "torch"}, {"engine": "torch", "chunk": 1}):
+            got = self.make(**options)(self.x, self.t)
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+    def a_class_is_a_smaller_set_of_images(self) -> None:
+        """A label leaves the images of its class."""
+        got = self.make()(self.x[:2], self.t[:2], torch.tensor([1, 1]))
+        want = self.make(IMAGES.of_class(1))(self.x[:2], self.t[:2])
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        with pytest.raises(InputError, match="no image has label 5"):
+            self.make()(self.x[:1], self.t[:1], torch.tensor([5]))
+
+    def answers_have_the_dtype_of_the_question(self) -> None:
+        """In float64 as in float32, and much the same."""
+        single, double = (self.make()(self.x.to(dtype), self.t)
+                          for dtype in (torch.float32, torch.float64))  # fmt: skip
+        assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
+
+    def bad_queries_are_refused(self) -> None:
+        """Images of another shape, and such as are not finite."""
+        machine = self.make()
+        with pytest.raises(InputError, match="they must be the same"):
+            machine(self.x[..., :5], self.t)
+        with pytest.raises(InputError, match="NaN or infinite"):
+            machine(self.x * torch.nan, self.t)
+
+    def identity_tells_machines_apart(self) -> None:
+        """It is plain data that changes with all that changes an answer, and with nothing else."""
+        machine = self.make()
+        identity = json.dumps(machine.identity)
+        for options in ({"engine": "torch"}, {"chunk": 3}):
+            assert json.dumps(self.make(**options).identity) == identity
+        changes: list[dict[str, Any]] = []
+        if MACHINES[self.kind].symmetries:
+            changes += [{"symmetries": ["flip"]}, {"symmetries": ["turns"]}]
+        if MACHINES[self.kind].patches:
+            changes += [{"temperature": 2.0}, {"window": "flat"}, {"tolerance": 0.1}]
+        if self.kind == "boundary":
+            changes.append({"shift": 1})
+        if self.kind == "mixture":
+            changes.append({"around": "equivariant"})
+        others = [self.make(**options) for options in changes]
+        others.append(self.make(IMAGES.take(torch.arange(7))))
+        if machine.scale is not None:
+            others.append(machine.fitted(machine.allowed(machine.scale.candidates)[1]))
+        told = [json.dumps(other.identity) for other in others]
+        assert len({identity, *told}) == 1 + len(told)
