@@ -31,7 +31,7 @@ LEVELS = (
     ("els.console",),
     ("els.models",),
     ("els.analysis.options",),
-    ("els.analysis.attribution", "els.analysis.results"),
+    ("els.analysis.earlier", "els.analysis.attribution", "els.analysis.results"),
     ("els.analysis.comparison", "els.analysis.study", "els.analysis.launch"),
     ("els.analysis.pipeline", "els.analysis.report"),
     ("els.analysis.tracking",),
@@ -182,7 +182,7 @@ def test_renderers_compute_nothing() -> None:
 def test_untyped_tables_stay_at_the_borders() -> None:
     """`Mapping[str, Any]` and its kin are for JSON, rows of tables, the page's data and W&B."""
     border = re.compile(
-        r"els\.analysis\.(results|comparison|commands|report\..*|tracking\..*)|"
+        r"els\.analysis\.(results|earlier|comparison|commands|report\..*|tracking\..*)|"
         r"els\.models\.(checkpoints|diffusion|callbacks|networks|schedules|formats\..*)|"
         r"els\.(files|__init__)|els"
     )

@@ -419,7 +419,6 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return view_figure(compared_by_t(comparison))
 
 
-# Each is None where there is nothing to show.
 FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "samples": _samples_figure,
     "scales": _of_view("scales"),
@@ -432,3 +431,9 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "novelty": _of_view("novelty"),
     "consistency": _of_view("consistency"),
 }
+
+
+def draw(name: str, results: Results) -> Figure | None:
+    """One of the figures; None where there is nothing to show."""
+    with matplotlib.rc_context(STYLE):
+        return FIGURES[name](results)

@@ -175,8 +175,7 @@ def _introduction(results: Results) -> Data:
     fitted = None if scales is None else scales.scale
     if results.weights is not None and results.weights.machine == results.primary:
         fitted = "weights"
-    known = {kind: entry.says.replace("`", "") for kind, entry in MACHINES.items()}
-    machines = [(kind, known[kind]) for kind in results.machines if kind in known]
+    machines = [(kind, MACHINES[kind].says) for kind in results.machines if kind in MACHINES]
     return {
         "headline": headline(results),
         "primary": results.primary,
