@@ -83,5 +83,7 @@ def _measures(folder: Path) -> dict[str, Any]:
     """The network's size, which network.json told."""
     path = folder / "network.json"
     content = json.loads(path.read_text()) if path.exists() else {}
-    return {key: content.get(key, default) for key, default in
-            (("parameters", 0), ("receptive_field", None))}  # fmt: skip
+    return {
+        key: content.get(key, default)
+        for key, default in (("parameters", 0), ("receptive_field", None))
+    }

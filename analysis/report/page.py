@@ -87,8 +87,12 @@ def write_comparison_page(comparison: Comparison, path: Path) -> None:
         ]
         for name, one in comparison.by_name.items()
     ]
-    content = {"networks": len(comparison.names), "charts": charts, "tables": tables,
-               "facts": facts}  # fmt: skip
+    content = {
+        "networks": len(comparison.names),
+        "charts": charts,
+        "tables": tables,
+        "facts": facts,
+    }
     page = _document("comparison", "Comparison of networks", content, {"charts": charts})
     with replacing(path) as partial:
         partial.write_text(page)
@@ -257,8 +261,11 @@ def _argument(value: object) -> str:
 
 
 def _gallery(results: Results, seeds: Sequence[int]) -> Data:
-    samples = {"noise": results.noise, NETWORK: results.network[results.network_steps],
-               **results.machines}  # fmt: skip
+    samples = {
+        "noise": results.noise,
+        NETWORK: results.network[results.network_steps],
+        **results.machines,
+    }
     chosen = list(seeds)
     names = _standing(results)
     return {
