@@ -123,7 +123,7 @@ def test_attribution_is_in_every_table_and_on_wandb(analysed: Path) -> None:
         rows = list(csv.DictReader(file))
     attribution = Results.load(analysed).attribution
     for side in ("network", "boundary"):
-        for name, values in attribution.by_seed()[side].items():
+        for name, values in attribution.by_seed[side].items():
             written = [float(row[f"novelty/{side}/{name}"]) for row in rows]
             assert written == pytest.approx(values.tolist())
     summary = json.loads((analysed / "agreement.json").read_text())["novelty"]

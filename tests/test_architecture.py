@@ -183,7 +183,7 @@ def test_untyped_tables_stay_at_the_borders() -> None:
     """`Mapping[str, Any]` and its kin are for JSON, rows of tables, the page's data and W&B."""
     border = re.compile(
         r"els\.analysis\.(results|earlier|comparison|commands|report\..*|tracking\..*)|"
-        r"els\.models\.(checkpoints|diffusion|callbacks|networks|schedules|formats\..*)|"
+        r"els\.models\.(checkpoints|tracking|diffusion|callbacks|networks|schedules|formats\..*)|"
         r"els\.(files|__init__)|els"
     )
     for name, path in modules().items():
