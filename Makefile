@@ -16,9 +16,9 @@ bench: $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import oracle
 import pytest
 import torch
+from filelock import FileLock
 from queries import held
 
 from els.engines.posterior import Posterior
@@ -39,13 +42,25 @@ def random_images(
     return ImageSet(pixels, labels, tuple(str(i) for i in range(classes)))
 
 
+@contextmanager
+def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that all workers of a test run share, and whether this one has to fill it."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    base = factory.getbasetemp().parent if worker else factory.getbasetemp()
+    done = base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        yield base / name, not done.exists()
+        done.touch()
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny network trained on a few digits, logged to W&B offline."""
     from entry import fit
 
-    folder = tmp_path_factory.mktemp("runs")
-    fit(folder, "--run.name", "tiny")
+    with made_once(tmp_path_factory, "runs") as (folder, missing):
+        if missing:
+            fit(folder, "--run.name", "tiny")
     return folder / "tiny"
 
 
@@ -57,21 +72,23 @@ QUICK = [
 
 
 @pytest.fixture(scope="session")
-def analysed(trained: Path) -> Path:
+def analysed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the analysis of that network, logged to W&B offline."""
     from entry import run
 
-    done = run("analyze.py", "--checkpoint", trained / "checkpoints" / "last.ckpt", *QUICK)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "boundary" in done.stdout
-    assert str(trained / "analysis" / "report.html") in done.stdout
-    assert "wandb sync" in done.stdout
+    with made_once(tmp_path_factory, "analysed") as (_, missing):
+        if missing:
+            done = run("analyze.py", "--checkpoint", trained / "checkpoints" / "last.ckpt", *QUICK)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "boundary" in done.stdout
+            assert str(trained / "analysis" / "report.html") in done.stdout
+            assert "wandb sync" in done.stdout
     return trained / "analysis"
 
 
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def assert_images_told(

@@ -91,8 +91,8 @@ MACHINES: dict[str, Entry] = {
     "boundary": _patches(
         "boundary",
         "The average of training patches that look like the pixel's surroundings, from anywhere in "
-        "the images; near a border, from the same place alone. Made for networks that pad with "
-        "zeros.",
+        "the images; near a border, from places that are as far from it. Made for networks that "
+        "pad with zeros.",
         pads=("zeros",),
     ),
     "equivariant": _patches(
