@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ NOVELTY = {
 }
 # Bytes of training images that are kept for the page, whose size they are most of.
 _BUDGET = 4 << 20
-_Arrays = dict[str, Any]
+_Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Attribution:
         if self.tracing is not None:
             arrays |= _tracing_arrays(self.tracing)
         with replacing(path) as partial:
-            np.savez_compressed(partial, **arrays)
+            np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub
 
     @classmethod
     def load(cls, path: Path, scales: Mapping[str, Scales]) -> Attribution:

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from els.analysis.comparison import Comparison
@@ -40,7 +41,7 @@ python analyze.py --checkpoint A.ckpt B.ckpt C.ckpt --machines all
 python analyze.py figures runs/digits_resnet --formats pdf,png (again, from saved results alone)
 python analyze.py dashboard --project els (a workspace of W&B; dashboard --help says more)
 """
-Group = TypeVar("Group", Source, Protocol, Compute, Output)
+Group = TypeVar("Group")
 
 
 def command() -> None:
@@ -61,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> Any:
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] not in _COMMANDS:
         args.insert(0, "run")
-    console.quiet = rank_zero_only.rank > 0
+    console.quiet = not _is_first()
     options = build_parser().parse_args(args).as_dict()
     return _COMMANDS[options["command"]](options[options["command"]])
 
@@ -99,7 +100,9 @@ def _run_parser() -> Parser:
 def run(options: dict[str, Any]) -> Results | list[Results]:
     """Analyse one network, or several and compare them."""
     sources = [_group(Source, {**options, "checkpoint": one}) for one in options["checkpoint"]]
-    protocol, compute, output = (_group(kind, options) for kind in (Protocol, Compute, Output))
+    protocol = _group(Protocol, options)
+    compute = _group(Compute, options)
+    output = _group(Output, options)
     outputs = [_own_output(output, source, several=len(sources) > 1) for source in sources]
     _check_unique([out.folder(one).name for out, one in zip(outputs, sources, strict=True)])
     results = [
@@ -108,7 +111,7 @@ def run(options: dict[str, Any]) -> Results | list[Results]:
     ]
     if len(results) == 1:
         return results[0]
-    if not rank_zero_only.rank:
+    if _is_first():
         compare(results, output)
     return results
 
@@ -119,7 +122,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     study = load_study(source, protocol, compute, run=folder.parent.name)
     console.print(key_values(_summary(study, folder)))
     _print_earlier(folder, compute)
-    processes = launch(compute, study.starts.device)
+    processes = launch(compute, torch.device(study.starts.device))
     study = study.to(processes.device)
     work = Work(
         folder / ".work",
@@ -217,7 +220,12 @@ def _own_output(output: Output, source: Source, *, several: bool) -> Output:
 
 
 def _group(kind: type[Group], options: dict[str, Any]) -> Group:
-    return kind(**{one.name: options[one.name] for one in fields(kind)})
+    return kind(**{one.name: options[one.name] for one in fields(kind)})  # type: ignore[arg-type]
+
+
+def _is_first() -> bool:
+    """Whether this is the first of the processes, or the only one."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def _check_unique(names: list[str]) -> None:

@@ -10,15 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from els.calibration import Scales
 from els.engines.windows import WindowName, window
 from els.models.blocks import NetworkFacts
 from els.stacking import Weights
-
-if TYPE_CHECKING:
-    from els.analysis.results import Provenance
 
 _KINDS = {"best": "mixture"}
 _WINDOWS: dict[str, WindowName] = {"size": "hard", "side": "flat", "width": "gaussian"}
@@ -59,13 +56,10 @@ def record(summary: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def described(provenance: Provenance, summary: Mapping[str, Any]) -> Provenance:
-    """With the line that describes the network."""
-    facts = provenance.network
-    network = DescribedNetwork(
-        str(summary["network"]), "", None, facts.parameters, facts.receptive_field
-    )
-    return replace(provenance, network=network)
+def described(facts: NetworkFacts, summary: Mapping[str, Any]) -> DescribedNetwork:
+    """The network with the line that describes it."""
+    line = str(summary["network"])
+    return DescribedNetwork(line, "", None, facts.parameters, facts.receptive_field)
 
 
 def name(array: str) -> str:
@@ -89,5 +83,7 @@ def _measures(folder: Path) -> dict[str, Any]:
     """The network's size, which network.json told."""
     path = folder / "network.json"
     content = json.loads(path.read_text()) if path.exists() else {}
-    return {key: content.get(key, default) for key, default in
-            (("parameters", 0), ("receptive_field", None))}  # fmt: skip
+    return {
+        key: content.get(key, default)
+        for key, default in (("parameters", 0), ("receptive_field", None))
+    }

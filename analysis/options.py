@@ -183,7 +183,7 @@ class Output:
 
 
 def chosen_formats(asked: str | list[str]) -> tuple[str, ...]:
-    """The file formats of figures that "pdf,png" or a list of names asks for.
+    """The file formats of figures in "pdf,png" or a list of names.
 
     Raises:
         InputError: when one is unknown, or there is none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,7 +108,7 @@ class AgreementAt:
         """As agreement.json holds it."""
         return {
             "steps": {"network": self.network_steps, "machine": self.machine_steps},
-            "machines": {kind: one.record() for kind, one in self.machines.items()},
+            "machines": {kind: _machine_record(one) for kind, one in self.machines.items()},
         }
 
 
@@ -264,7 +264,8 @@ class Results:
             arrays = {earlier.name(name): torch.from_numpy(file[name]) for name in file}
         if earlier.is_earlier(summary):
             provenance = as_record(Provenance, earlier.record(summary, folder))
-            provenance = earlier.described(provenance, summary)
+            network = earlier.described(provenance.network, summary)
+            provenance = replace(provenance, network=network)
         else:
             provenance = as_record(Provenance, summary)
         machines = _group(arrays, "machine")
@@ -311,6 +312,14 @@ class Results:
 def scales_path(folder: Path, kind: str, kinds: Sequence[str]) -> Path:
     """Where the scales of one of the kinds are kept: those of the first are scales.json."""
     return folder / ("scales.json" if kind == kinds[0] else f"scales_{kind}.json")
+
+
+def _machine_record(summary: MachineSummary) -> dict[str, Any]:
+    """As agreement.json holds it."""
+    found: dict[str, Any] = {name: asdict(value) for name, value in summary.metrics.items()}
+    if summary.beats_ideal is not None:
+        found["beats_ideal"] = summary.beats_ideal
+    return found
 
 
 def _group(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,13 +44,6 @@ class MachineSummary:
 
     metrics: Mapping[str, Summary]
     beats_ideal: float | None = None
-
-    def record(self) -> dict[str, Any]:
-        """As agreement.json holds it."""
-        found: dict[str, Any] = {name: asdict(value) for name, value in self.metrics.items()}
-        if self.beats_ideal is not None:
-            found["beats_ideal"] = self.beats_ideal
-        return found
 
 
 def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def test_attribution_is_in_every_table_and_on_wandb(analysed: Path) -> None:
         rows = list(csv.DictReader(file))
     attribution = Results.load(analysed).attribution
     for side in ("network", "boundary"):
-        for name, values in attribution.by_seed()[side].items():
+        for name, values in attribution.by_seed[side].items():
             written = [float(row[f"novelty/{side}/{name}"]) for row in rows]
             assert written == pytest.approx(values.tolist())
     summary = json.loads((analysed / "agreement.json").read_text())["novelty"]
@@ -199,8 +199,9 @@ def test_two_processes_give_the_numbers_of_one(
 
 def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "killed"), "--logger", "none"]
-    slow = [sys.executable, "analyze.py", "--checkpoint", checkpoint, *out, "--seeds", "60",
-            "--sizes", "[3]", "--calibration_seeds", "2", "--batch", "2"]  # fmt: skip
+    slow = [sys.executable, "analyze.py", "--checkpoint", checkpoint, *out, "--seeds", "22",
+            "--sizes", "[3]", "--calibration_seeds", "2", "--batch", "2", "--held_out", "0",
+            "--machines", "[boundary]", "--mosaic", "false"]  # fmt: skip
     process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.DEVNULL)
     work, deadline = tmp_path / "killed" / "analysis" / ".work", time.monotonic() + 120
     while len(list(work.glob("*.pt"))) < 3:
@@ -212,7 +213,7 @@ def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path
     kept = {path: path.stat().st_mtime_ns for path in work.glob("[!.]*.pt")}
     again = run(*slow[1:])
     assert again.returncode == 0, again.stderr
-    assert len(Results.load(tmp_path / "killed" / "analysis").seeds) == 58
+    assert len(Results.load(tmp_path / "killed" / "analysis").seeds) == 20
     assert kept
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
@@ -248,6 +249,13 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_old_results(
     for name in before:
         json.loads((out / "analysis" / name).read_text())
     assert not list(out.rglob("*.partial*"))
+
+
+@pytest.fixture
+def copied(analysed: Path, tmp_path: Path) -> Path:
+    """A run of which there is nothing but its analysis."""
+    shutil.copytree(analysed, tmp_path / "tiny" / "analysis")
+    return tmp_path / "tiny"
 
 
 def test_a_terminal_shows_blocks_and_a_pipe_plain_lines(

@@ -142,8 +142,14 @@ def _draw_heat_map(ax: Axes, view: HeatMap, norm: Normalize) -> ScalarMappable:
         ax.plot(range(len(t)), marked, "o", color="white", mec="black", mew=0.7, ms=3.5)
         ax.set_yticks(range(len(view.rows)), [f"{row:g}" for row in view.rows], fontsize=6)
     if view.edge is not None:
-        ax.step(range(len(t)), view.edge.values[::-1], where="mid", color="white",
-                path_effects=_CASING, label=view.edge.name)  # fmt: skip
+        ax.step(
+            range(len(t)),
+            view.edge.values[::-1],
+            where="mid",
+            color="white",
+            path_effects=_CASING,
+            label=view.edge.name,
+        )
     every = max(1, len(t) // 5)
     ax.set_xticks(range(0, len(t), every), [f"{v:.2f}" for v in t[::every]])
     ax.set(ylabel=view.y)
@@ -419,7 +425,6 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return view_figure(compared_by_t(comparison))
 
 
-# Each is None where there is nothing to show.
 FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "samples": _samples_figure,
     "scales": _of_view("scales"),
@@ -432,3 +437,9 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "novelty": _of_view("novelty"),
     "consistency": _of_view("consistency"),
 }
+
+
+def draw(name: str, results: Results) -> Figure | None:
+    """One of the figures; None where there is nothing to show."""
+    with matplotlib.rc_context(STYLE):
+        return FIGURES[name](results)

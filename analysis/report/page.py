@@ -87,8 +87,12 @@ def write_comparison_page(comparison: Comparison, path: Path) -> None:
         ]
         for name, one in comparison.by_name.items()
     ]
-    content = {"networks": len(comparison.names), "charts": charts, "tables": tables,
-               "facts": facts}  # fmt: skip
+    content = {
+        "networks": len(comparison.names),
+        "charts": charts,
+        "tables": tables,
+        "facts": facts,
+    }
     page = _document("comparison", "Comparison of networks", content, {"charts": charts})
     with replacing(path) as partial:
         partial.write_text(page)
@@ -175,8 +179,7 @@ def _introduction(results: Results) -> Data:
     fitted = None if scales is None else scales.scale
     if results.weights is not None and results.weights.machine == results.primary:
         fitted = "weights"
-    known = {kind: entry.says.replace("`", "") for kind, entry in MACHINES.items()}
-    machines = [(kind, known[kind]) for kind in results.machines if kind in known]
+    machines = [(kind, MACHINES[kind].says) for kind in results.machines if kind in MACHINES]
     return {
         "headline": headline(results),
         "primary": results.primary,
@@ -258,8 +261,11 @@ def _argument(value: object) -> str:
 
 
 def _gallery(results: Results, seeds: Sequence[int]) -> Data:
-    samples = {"noise": results.noise, NETWORK: results.network[results.network_steps],
-               **results.machines}  # fmt: skip
+    samples = {
+        "noise": results.noise,
+        NETWORK: results.network[results.network_steps],
+        **results.machines,
+    }
     chosen = list(seeds)
     names = _standing(results)
     return {

@@ -166,8 +166,9 @@ def seed_rows(results: Results) -> list[dict[str, Any]]:
         for kind, values in results.by_seed.items():
             row |= {f"{kind}/{name}": float(values[name][i]) for name in METRICS}
         for side in drawn:
-            row |= {f"{NOVELTY}/{side}/{name}": float(value[i])
-                    for name, value in by_seed[side].items()}  # fmt: skip
+            row |= {
+                f"{NOVELTY}/{side}/{name}": float(value[i]) for name, value in by_seed[side].items()
+            }
         rows.append(row)
     return rows
 

@@ -27,8 +27,11 @@ Numbers = tuple[float, ...]
 TIME = "t (1 = pure noise)"
 _IN_PIXELS = (SIZE.name, "width")
 _BLACK, _GREY, _BROWN = "#000000", "#888888", "#8B5E3C"
-_CRITERIA = {"cosine": "1 - cosine of the eps_hats", "l2": "L2 of the eps_hats",
-             "mse": "squared error of x0_hat"}  # fmt: skip
+_CRITERIA = {
+    "cosine": "1 - cosine of the eps_hats",
+    "l2": "L2 of the eps_hats",
+    "mse": "squared error of x0_hat",
+}
 
 
 # --- kinds of views ---------------------------------------------------------------------------

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
 from els.analysis.comparison import Comparison
 from els.analysis.options import FORMATS
-from els.analysis.report.figures import FIGURES, comparison_figure
+from els.analysis.report.figures import FIGURES, comparison_figure, draw
 from els.analysis.report.page import write_comparison_page, write_page
-from els.analysis.report.style import STYLE, save_figure
+from els.analysis.report.style import save_figure
 from els.analysis.report.tables import seed_rows, time_rows, write_csv
 from els.analysis.results import Results
 
@@ -69,9 +67,8 @@ def write_figures(results: Results, folder: Path, formats: Sequence[str]) -> lis
     Those of an earlier analysis with more to show are removed.
     """
     paths = []
-    for name, draw in FIGURES.items():
-        with matplotlib.rc_context(STYLE):
-            figure = draw(results)
+    for name in FIGURES:
+        figure = draw(name, results)
         if figure is None:
             for left in FORMATS:
                 (folder / f"{name}.{left}").unlink(missing_ok=True)

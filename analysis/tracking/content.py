@@ -136,10 +136,9 @@ def seed_table(results: Results) -> wandb.Table:
     return wandb.Table(
         columns=[*rows[0], *(f"image/{name}" for name in pictures[0])],
         data=[
-            [*row.values(), *of_seed.values()]
-            for row, of_seed in zip(rows, pictures, strict=True)
+            [*row.values(), *of_seed.values()] for row, of_seed in zip(rows, pictures, strict=True)
         ],
-    )  # fmt: skip
+    )
 
 
 def charts(results: Results) -> dict[str, object]:
@@ -268,5 +267,6 @@ def _pixels(x: Tensor) -> Any:
 
 def _enlarged(pixels: Tensor) -> Any:
     times = max(1, _PIXELS // max(pixels.shape[1:]))
-    return repeat(rearrange(pixels, "c h w -> h w c"),
-                  "h w c -> (h a) (w b) c", a=times, b=times).numpy()  # fmt: skip
+    return repeat(
+        rearrange(pixels, "c h w -> h w c"), "h w c -> (h a) (w b) c", a=times, b=times
+    ).numpy()

@@ -70,8 +70,11 @@ def specification(view: Any) -> dict[str, Any]:
     """A workspace as W&B's API takes it, as plain data."""
     spec = view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
     return {
-        "entity": view.entity, "project": view.project, "name": view.name, "spec": json.loads(spec)
-    }  # fmt: skip
+        "entity": view.entity,
+        "project": view.project,
+        "name": view.name,
+        "spec": json.loads(spec),
+    }
 
 
 def workspace(project: str, entity: str) -> Any:

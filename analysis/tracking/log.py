@@ -6,10 +6,10 @@ import secrets
 from pathlib import Path
 
 import wandb
-from els.analysis.report.write import ReportFiles
 
 from els.analysis.comparison import Comparison
 from els.analysis.options import Output, Source
+from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.analysis.tracking import content
 from els.console import console

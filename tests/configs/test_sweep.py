@@ -10,7 +10,7 @@ from conftest import ROOT
 from entry import TINY, wandb_records
 from wandb.wandb_agent import Agent
 
-import analyze
+from els.analysis.options import Output, Source
 from els.models import cli
 
 SWEEP = ROOT / "configs" / "sweep.yaml"
@@ -70,12 +70,12 @@ def bin_first(folder: Path) -> str:
 def test_only_runs_of_a_sweep_get_their_id_in_their_name(
     sweep: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    analysis = analyze.Settings(checkpoint="wandb:team/els/a:v0", out="x/a")
+    source, output = Source("wandb:team/els/a:v0"), Output(out="x/a")
     assert cli.Run(name="a").folder == Path("runs", f"a-{RUN_ID}")
-    assert analysis.folder == Path("x", f"a-{RUN_ID}")
-    assert analysis.home == Path("x", "a")  # by which the checkpoint is known
+    assert output.folder(source) == Path("x", f"a-{RUN_ID}")
+    assert source.home == Path("runs", "a")  # by which the checkpoint is known
     monkeypatch.delenv("WANDB_SWEEP_ID")
     assert cli.Run(name="a").folder == Path("runs", "a")
-    assert analysis.folder == Path("x", "a")
+    assert output.folder(source) == Path("x", "a")
     assert wandb.env.SWEEP_ID == "WANDB_SWEEP_ID"
     assert wandb.env.RUN_ID == "WANDB_RUN_ID"

@@ -10,7 +10,7 @@ import pytest
 import wandb
 from entry import refusal, wandb_records
 
-import analyze
+from els.analysis import commands
 from els.analysis.tracking import dashboard
 
 needs_library = pytest.mark.skipif(
@@ -22,7 +22,7 @@ needs_library = pytest.mark.skipif(
 def logged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What a training and an analysis have really logged, by the section that shows it."""
     folder = tmp_path_factory.mktemp("analysed")
-    analyze.main([
+    commands.main([
         "--checkpoint", str(trained / "checkpoints" / "last.ckpt"), "--out", str(folder),
         "--seeds", "4", "--calibration_seeds", "1", "--steps", "2", "--network_steps", "[2]",
         "--sizes", "[3,5]", "--held_out", "4", "--device", "cpu",
@@ -70,7 +70,7 @@ def test_runs_are_grouped_and_without_a_login_the_view_is_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    analyze.main(["dashboard", "--project", "p"])
+    commands.main(["dashboard", "--project", "p"])
     assert capsys.readouterr().out.startswith("runs/dashboard.json: the workspace, not saved")
     written = json.loads((tmp_path / "runs" / "dashboard.json").read_text())
     assert (written["project"], written["name"]) == ("p", "Training and analysis")
@@ -99,7 +99,7 @@ def test_with_a_login_the_view_is_saved(
     api = SimpleNamespace(default_entity="me", _service_api=service)
     monkeypatch.setattr(wandb, "Api", lambda: api)
     monkeypatch.setattr(internal, "upsert_view2", upsert)
-    analyze.main(["dashboard", "--project", "p"])
+    commands.main(["dashboard", "--project", "p"])
     assert [(view.entity, view.project) for view in saved] == [("me", "p")]
     out = capsys.readouterr().out
     assert "W&B workspace: https://w.example/me/p?nw=abc" in out
@@ -108,7 +108,7 @@ def test_with_a_login_the_view_is_saved(
         raise ValueError("no\nsuch project")
 
     monkeypatch.setattr(internal, "upsert_view2", fail)
-    line = refusal(analyze.main, ["dashboard", "--project", "p"], capsys)
+    line = refusal(commands.main, ["dashboard", "--project", "p"], capsys)
     assert "W&B did not take the workspace (no such project); --out FILE" in line
 
 
@@ -117,7 +117,7 @@ def test_what_is_missing_or_unknown_is_one_line(
 ) -> None:
     for name in ("workspaces", "reports.v2"):
         monkeypatch.setitem(sys.modules, f"wandb_workspaces.{name}", None)
-    line = refusal(analyze.main, ["dashboard", "--out", tmp_path / "x.json"], capsys)
+    line = refusal(commands.main, ["dashboard", "--out", tmp_path / "x.json"], capsys)
     assert line.endswith("pip install wandb-workspaces")
     assert not list(tmp_path.iterdir())
-    assert "--nope" in refusal(analyze.main, ["dashboard", "--nope", "1"], capsys)
+    assert "--nope" in refusal(commands.main, ["dashboard", "--nope", "1"], capsys)

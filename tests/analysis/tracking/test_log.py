@@ -4,11 +4,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import wandb
-from els.analysis.report.write import write_report
 from made_results import made_results
 from studies import write_checkpoint
 
 from els.analysis.options import Output, Source
+from els.analysis.report.write import write_report
 from els.analysis.tracking.log import log_analysis, use_checkpoint
 
 
