@@ -22,6 +22,11 @@ class CosineSchedule:
 
     offset: float = 0.008
 
+    @property
+    def identity(self) -> object:
+        """Plain data that tells it from other schedules."""
+        return ["cosine", self.offset]
+
     def alpha(self, t: Tensor | float) -> Tensor:
         """Weight of the image at time t, of t's shape, in (0, 1]."""
         return torch.cos(self._angle(t))

@@ -30,6 +30,11 @@ class Group:
     query: Tensor
     training: Tensor
 
+    @property
+    def pairs(self) -> int:
+        """How many (query place, training place) pairs there are."""
+        return self.query.numel() * self.training.shape[1]
+
 
 def axis_groups(rule: Rule, length: int, size: int) -> list[Group]:
     """The groups of one axis; every query place is in exactly one of them.

@@ -198,10 +198,9 @@ def _compiler() -> list[str]:
         words = shlex.split(command)
         if words and shutil.which(words[0]):
             return words
-    raise NativeUnavailableError(
-        f"the C++ compiler '{wanted}' that CXX names is not there" if wanted
-        else "no C++ compiler (c++, g++ or clang++) is on the PATH"
-    )  # fmt: skip
+    if wanted:
+        raise NativeUnavailableError(f"the C++ compiler '{wanted}' that CXX names is not there")
+    raise NativeUnavailableError("no C++ compiler (c++, g++ or clang++) is on the PATH")
 
 
 def _fingerprint(compiler: list[str]) -> str:
@@ -222,8 +221,8 @@ def _processor() -> bytes:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:
         return " ".join(platform.uname()[4:]).encode()
-    told = {line.partition(b"\t")[0]: line for line in lines
-            if line.startswith((b"model name", b"flags", b"Features", b"CPU part"))}  # fmt: skip
+    known = (b"model name", b"flags", b"Features", b"CPU part")
+    told = {line.partition(b"\t")[0]: line for line in lines if line.startswith(known)}
     return b"\n".join(told.values()) or platform.machine().encode()
 
 
@@ -252,8 +251,8 @@ def compile_library(source: Path, built: Path, compiler: list[str] | None = None
     compiler = compiler or _compiler()
     for target in _TARGETS:
         flags = [*_FLAGS, target] if target else _FLAGS
-        result = subprocess.run([*compiler, *flags, "-o", str(built), str(source)],
-                                capture_output=True, text=True, check=False)  # fmt: skip
+        command = [*compiler, *flags, "-o", str(built), str(source)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode == 0:
             return
     message = (result.stderr.strip() or "no message").splitlines()[0]

@@ -166,12 +166,14 @@ class Posterior:
         theirs = other.peak > self.peak
         best, beaten = (torch.where(chosen, b.best, a.best) for chosen in (theirs, ~theirs))
         again = beaten[:, :1] == best[:, :1]
-        offers = [  # what this part has as the second, and what the other has
-            (torch.where(won | again, part.second_peak, peak),
-             torch.where(won | again, part.second, part.best))
-            for peak, part, won in ((self.peak, a, ~theirs), (other.peak, b, theirs))
-        ]  # fmt: skip
-        (own_peak, own), (their_peak, their) = offers
+
+        def offer(part: Details, peak: Tensor, won: Tensor) -> tuple[Tensor, Tensor]:
+            keeps = won | again
+            at = torch.where(keeps, part.second, part.best)
+            return torch.where(keeps, part.second_peak, peak), at
+
+        own_peak, own = offer(a, self.peak, ~theirs)
+        their_peak, their = offer(b, other.peak, theirs)
         return {
             "best": best,
             "second": torch.where(their_peak > own_peak, their, own),

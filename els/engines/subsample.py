@@ -71,8 +71,8 @@ class _Sums:
             torch.zeros(b, channels, h, w, dtype=torch.float64, device=device)
             for channels in (1, c)
         )
-        return cls(one - torch.inf, one.clone(), one.clone(),
-                   all_channels.clone(), all_channels.clone(), all_channels.clone())  # fmt: skip
+        sums = (like.clone() for like in (one, one, all_channels, all_channels, all_channels))
+        return cls(one - torch.inf, *sums)
 
     def add(self, block: Posterior, queries: Tensor) -> None:
         """Take in one block for some of the queries; empty places change nothing."""
@@ -80,10 +80,9 @@ class _Sums:
         peak, mine, theirs = common_peak(old, new)
         d, n = block.mass.double() * theirs, block.moment.double() * theirs
         self.peak.index_copy_(0, queries, peak)
-        for total, value, scale in (
-            (self.d, d, mine), (self.n, n, mine), (self.dd, d * d, mine**2),
-            (self.nd, n * d, mine**2), (self.nn, n * n, mine**2),
-        ):  # fmt: skip
+        sums = [(self.d, d, mine), (self.n, n, mine)]
+        squares = [(self.dd, d * d), (self.nd, n * d), (self.nn, n * n)]
+        for total, value, scale in sums + [(*square, mine**2) for square in squares]:
             total.index_copy_(0, queries, total.index_select(0, queries) * scale + value)
 
     def mean(self) -> Tensor:
@@ -136,10 +135,8 @@ def sampled_mean(
             judged = (sums.effective_blocks() >= _LEAST_EFFECTIVE)[:, 0]
             wanted &= ~_known(sums.variance(blocks, seen).mean(1), judged, wanted, tolerance)
     seen = torch.where(wanted[:, None], 1, seen)
-    return Estimate(
-        mean=sums.mean(), standard_error=sums.variance(blocks, seen).sqrt(),
-        seen=seen.mean(dim=(1, 2, 3)),
-    )  # fmt: skip
+    error = sums.variance(blocks, seen).sqrt()
+    return Estimate(sums.mean(), standard_error=error, seen=seen.mean(dim=(1, 2, 3)))
 
 
 def _blocks(pixels: Tensor, seed: int) -> Iterator[Tensor]:

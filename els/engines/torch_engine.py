@@ -53,9 +53,7 @@ def _posterior(
 ) -> Posterior:
     x, (h, w) = query.x, query.x.shape[2:]
     groups = list(product(axis_groups(query.rule, h, size), axis_groups(query.rule, w, size)))
-    pairs = sum(gy.query.shape[0] * gy.query.shape[1] * gy.training.shape[1]
-                * gx.query.shape[0] * gx.query.shape[1] * gx.training.shape[1]
-                for gy, gx in groups)  # fmt: skip
+    pairs = sum(gy.pairs * gx.pairs for gy, gx in groups)
     queries = max(1, min(len(x), _BUDGET // (8 * pairs)))
     if chunk is None:
         chunk = max(1, _BUDGET // max(x[0].numel() * size**2, pairs * queries))
@@ -91,8 +89,8 @@ def image_posterior(
             _with_norm(query, alpha, sigma), y, y, images=len(images), details=details
         )
         moment = sums.pop("moment").reshape(x.shape)
-        alike = {name: repeat(value, "1 b 1 -> b 1 h w", h=x.shape[2], w=x.shape[3])
-                 for name, value in sums.items()}  # fmt: skip
+        h, w = x.shape[2:]
+        alike = {name: repeat(one, "1 b 1 -> b 1 h w", h=h, w=w) for name, one in sums.items()}
         for name in ("best", "second") if details else ():
             alike[name] = _at_own_place(alike[name])
         part = _as_posterior({"moment": moment, **alike})

@@ -116,13 +116,14 @@ class Machine(ABC):
             self.check(size)
 
     @property
-    def identity(self) -> object:
-        """Plain data: all that its answers depend on, beside the schedule.
+    def identity(self) -> list[object]:
+        """Plain data: all that its answers depend on.
 
         Raises:
             TypeError: when its values are given by something that cannot be told from others.
         """
-        return [self.kind, self.images.fingerprint(), value_identity(self.value)]
+        value = value_identity(self.value)
+        return [self.kind, self.images.fingerprint(), self.schedule.identity, value]
 
     def estimating(self, tolerance: float) -> Machine:
         """The same machine with a tolerance, if it is one that can estimate."""
@@ -300,15 +301,15 @@ class PosteriorMachine(Machine):
         """The posterior at every value of the scale.
 
         Args:
-            x, t, values: as in `answers`.
+            x, t, values: as in `x0_hats`.
             pixels: training images, uint8 (n c h w).
-            details: also find what `Posterior` has only with details.
+            details: also find the `Details` of each posterior.
         """
 
     def x0_hats(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:
-        """See `Machine.answers`."""
+        """See `Machine.x0_hats`."""
         return [part.mean for part in self.posteriors(x, t, images.pixels, values)]
 
     @torch.no_grad()

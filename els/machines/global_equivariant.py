@@ -19,7 +19,6 @@ class GlobalEquivariant(Machine):
 
     All the inner products <x, T_s y> of an image are one circular correlation, and so is the
     weighted sum of its shifts: both go through the FFT, in float64.
-
     """
 
     def x0_hats(

@@ -72,11 +72,11 @@ class PatchMachine(PosteriorMachine):
         return self.options.tolerance
 
     @property
-    def identity(self) -> object:
+    def identity(self) -> list[object]:
         """See `Machine.identity`."""
         options = self.options
         return [
-            *super().identity,  # type: ignore[misc] # a list, as that of every machine
+            *super().identity,
             self.window,
             options.shift,
             list(self.symmetries),

@@ -59,10 +59,10 @@ class Mixture(Machine):
         self.weights = weights
 
     @property
-    def identity(self) -> object:
+    def identity(self) -> list[object]:
         """See `Machine.identity`."""
         parts = [[part.machine.identity, list(part.values)] for part in self.parts]
-        return [self.kind, self.images.fingerprint(), parts, value_identity(self.weights)]
+        return [*super().identity, parts, value_identity(self.weights)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,8 +80,9 @@ class Mixture(Machine):
         out = x.new_empty(len(self.names), *x.shape)
         for (_, one_label), i in self.group_queries(t, label, None).items():
             images = self.of_class(one_label)
-            answers = [a for part in self.parts
-                       for a in part.machine.x0_hats(x[i], t[i], images, part.values)]  # fmt: skip
+            answers: list[Tensor] = []
+            for part in self.parts:
+                answers += part.machine.x0_hats(x[i], t[i], images, part.values)
             for row, answer in zip(out, answers, strict=True):
                 row[i] = answer.to(x)
         return out

@@ -19,7 +19,6 @@ class PatchComposite(Machine):
     x0_hat(v) is the mean of what the patches that contain v say about v. Where `local` takes the
     centre of every patch, this takes all of it; at k = 1 they are the same. Windows that cross a
     border are cut off there.
-
     """
 
     scale = SIZE
@@ -38,10 +37,9 @@ class PatchComposite(Machine):
         for answer, value in zip(out, values, strict=True):
             mask = squares(h, w, int(value)).to(x.device)
             for b in range(len(x)):
-                found = masked_posterior(
-                    x[b : b + 1], images.pixels, mask, alpha[b : b + 1], sigma[b : b + 1],
-                    whole=True, chunk=self.options.chunk,
-                )  # fmt: skip
+                one = slice(b, b + 1)
+                asked = (x[one], images.pixels, mask, alpha[one], sigma[one])
+                found = masked_posterior(*asked, whole=True, chunk=self.options.chunk)
                 seen = rearrange(found.mean, "u (c v) -> u c v", v=h * w) * mask[:, None]
                 total = reduce(seen, "u c v -> c v", "sum") / mask.sum(dim=0)
                 answer[b] = rearrange(total, "c (h w) -> c h w", h=h).to(x)

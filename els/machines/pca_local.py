@@ -40,10 +40,8 @@ class PcaLocal(GaussianMachine):
             one = slice(b, b + 1)
             reach = self._reach(images, alpha[one], sigma[one])
             for answer, value in zip(out, values, strict=True):
-                found = masked_posterior(
-                    x[one], images.pixels, reach >= value, alpha[one], sigma[one],
-                    whole=False, chunk=self.options.chunk,
-                )  # fmt: skip
+                asked = (x[one], images.pixels, reach >= value, alpha[one], sigma[one])
+                found = masked_posterior(*asked, whole=False, chunk=self.options.chunk)
                 answer[b] = rearrange(found.mean, "(h w) c -> c h w", h=x.shape[2]).to(x)
         return list(out)
 

@@ -7,7 +7,7 @@ here: `make_machine`, the command line, the analysis, the page and the documenta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,8 @@ def _mixture(
     schedule: CosineSchedule,
     options: MachineOptions,
 ) -> Mixture:
-    """Hard and soft windows anywhere, hard ones in place, and `wiener`."""
+    """Hard and soft windows anywhere, hard ones in place, and `wiener`; all of them exact."""
+    options = replace(options, tolerance=0.0)
     side = min(images.image_shape[1:])
     parts = []
     for name in (options.around, f"{options.around}_soft", "local"):
@@ -163,7 +164,8 @@ def default_for(padding: str) -> tuple[str, ...]:
 
 def all_for(padding: str) -> tuple[str, ...]:
     """Every machine that goes with a padding, the one that should fit first."""
-    return tuple(kind for kind, entry in MACHINES.items() if padding in entry.pads)
+    pads = "circular" if padding == "circular" else "zeros"
+    return tuple(kind for kind, entry in MACHINES.items() if pads in entry.pads)
 
 
 def described() -> str:

@@ -57,7 +57,9 @@ class GaussianMachine(Machine):
 
     def moments(self, images: ImageSet) -> Gaussian:
         """The moments of some of the images, kept for the next call."""
-        return self.once(("moments", id(images)), lambda: Gaussian.of(images.pixels))
+        # With the images, so that no others get their id.
+        kept = self.once(("moments", id(images)), lambda: (images, Gaussian.of(images.pixels)))
+        return kept[1]
 
 
 class Wiener(GaussianMachine):

@@ -31,8 +31,8 @@ def queries(images: ImageSet, b: int, t: float) -> tuple[torch.Tensor, torch.Ten
 def test_the_true_error_is_within_three_standard_errors(digits: ImageSet) -> None:
     judged = beyond = stopped_early = 0
     for kind in RULES:
-        for t in (0.3, 0.5, 0.7, 0.9):
-            for size in (3, 5, 9):
+        for t in (0.4, 0.8):
+            for size in (3, 7):
                 x, at = queries(digits, 8, t)
                 exact = make_machine(kind, digits, size=size)(x, at)
                 estimate = make_machine(kind, digits, size=size, tolerance=0.05).estimate(x, at)
@@ -44,8 +44,8 @@ def test_the_true_error_is_within_three_standard_errors(digits: ImageSet) -> Non
                 judged += int((~scanned).sum())
                 beyond += int((error > 3 * estimate.standard_error)[~scanned].sum())
                 stopped_early += int((estimate.seen < 1).sum())
-    assert judged > 20_000
-    assert stopped_early > 100
+    assert judged > 10_000
+    assert stopped_early > 33
     assert beyond / judged < 0.02
 
 

@@ -96,7 +96,8 @@ def check_images(got: Posterior, want: Posterior) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", RULES)
 def test_every_size_equals_the_torch_engine_in_float64(kind, shape):
-    check(*random_case(shape, [0.1, 0.8]), kind=kind, sizes=sizes_for(kind, *shape[2:]))
+    times = [0.1] if interpreted() else [0.1, 0.8]
+    check(*random_case(shape, times), kind=kind, sizes=sizes_for(kind, *shape[2:]))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 9, 3), (1, 1, 3, 13), (1, 1, 5, 5)], ids=str)
