@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
@@ -77,6 +78,10 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}"
 
 
+class _Lines(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """jsonargparse's help, which keeps the lines of descriptions, such as examples."""
+
+
 class Parser(ArgumentParser):
     """jsonargparse's parser with errors of one line, and configurations that have names.
 
@@ -86,6 +91,9 @@ class Parser(ArgumentParser):
     """
 
     config_folders: Mapping[str, str] = MappingProxyType({"-c": "analysis", "--config": "analysis"})
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _Lines, **options})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by the parser: what it cannot parse is an `InputError`, without usage."""

@@ -32,6 +32,7 @@ from els.analysis.tracking.dashboard import write_dashboard
 from els.analysis.tracking.log import log_analysis, log_comparison
 from els.console import Parser, console, exit_cleanly, key_values, plural, progress
 from els.errors import InputError
+from els.machines.registry import described
 from els.work import Work
 
 DESCRIPTION = """Measure how well closed-form denoisers predict trained networks.
@@ -81,7 +82,7 @@ def build_parser() -> Parser:
 
 
 def _run_parser() -> Parser:
-    parser = Parser(description=DESCRIPTION)
+    parser = Parser(description=DESCRIPTION, epilog=f"Machines:\n\n{described()}")
     parser.add_argument("-c", "--config", action="config", help="a YAML file of these options")
     parser.add_argument(
         "--checkpoint",

@@ -65,7 +65,7 @@ class NetworkDenoiser:
         digest = hashlib.sha256()
         for name, value in self.net.state_dict().items():
             digest.update(name.encode() + sha256_of_tensor(value).encode())
-        return [asdict(self.facts), digest.hexdigest()]
+        return [asdict(self.facts), self.schedule.identity, digest.hexdigest()]
 
     @property
     def facts(self) -> NetworkFacts:

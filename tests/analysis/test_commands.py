@@ -11,6 +11,7 @@ from studies import SMALL, write_checkpoint
 from els.analysis import commands
 from els.analysis.commands import build_parser, main
 from els.analysis.results import Results
+from els.machines import MACHINES
 
 OPTIONS = [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
 OPTIONS += ["--device", "cpu", "--logger", "none"]
@@ -175,6 +176,8 @@ def test_help_names_every_option_and_command(capsys: pytest.CaptureFixture) -> N
     text = " ".join(capsys.readouterr().out.split())
     for name in ("--calibration_seeds", "--tolerance", "--num_nodes", "--open_page"):
         assert name in text
+    for entry in MACHINES.values():
+        assert entry.says in text
     for command in ("figures", "dashboard"):
         assert f"analyze.py {command} " in text
         with pytest.raises(SystemExit):

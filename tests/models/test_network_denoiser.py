@@ -23,6 +23,7 @@ def test_a_network_is_known_by_its_weights_and_facts_wherever_it_lies(tmp_path) 
 
 def test_identity_is_plain_data(tmp_path) -> None:
     network = load_denoiser(write_checkpoint(tmp_path / "one.ckpt", classes=10))
-    facts, digest = network.identity
+    facts, schedule, digest = network.identity
+    assert schedule == network.schedule.identity
     assert facts["num_classes"] == 10
     assert len(digest) == 64
