@@ -59,6 +59,12 @@ def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
 
     Raises:
         InputError: when an image is constant, so that there is nothing to correlate.
+
+    Example:
+        >>> import torch
+        >>> network = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> {name: float(value) for name, value in agreement(2 * network, network).items()}
+        {'pearson_r': 1.0, 'r2': 1.0, 'R2': -2.647...}
     """
     a, b = (rearrange(images.double(), "n c h w -> (c h w) n") for images in (machine, network))
     for name, images in (("machine", a), ("network", b)):

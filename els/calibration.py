@@ -203,6 +203,18 @@ def fit_scales(
 
     Raises:
         InputError: when there is no seed or no candidate.
+
+    Example:
+        >>> from els.images import load_images
+        >>> from els.machines import make_machine
+        >>> images = load_images("digits", limit=20, size=8)
+        >>> network = make_machine("local", images, size=5)
+        >>> scales = fit_scales(
+        ...     network, make_machine("local", images), Starts(images.image_shape), range(2),
+        ...     steps=3, candidates=(3, 5, 7),
+        ... )
+        >>> scales.values
+        (5, 5, 5)
     """
     values, schedule = _candidates(machine, candidates, len(seeds)), machine.schedule
 

@@ -77,7 +77,12 @@ def ddim(
     label: Tensor | None = None,
     schedule: CosineSchedule = COSINE,
 ) -> Tensor:
-    """The samples (b c h w) at the end of `ddim_steps`."""
+    """The samples (b c h w) at the end of `ddim_steps`.
+
+    Example:
+        >>> ddim(lambda x, t, label: 0 * x, seeded_noise([0], (1, 4, 4)), steps=3).abs().max()
+        tensor(0.)
+    """
     for step in ddim_steps(denoiser, x, steps=steps, label=label, schedule=schedule):
         x = step.x_next
     return x

@@ -103,6 +103,11 @@ def load_images(
 
     Raises:
         InputError: unknown name or split, missing or damaged files, or a limit out of range.
+
+    Example:
+        >>> images = load_images("digits", limit=10)
+        >>> len(images), images.image_shape, images.pixels.dtype
+        (10, (1, 16, 16), torch.uint8)
     """
     if name not in DATASETS:
         raise InputError(f"unknown data set '{name}'; known are {', '.join(DATASETS)}")
