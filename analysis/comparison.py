@@ -54,8 +54,6 @@ class Comparison:
                     key = f"{kind}/{metric}"
                     row |= dict.fromkeys((key, f"{key}_low", f"{key}_high"))
                     if kind in main.machines:
-                        value = main.machines[kind].metrics[metric]
-                        low, high = value.ci95
-                        row |= {key: value.median, f"{key}_low": low, f"{key}_high": high}
+                        row |= main.machines[kind].metrics[metric].columns(key)
             rows.append(row)
         return rows

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from els.calibration import Scales
-from els.engines.windows import WindowName, window
+from els.engines.windows import window
+from els.machines.local import SCALES
 from els.models.blocks import NetworkFacts
 from els.stacking import Weights
 
 _KINDS = {"best": "mixture"}
-_WINDOWS: dict[str, WindowName] = {"size": "hard", "side": "flat", "width": "gaussian"}
+_WINDOWS = {scale.name: name for name, scale in SCALES.items()}
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _attribute(
     study: Study, paths: Mapping[str, Paths], results: Results, tracer: Tracer | None, work: Work
 ) -> Attribution:
     """Where the network's and the machines' samples of equally many steps come from."""
-    mosaics = {} if tracer is None else _mosaics(study, paths, tracer, work)
+    mosaics = {} if tracer is None else _mosaics(study, paths, results.labels, tracer, work)
     sides = list(dict.fromkeys([NETWORK, study.primary.kind, *mosaics]))
     real = {HELD_OUT: study.held_out, COPIES: study.training_sample}
     images = {name: found for name, found in real.items() if found is not None}
@@ -192,10 +192,9 @@ def _attribute(
 
 
 def _mosaics(
-    study: Study, paths: Mapping[str, Paths], tracer: Tracer, work: Work
+    study: Study, paths: Mapping[str, Paths], labels: Tensor | None, tracer: Tracer, work: Work
 ) -> dict[str, Mosaic]:
     """The mosaics of the network at its last step, and of the tracer's machine at every step."""
-    _, labels = study.starts(study.protocol.evaluation)
     found = {}
     for side in (NETWORK, tracer.machine.kind):
         path = paths[side]

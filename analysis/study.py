@@ -19,7 +19,7 @@ from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet
 from els.machines import MACHINES, Machine, make_machine
 from els.machines.base import Number
-from els.machines.local import SIZE, PatchMachine
+from els.machines.local import SIZE
 from els.machines.mixture import Mixture
 from els.machines.registry import all_for, around, default_for
 from els.models.checkpoints import find_checkpoint, load_denoiser
@@ -120,8 +120,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
     machines = tuple(_machine(kind, images, network, protocol, compute) for kind in kinds)
     sizes = _sizes(protocol, machines, images)
     for machine in machines:
-        if machine.scale is not None:
-            _candidates(machine, sizes)
+        _candidates(machine, sizes)
     protocol = replace(protocol, machines=list(kinds), sizes=sizes)
     return Study(
         network=network,
@@ -273,10 +272,8 @@ def _engines(machines: tuple[Machine, ...], device: torch.device) -> str:
     Raises:
         InputError: when the engine asked for cannot take these images here.
     """
-    patches = [one for one in machines if isinstance(one, PatchMachine)]
-    patches += [part.machine for one in machines if isinstance(one, Mixture) for part in one.parts
-                if isinstance(part.machine, PatchMachine)]  # fmt: skip
-    return ", ".join(dict.fromkeys(one.engine_on(device) for one in patches)) or "torch"
+    names = (name for machine in machines for name in machine.engines_on(device))
+    return ", ".join(dict.fromkeys(names)) or "torch"
 
 
 def _device(name: str) -> torch.device:

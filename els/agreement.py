@@ -31,6 +31,11 @@ class Summary:
     median: float
     ci95: tuple[float, float]
 
+    def columns(self, name: str) -> dict[str, float]:
+        """The median by the name, and the ends of the interval as `_low` and `_high`."""
+        low, high = self.ci95
+        return {name: self.median, f"{name}_low": low, f"{name}_high": high}
+
 
 @dataclass(frozen=True)
 class MachineSummary:

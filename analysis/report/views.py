@@ -21,6 +21,7 @@ from els.analysis.report.style import DASHED, DOTTED, Style, machine_style
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.machines.local import SIZE
+from els.probes import Probes
 
 Numbers = tuple[float, ...]
 
@@ -243,11 +244,7 @@ def looks(results: Results) -> Lines | None:
     if kind in _sized(results):
         style = machine_style(list(results.machines), kind, marker=True)
         series.append(fitted_series(f"fitted: {kind}", results.scales[kind], style))
-    for share, dashes in (("50", "-"), ("90", DASHED)):
-        if f"erf/{share}" in probes.sides():
-            name = f"measured: {share} % of x0_hat's squared gradient"
-            values = _numbers(probes.sides()[f"erf/{share}"])
-            series.append(Series(name, Style(_BLACK, dashes), probes.t, values))
+    series += measured_series("measured: {} % of x0_hat's squared gradient", probes, _BLACK)
     facts = results.provenance.network
     limit = facts.receptive_field
     above = " (above)" if limit is not None and limit > 1.5 * side else ""
@@ -273,11 +270,8 @@ def sizes(results: Results) -> Lines | None:
     if data is not None and data.scale == SIZE.name:
         name = f"{data.machine}, from held-out images alone"
         series.append(Series(name, Style(_GREY, DASHED), data.t, data.values))
-    for share, dashes in (("50", "-"), ("90", DASHED)):
-        if probes is not None and f"erf/{share}" in probes.sides():
-            name = f"network: side holding {share} % of the gradient"
-            values = _numbers(probes.sides()[f"erf/{share}"])
-            series.append(Series(name, Style(_BROWN, dashes), probes.t, values))
+    if probes is not None:
+        series += measured_series("network: side holding {} % of the gradient", probes, _BROWN)
     released = released_sizes(results)
     if released is not None:
         t, values = tuple(released), _numbers(released.values())
@@ -499,6 +493,22 @@ def fitted_series(name: str, one: Scales, style: Style) -> Series:
     """A fitted scale, with the middle 80 % of the calibration seeds."""
     low, high = np.quantile(np.array(one.by_seed), [0.1, 0.9], axis=1).tolist()
     return Series(name, style, one.t, one.values, tuple(low), tuple(high))
+
+
+def measured_series(name: str, probes: Probes, colour: str) -> list[Series]:
+    """The sides of the squares that hold half and 90 % of the gradient, where it was measured.
+
+    Args:
+        name: of the series, with {} for the share in per cent.
+        probes: what was measured.
+        colour: of the lines.
+    """
+    sides = probes.sides()
+    return [
+        Series(name.format(share), Style(colour, dashes), probes.t, _numbers(sides[f"erf/{share}"]))
+        for share, dashes in (("50", "-"), ("90", DASHED))
+        if f"erf/{share}" in sides
+    ]
 
 
 def spread_series(name: str, t: Sequence[float], values: Tensor, style: Style) -> Series:

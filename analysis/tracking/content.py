@@ -187,9 +187,7 @@ def agreement_numbers(results: Results) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, summary in {**machines, PRIMARY: machines[results.primary]}.items():
         for metric, value in summary.metrics.items():
-            low, high = value.ci95
-            key = f"{name}/{metric}"
-            found |= {key: value.median, f"{key}_low": low, f"{key}_high": high}
+            found |= value.columns(f"{name}/{metric}")
         if summary.beats_ideal is not None:
             found[f"{name}/{BEATS_IDEAL}"] = summary.beats_ideal
     return found

@@ -125,6 +125,14 @@ class Machine(ABC):
         value = value_identity(self.value)
         return [self.kind, self.images.fingerprint(), self.schedule.identity, value]
 
+    def engines_on(self, device: torch.device) -> tuple[str, ...]:
+        """The names of the engines that float32 queries on a device go to; none without patches.
+
+        Raises:
+            InputError: when the engine of the options cannot take them there.
+        """
+        return ()
+
     def estimating(self, tolerance: float) -> Machine:
         """The same machine with a tolerance, if it is one that can estimate."""
         return self

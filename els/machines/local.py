@@ -90,12 +90,8 @@ class PatchMachine(PosteriorMachine):
         other.options = replace(self.options, tolerance=tolerance)
         return other
 
-    def engine_on(self, device: torch.device) -> str:
-        """The name of the engine that float32 queries on a device go to.
-
-        Raises:
-            InputError: when the engine of the options cannot take them there.
-        """
+    def engines_on(self, device: torch.device) -> tuple[str, ...]:
+        """See `Machine.engines_on`."""
         x = torch.empty(0, *self.images.image_shape, device=device)
         none = torch.empty(0, dtype=torch.float64)
         query = PatchQuery(
@@ -108,7 +104,7 @@ class PatchMachine(PosteriorMachine):
             profiles=None if self.window == "hard" else ((1.0,),),
             shift=self.options.shift,
         )
-        return choose(query, self.options.engine)
+        return (choose(query, self.options.engine),)
 
     def __call__(
         self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None

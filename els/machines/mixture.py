@@ -64,6 +64,10 @@ class Mixture(Machine):
         parts = [[part.machine.identity, list(part.values)] for part in self.parts]
         return [*super().identity, parts, value_identity(self.weights)]
 
+    def engines_on(self, device: torch.device) -> tuple[str, ...]:
+        """See `Machine.engines_on`: those of its parts."""
+        return tuple(name for part in self.parts for name in part.machine.engines_on(device))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The components, such as "boundary 5", in order."""
