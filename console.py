@@ -8,8 +8,9 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from time import monotonic
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.cells import cell_len
@@ -26,9 +27,12 @@ from rich.text import Text
 
 from els.configurations import find_configuration
 from els.errors import InputError
-from els.work import Advance
+
+if TYPE_CHECKING:
+    from els.work import Advance
 
 _PLAIN_WIDTH = 120  # a table in a file or a log need not fit a window
+_SECONDS_PER_LINE = 60
 
 
 def _standard_output() -> Console:
@@ -44,10 +48,14 @@ console = _standard_output()
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Advance]:
-    """A progress bar over `total` images with the time left; one line when it is no terminal."""
+    """A progress bar over `total` images with the time left; lines when it is no terminal."""
+    if not total:
+        console.print(f"{name}: kept from before")
+        yield lambda count: None
+        return
     if not console.is_terminal:
         console.print(f"{name} ...")
-        yield lambda count: None
+        yield _Lines(name, total).advance
         return
     columns = (
         TextColumn("{task.description}"),
@@ -59,6 +67,35 @@ def progress(name: str, total: int) -> Iterator[Advance]:
     with ProgressBar(*columns, console=console) as bar:
         task = bar.add_task(name, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+class _Lines:
+    """Progress where nothing can be drawn over: a line a minute, with the time left."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0.0
+        self.start = self.said = monotonic()
+
+    def advance(self, count: float) -> None:
+        """So many images more are done."""
+        self.done += count
+        now = monotonic()
+        if now - self.said >= _SECONDS_PER_LINE and self.done > 0:
+            self.said = now
+            left = (now - self.start) * (self.total - self.done) / self.done
+            share = f"{self.done:,.0f} of {plural(self.total, 'image')}"
+            console.print(f"{self.name}: {share}, about {duration(left)} left")
+
+
+def duration(seconds: float) -> str:
+    """Such as "40 s", "12 min", "2 h 40 min" and "3 days"."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{round(seconds)} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{round(hours / 24)} days"
 
 
 def key_values(rows: Mapping[str, str]) -> Text:
@@ -78,7 +115,7 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}"
 
 
-class _Lines(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+class _HelpLines(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, which keeps the lines of descriptions, such as examples."""
 
 
@@ -93,7 +130,7 @@ class Parser(ArgumentParser):
     config_folders: Mapping[str, str] = MappingProxyType({"-c": "analysis", "--config": "analysis"})
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"formatter_class": _Lines, **options})
+        super().__init__(*args, **{"formatter_class": _HelpLines, **options})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by the parser: what it cannot parse is an `InputError`, without usage."""

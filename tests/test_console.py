@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from els.console import Parser, _standard_output, exit_cleanly, key_values, plural
+from els import console as console_module
+from els.console import (
+    Parser,
+    _standard_output,
+    duration,
+    exit_cleanly,
+    key_values,
+    plural,
+    progress,
+)
 from els.errors import InputError
 
 
@@ -40,6 +49,31 @@ def test_names_that_the_output_cannot_show_are_escaped(monkeypatch: pytest.Monke
 def test_counted() -> None:
     assert [plural(1, "class"), plural(2, "class")] == ["1 class", "2 classes"]
     assert [plural(1, "image"), plural(1437, "image")] == ["1 image", "1,437 images"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40, "40 s"), (130, "2 min"), (9600, "2 h 40 min"), (260_000, "3 days")],
+)
+def test_time_is_said_in_units_that_fit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_log_gets_a_line_a_minute_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, clock = StringIO(), [0.0]
+    monkeypatch.setattr(console_module, "console", Console(file=file))
+    monkeypatch.setattr(console_module, "monotonic", lambda: clock[0])
+    with progress("sampling", 100) as advance:
+        for _ in range(5):
+            clock[0] += 25
+            advance(10.0)
+    assert file.getvalue().splitlines() == [
+        "sampling ...",
+        "sampling: 30 of 100 images, about 3 min left",  # 75 s for 30
+    ]
+    with progress("sampling", 0):
+        pass
+    assert file.getvalue().endswith("sampling: kept from before\n")
 
 
 def parser() -> Parser:
