@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import re
 import sys
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import RawDescriptionHelpFormatter, _SubParsersAction
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from time import monotonic
@@ -115,6 +117,43 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}"
 
 
+_HINT = "(--help lists the options)"
+# What jsonargparse says of values and of their types, and how people say it.
+_WORDS = (
+    (r'Parser key "([\w.]+)"', r"--\1"),
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given "
+        r"value type: .*? Given value: ",
+        r"Expected \1. Got value: ",
+    ),
+    (r"typing\.Literal\[(.*?)\]", r"one of \1"),
+    (r"<class 'NoneType'>", "null"),
+    (r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1"),
+    (r"Expected an? ", "Expected "),
+)
+
+
+def _in_plain_words(message: str) -> str:
+    """A message of the parser as one line, without the names of Python's types of types."""
+    message = " ".join(message.split())
+    for pattern, words in _WORDS:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+def _suggestion(message: str, names: Iterable[str]) -> str:
+    """Such as "; did you mean --seeds?" for the first name in a message that is nearly a known one.
+
+    Names are those of options (--name) and what stands in quotes.
+    """
+    known = sorted(names)
+    for dashes, quoted in re.findall(r"(?<![\w.-])(--[\w.-]+)|'([\w.]+)'", message):
+        near = difflib.get_close_matches(dashes or quoted, known, n=1, cutoff=0.75)
+        if near and near[0] != (dashes or quoted):
+            return f"; did you mean {near[0]}?"
+    return ""
+
+
 class _HelpLines(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, which keeps the lines of descriptions, such as examples."""
 
@@ -130,11 +169,24 @@ class Parser(ArgumentParser):
     config_folders: Mapping[str, str] = MappingProxyType({"-c": "analysis", "--config": "analysis"})
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"formatter_class": _HelpLines, **options})
+        options = {"formatter_class": _HelpLines, "allow_abbrev": False, **options}
+        super().__init__(*args, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by the parser: what it cannot parse is an `InputError`, without usage."""
-        raise InputError(" ".join(f"{message} (--help lists the options)".split())) from ex
+        message = _in_plain_words(message.replace(_HINT, ""))
+        raise InputError(f"{message}{_suggestion(message, self.known_names())} {_HINT}") from ex
+
+    def known_names(self) -> set[str]:
+        """The options and the sub-commands of this parser and of its sub-commands."""
+        names: set[str] = set()
+        for action in self._actions:
+            names.update(action.option_strings)
+            if isinstance(action, _SubParsersAction):
+                names.update(action.choices)
+                for parser in action.choices.values():
+                    names |= parser.known_names()
+        return names
 
     def parse_args(  # type: ignore[override] # as that of jsonargparse
         self, args: Sequence[str] | None = None, *rest: Any, **options: Any

@@ -1,6 +1,7 @@
 import sys
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -82,6 +83,7 @@ def parser() -> Parser:
     made.add_argument("--seeds", type=int)
     made.add_argument("--sizes", type=list[int])
     made.add_argument("--calibration_seeds", type=int)
+    made.add_argument("--kind", type=Literal["a", "b"] | None)
     return made
 
 
@@ -110,9 +112,30 @@ def test_a_configuration_may_be_written_out() -> None:
         (["--config", "slow"], "no configuration 'slow'"),
         (["--config"], "expected one argument"),
         (["--config", "--seeds", "3"], "expected one argument"),
-        (["--seeds", "many"], r"\(--help lists the options\)"),
+        (["--seeds", "many"], r"^--seeds: Expected int. Got value: many .--help lists"),
+        (["--sizes", "3"], "^--sizes: Expected list. Got value: 3"),
+        (["--kind", "ice"], r"^--kind: Expected one of 'a', 'b', null. Got value: ice .--help"),
+        (["--seed", "3"], "unrecognized arguments: --seed 3; did you mean --seeds"),
+        (["--no_such", "3"], r"unrecognized arguments: --no_such 3 \(--help lists the options\)$"),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line(args: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parser().parse_args(args)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["draws"], r"invalid choice: 'draws'.*; did you mean draw\?"),
+        (["draw", "--width", "3", "--hieght", "2"], r"--hieght 2; did you mean --height\?"),
+        (["draw", "--wid", "3"], "unrecognized arguments: --wid 3"),  # nor is it cut short
+    ],
+)
+def test_sub_commands_have_names_too(args: list[str], message: str) -> None:
+    made, draw = Parser(), Parser()
+    draw.add_argument("--width", type=int)
+    draw.add_argument("--height", type=int)
+    made.add_subcommands().add_subcommand("draw", draw)
+    with pytest.raises(InputError, match=message):
+        made.parse_args(args)
