@@ -29,7 +29,7 @@ from els.analysis.report.write import (
 from els.analysis.results import Results
 from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.dashboard import write_dashboard
-from els.analysis.tracking.log import log_analysis, log_comparison
+from els.analysis.tracking.log import log_comparison, tracked
 from els.console import Parser, console, exit_cleanly, key_values, plural, progress
 from els.errors import InputError
 from els.machines.registry import described
@@ -125,28 +125,28 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     _print_earlier(folder, compute)
     processes = launch(compute, torch.device(study.starts.device))
     study = study.to(processes.device)
-    work = Work(
-        folder / ".work",
-        context=RESULTS_VERSION,
-        batch=compute.batch,
-        rank=processes.rank,
-        world=processes.world,
-        barrier=processes.barrier,
-        progress=progress,
-    )
-    if compute.force:
-        work.clear()
-    results = analyse(study, work)
-    if not processes.rank:
-        _report(results, work, folder, source, output)
-    work.prune()
+    first = not processes.rank
+    with tracked(study, folder, source, output, anew=compute.force, first=first) as tracker:
+        work = Work(
+            folder / ".work",
+            context=RESULTS_VERSION,
+            batch=compute.batch,
+            rank=processes.rank,
+            world=processes.world,
+            barrier=processes.barrier,
+            progress=tracker.progress(progress),
+        )
+        if compute.force:
+            work.clear()
+        results = analyse(study, work, fitted=tracker.fitted)
+        if first:
+            tracker.finished(results, _report(results, work, folder, output))
+        work.prune()
     return results
 
 
-def _report(
-    results: Results, work: Work, folder: Path, source: Source, output: Output
-) -> ReportFiles:
-    """Write, print and log what was found."""
+def _report(results: Results, work: Work, folder: Path, output: Output) -> ReportFiles:
+    """Write and print what was found."""
     if not work.computed:
         console.print("This analysis was finished before; --force true computes it again.")
     for kind, seen in results.seen.items():
@@ -164,8 +164,6 @@ def _report(
         console.print(ScaleCurves(results.scales))
     for path in files.paths:
         console.print(str(path))
-    if output.logger == "wandb":
-        log_analysis(results, files, source, output)
     if output.open_page and _has_desktop():
         webbrowser.open(files.page.resolve().as_uri())
     return files
@@ -179,8 +177,7 @@ def compare(results: Sequence[Results], output: Output) -> None:
     files = write_comparison(comparison, folder, output.formats)
     for path in files.paths:
         console.print(str(path))
-    if output.logger == "wandb":
-        log_comparison(comparison, files, folder, output.project)
+    log_comparison(comparison, files, folder, output)
 
 
 def _summary(study: Study, folder: Path) -> dict[str, str]:
