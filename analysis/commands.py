@@ -140,6 +140,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
             work.clear()
         results = analyse(study, work, fitted=tracker.fitted)
         if first:
+            tracker.stage("writing the report")
             tracker.finished(results, _report(results, work, folder, output))
         work.prune()
     return results

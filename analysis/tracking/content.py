@@ -8,15 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import wandb
-import yaml
 from einops import rearrange, repeat
 from torch import Tensor
 
@@ -26,12 +23,10 @@ from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
 from els.analysis.comparison import Comparison
 from els.analysis.report.tables import NOVELTY, headline, scale_cells, seed_rows, time_rows
 from els.analysis.report.write import ReportFiles
-from els.analysis.results import Provenance, Results, TrainingConfig
-from els.analysis.study import Study
+from els.analysis.results import Results
 from els.calibration import Scales
 from els.files import sha256_of
 from els.images import to_uint8
-from els.models.checkpoints import METADATA_KEY, find_checkpoint
 from els.mosaic import Mosaic
 
 # The names of what is logged; the panels of the dashboard are made from them.
@@ -48,92 +43,6 @@ MOST_NUMBERS = 25  # in the summary: a table of runs that can be read
 _KEYS = {HELD_OUT: "held_out", COPIES: "training"}
 _LINE = (213, 94, 0)
 _PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
-
-
-def described(study: Study) -> dict[str, Any]:
-    """What a run is begun with: what the analysis is of, to group and to filter runs by."""
-    data = study.provenance.data.name
-    return {"config": config(study), "tags": [data, study.network.padding, study.primary.kind]}
-
-
-def config(study: Study) -> dict[str, Any]:
-    """What an analysis is of, in groups of plain values: `network`, `data`, `protocol`, `train`."""
-    provenance = study.provenance
-    channels, height, _ = study.images.image_shape
-    data = {**asdict(provenance.data), "images": len(study.images), "channels": channels}
-    found = {
-        "network": network_config(study),
-        "data": {**data, "size": height},
-        "protocol": asdict(study.protocol),
-        "train": {**training_options(provenance.training), **training_numbers(study)},
-        "checkpoint": asdict(provenance.checkpoint),
-        "versions": dict(provenance.versions),
-    }
-    return {name: _plain(part) for name, part in found.items()}
-
-
-def network_config(study: Study) -> dict[str, Any]:
-    """What is known of the network: its options, and what follows from them.
-
-    A UNet's width is that of its first level, and its depth the number of levels.
-    """
-    facts, options = study.provenance.network, dict(study.network.net.config)
-    for name in ("channels", "num_classes"):
-        options.pop(name)
-    if widths := options.get("widths"):
-        options |= {"width": widths[0], "depth": len(widths)}
-    found = {
-        **options,
-        "class": facts.name,
-        "padding": facts.padding,
-        "parameters": facts.parameters,
-        "conditional": facts.num_classes is not None,
-        "local": facts.receptive_field is not None,
-    }
-    if facts.receptive_field is not None:
-        found["receptive_field"] = facts.receptive_field
-    return found
-
-
-def training_options(training: TrainingConfig | None) -> dict[str, Any]:
-    """The options that were set in a training's configuration; none where it cannot be read."""
-    try:
-        options = _plain(yaml.safe_load("" if training is None else training.text))
-    except (yaml.YAMLError, RecursionError):
-        return {}
-    return options if isinstance(options, dict) else {}
-
-
-def _plain(value: object) -> Any:
-    """What YAML holds as W&B takes it, without what was not set."""
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items() if one is not None}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def training_numbers(study: Study) -> dict[str, float]:
-    """The network's steps, epochs and held-out loss, as far as its checkpoint tells them."""
-    if study.network.data is None:  # not of train.py
-        return {}
-    path = find_checkpoint(study.provenance.checkpoint.path)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    told = {}
-    if {"global_step", "epoch"} <= content.keys():  # Lightning counts epochs from 0
-        told = {"steps": content["global_step"], "epochs": content["epoch"] + 1}
-    told |= content[METADATA_KEY].get("trained") or {}
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def known_by(provenance: Provenance) -> object:
-    """Plain data that tells an analysis from others, wherever its files are."""
-    return [
-        provenance.checkpoint.sha256,
-        provenance.data.fingerprint,
-        asdict(provenance.protocol),
-        provenance.versions.get("results"),
-    ]
 
 
 def scale_rows(scales: Scales) -> list[dict[str, float]]:
@@ -278,13 +187,6 @@ def charts(results: Results) -> dict[str, object]:
                     table, column, title=f"{side}: {title}"
                 )
     return found
-
-
-def network_numbers(study: Study) -> dict[str, float]:
-    """What the summary says of the network: its size and, where it is known, its loss."""
-    found: dict[str, float] = {PARAMETERS: study.provenance.network.parameters}
-    loss = training_numbers(study).get("val_loss")
-    return found if loss is None else {**found, LOSS: loss}
 
 
 def numbers(results: Results) -> dict[str, float]:

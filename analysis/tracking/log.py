@@ -17,9 +17,9 @@ from els.analysis.options import Output, Source
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.analysis.study import Study
-from els.analysis.tracking import content
+from els.analysis.tracking import config, content
 from els.analysis.tracking.record import LoggedRun, digest_of, new_id, run_of
-from els.analysis.tracking.tracker import EarlierRun, LiveRun, Run, Tracker
+from els.analysis.tracking.tracker import LiveRun, Run, Tracker
 from els.console import console
 from els.errors import InputError, reason
 from els.models.artifacts import PREFIX, is_artifact, version_of
@@ -58,22 +58,24 @@ def tracked(
     if not first or not _is_logged(output):
         yield Tracker()
         return
-    digest = digest_of(output.project, content.known_by(study.provenance))
+    digest = digest_of(output.project, config.known_by(study.provenance))
     record = run_of(folder, digest, anew=anew or output.relog)
     if record.finished:
-        yield EarlierRun(record)
+        _say_finished(record)
+        yield Tracker()
         return
     home = output.folder(source)
-    with _run(record, home, home.name, output, "analysis", content.described(study)) as run:
+    described = {"config": config.config(study), "tags": config.tags(study)}
+    with _run(record, home, home.name, output, "analysis", described) as run:
         live = LiveRun(run, replace(record, where=_where(run)), folder)
-        run.summary.update(content.network_numbers(study))
+        run.summary.update(config.network_numbers(study))
+        _print_link(run, home)  # now, so that the analysis can be watched
         yield live
         if live.report is None:
             return
         checkpoint = use_checkpoint(run, source)
         follows = _log_files(run, *live.report, name=home.name, checkpoint=checkpoint)
-        run.summary[content.STAGE] = "finished"
-        _print_link(run, home)
+        live.stage("finished")
     replace(live.record, finished=True).save(folder)
     if follows is not None:
         _log_what_follows(*follows, home, output)
@@ -172,6 +174,12 @@ def _print_link(run: Run, home: Path) -> None:
         console.print(f"                   with what was interrupted   wandb sync {parts}")
 
 
+def _say_finished(record: LoggedRun) -> None:
+    console.print(
+        f"W&B has this already, run {record.id} ({record.where}); --relog true logs it again"
+    )
+
+
 def use_checkpoint(run: Run, source: Source) -> str | None:
     """Make the checkpoint's artifact an input of the run; its name, or None where it has none.
 
@@ -201,10 +209,10 @@ def log_comparison(
     """Log the table of several networks as a run of its own, unless W&B has it."""
     if not _is_logged(output):
         return
-    compared = [content.known_by(one.provenance) for one in comparison.results]
+    compared = [config.known_by(one.provenance) for one in comparison.results]
     record = run_of(folder, digest_of(output.project, compared), anew=output.relog)
     if record.finished:
-        EarlierRun(record).say()
+        _say_finished(record)
         return
     paths = [one.provenance.checkpoint.path for one in comparison.results]
     described = {"config": {"checkpoints": paths}}

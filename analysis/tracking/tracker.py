@@ -14,7 +14,6 @@ from els.analysis.results import Results
 from els.analysis.tracking import content
 from els.analysis.tracking.record import LoggedRun
 from els.calibration import Scales
-from els.console import console
 from els.work import Advance, Progress
 
 Run = wandb.sdk.wandb_run.Run
@@ -28,29 +27,14 @@ class Tracker:
         """Progress that is shown as `shown` does, and told here too."""
         return shown
 
+    def stage(self, name: str) -> None:
+        """A stage begins whose progress is not told."""
+
     def fitted(self, scales: Scales) -> None:
         """The scales of a machine have been fitted to the network."""
 
     def finished(self, results: Results, files: ReportFiles) -> None:
         """Everything has been computed, and its report is written."""
-
-
-class EarlierRun(Tracker):
-    """Of an analysis that W&B has already."""
-
-    def __init__(self, record: LoggedRun) -> None:
-        self.record = record
-
-    def finished(self, results: Results, files: ReportFiles) -> None:
-        """Say where it is."""
-        self.say()
-
-    def say(self) -> None:
-        """Say where it is, and how to have it logged again."""
-        console.print(
-            f"W&B has this already, run {self.record.id} ({self.record.where}); "
-            "--relog true logs it again"
-        )
 
 
 class LiveRun(Tracker):
@@ -76,7 +60,8 @@ class LiveRun(Tracker):
 
         @contextmanager
         def told(name: str, total: int) -> Iterator[Advance]:
-            stage = _Stage(self.run, name, total)
+            self.stage(name)
+            stage = _Stage(self.run, total)
             with shown(name, total) as advance:
 
                 def both(count: int) -> None:
@@ -86,6 +71,10 @@ class LiveRun(Tracker):
                 yield both
 
         return told
+
+    def stage(self, name: str) -> None:
+        """The name of the stage stands in the summary."""
+        self.run.summary[content.STAGE] = name
 
     def fitted(self, scales: Scales) -> None:
         """Log the scales, unless this run logged them before it was interrupted."""
@@ -97,7 +86,6 @@ class LiveRun(Tracker):
 
     def finished(self, results: Results, files: ReportFiles) -> None:
         """Log what was found: what is no curve in the summary alone."""
-        self.run.summary[content.STAGE] = "reporting"
         for row in content.rows_by_t(results, without=self.record.scales):
             self.run.log(row)
         self.run.log(content.panels(results, files))
@@ -109,12 +97,11 @@ class LiveRun(Tracker):
 class _Stage:
     """One stage of an analysis: how much of it is done, and how long the rest will take."""
 
-    def __init__(self, run: Run, name: str, total: int) -> None:
+    def __init__(self, run: Run, total: int) -> None:
         self.run = run
         self.total = total
         self.done = 0
         self.begun = time.monotonic()
-        run.summary[content.STAGE] = name
         self._log()
 
     def advance(self, count: int) -> None:
