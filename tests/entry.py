@@ -105,7 +105,8 @@ def wandb_runs(folder: Path, job_type: str) -> list[dict[str, list[dict[str, Any
         for line in listing.stdout.splitlines():
             record = json.loads(line)
             records[record["type"]].append(record[record["type"]])
-        if records["run"][0]["job_type"] == job_type:
+        # W&B writes every 15 seconds, and a run that was killed before that is empty.
+        if records["run"] and records["run"][0]["job_type"] == job_type:
             found.append(records)
     assert found, f"no {job_type} run below {folder}"
     return found

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import torch
 import yaml
 
 from els.analysis.results import Provenance, TrainingConfig
 from els.analysis.study import Study
 from els.analysis.tracking import content
-from els.models.checkpoints import METADATA_KEY, find_checkpoint
 
 
 def tags(study: Study) -> list[str]:
@@ -78,14 +76,8 @@ def _plain(value: object) -> Any:
 
 def training_numbers(study: Study) -> dict[str, float]:
     """The network's steps, epochs and held-out loss, as far as its checkpoint tells them."""
-    if study.network.data is None:  # not of train.py
-        return {}
-    path = find_checkpoint(study.provenance.checkpoint.path)
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    told = {}
-    if {"global_step", "epoch"} <= saved.keys():  # Lightning counts epochs from 0
-        told = {"steps": saved["global_step"], "epochs": saved["epoch"] + 1}
-    told |= saved[METADATA_KEY].get("trained") or {}
+    trained = study.network.trained
+    told = {} if trained is None else asdict(trained)
     return {name: value for name, value in told.items() if value is not None}
 
 

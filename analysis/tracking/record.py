@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import wandb
@@ -24,23 +24,17 @@ class LoggedRun:
         id: of the run.
         digest: of what is logged, see `digest_of`.
         where: where the run is to be seen: its URL or, offline, its folder.
-        scales: the machines whose fitted scales have been logged.
         finished: whether everything has been logged.
     """
 
     id: str
     digest: str
     where: str = ""
-    scales: tuple[str, ...] = ()
     finished: bool = False
 
     def save(self, folder: Path) -> None:
         """Keep it in the folder of what is logged."""
         write_record(folder / RECORD, self)
-
-    def with_scale(self, machine: str) -> LoggedRun:
-        """The same run when the scales of one more machine have been logged."""
-        return replace(self, scales=(*self.scales, machine))
 
 
 def digest_of(*parts: object) -> str:

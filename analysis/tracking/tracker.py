@@ -42,7 +42,7 @@ class LiveRun(Tracker):
 
     Attributes:
         run: the W&B run, which somebody else begins and ends.
-        record: what is known of it; kept in the folder as it changes.
+        record: what is known of it.
         report: what was found and its files, when everything has been logged but these files.
     """
 
@@ -50,7 +50,7 @@ class LiveRun(Tracker):
         self.run = run
         self.record = record
         self.report: tuple[Results, ReportFiles] | None = None
-        self._folder = folder
+        self._scales: list[str] = []  # the machines whose scales have been logged
         for name, axis in content.CURVES.items():
             run.define_metric(name, step_metric=axis, summary="none")
         record.save(folder)
@@ -77,16 +77,14 @@ class LiveRun(Tracker):
         self.run.summary[content.STAGE] = name
 
     def fitted(self, scales: Scales) -> None:
-        """Log the scales, unless this run logged them before it was interrupted."""
-        if scales.machine not in self.record.scales:
-            for row in content.scale_rows(scales):
-                self.run.log(row)
-            self.record = self.record.with_scale(scales.machine)
-            self.record.save(self._folder)
+        """Log the scales; after an interruption again, since what was last logged may be lost."""
+        for row in content.scale_rows(scales):
+            self.run.log(row)
+        self._scales.append(scales.machine)
 
     def finished(self, results: Results, files: ReportFiles) -> None:
         """Log what was found: what is no curve in the summary alone."""
-        for row in content.rows_by_t(results, without=self.record.scales):
+        for row in content.rows_by_t(results, without=self._scales):
             self.run.log(row)
         self.run.log(content.panels(results, files))
         self.run.summary.update(content.numbers(results))

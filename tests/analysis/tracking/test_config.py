@@ -2,13 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from studies import small_study, write_checkpoint
 
 from els.analysis.results import TrainingConfig
 from els.analysis.study import Study
 from els.analysis.tracking import config
-from els.models.checkpoints import METADATA_KEY
+from els.models.blocks import Trained
 from els.models.networks import build_network
 
 OPTIONS = """
@@ -22,11 +21,12 @@ model:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """Of a network that was trained for 12 steps in 3 epochs, as Lightning counts them."""
+    """Of a network that was trained for 12 steps in 3 epochs."""
     path = write_checkpoint(tmp_path / "tiny" / "checkpoints" / "last.ckpt")
-    torch.save({**torch.load(path), "global_step": 12, "epoch": 2}, path)
     (tmp_path / "tiny" / "config.yaml").write_text(OPTIONS)
-    return small_study(path)
+    made = small_study(path)
+    made.network.trained = Trained(steps=12, epochs=3)
+    return made
 
 
 def test_runs_can_be_grouped_and_filtered_by_network_data_protocol_and_training(
@@ -72,10 +72,7 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 def test_the_loss_is_known_where_the_checkpoint_tells_it(study: Study) -> None:
     parameters = {"network/parameters": study.provenance.network.parameters}
     assert config.network_numbers(study) == parameters
-    path = Path(study.provenance.checkpoint.path)
-    content = torch.load(path)
-    content[METADATA_KEY]["trained"] = {"steps": 11, "epochs": 2, "val_loss": 0.25}
-    torch.save(content, path)
+    study.network.trained = Trained(steps=11, epochs=2, val_loss=0.25)
     assert config.network_numbers(study) == {**parameters, "val/loss": 0.25}
     told = config.config(study)["train"]
     assert (told["steps"], told["epochs"], told["val_loss"]) == (11, 2, 0.25)
@@ -83,7 +80,7 @@ def test_the_loss_is_known_where_the_checkpoint_tells_it(study: Study) -> None:
 
 def test_a_network_of_elsewhere_and_one_that_sees_the_whole_image(study: Study) -> None:
     net = build_network("UNet", {"channels": 1, "widths": [16, 32], "attention": [1]})
-    study.network.net, study.network.data = net, None
+    study.network.net, study.network.trained = net, None
     provenance = replace(study.provenance, network=net.facts, training=None)
     elsewhere = replace(study, provenance=provenance)
     told = config.config(elsewhere)
