@@ -22,7 +22,7 @@ from els.analysis.tracking.record import LoggedRun, digest_of, new_id, run_of
 from els.analysis.tracking.tracker import LiveRun, Run, Tracker
 from els.console import console
 from els.errors import InputError, reason
-from els.models.artifacts import PREFIX, is_artifact, version_of
+from els.models.artifacts import PREFIX, full_name, is_artifact, version_of
 from els.models.checkpoints import find_checkpoint
 from els.models.tracking import checkpoint_name, print_run_link, wandb_mode, wandb_settings
 
@@ -196,7 +196,11 @@ def use_checkpoint(run: Run, source: Source) -> str | None:
         return name
     try:
         collection = f"{run.entity}/{run.project}/{name}"
-        used = name if named else version_of(find_checkpoint(source.checkpoint), collection)
+        used = (
+            full_name(source.checkpoint)
+            if named
+            else version_of(find_checkpoint(source.checkpoint), collection)
+        )
         return run.use_artifact(used).qualified_name
     except Exception as error:  # the lineage is an extra, whatever W&B answers
         console.print(f"W&B shows this run without its checkpoint '{name}' ({reason(error)})")

@@ -35,22 +35,41 @@ def test_runs_can_be_grouped_and_filtered_by_network_data_protocol_and_training(
     told = config.config(study)
     facts = study.provenance.network
     assert told["network"] == {
-        "class": "ResNet", "padding": "zeros", "width": 16, "depth": 1, "kernel": 3,
-        "last_kernel": 3, "norm": "none", "parameters": facts.parameters, "conditional": False,
-        "local": True, "receptive_field": 7,
-    }  # fmt: skip
+        "class": "ResNet",
+        "padding": "zeros",
+        "width": 16,
+        "depth": 1,
+        "kernel": 3,
+        "last_kernel": 3,
+        "norm": "none",
+        "parameters": facts.parameters,
+        "conditional": False,
+        "local": True,
+        "receptive_field": 7,
+    }
     data = study.provenance.data
     assert told["data"] == {
-        "name": "digits", "images": 40, "size": 8, "channels": 1, "limit": 40, "seed": 0,
-        "root": "data", "fingerprint": data.fingerprint,
-    }  # fmt: skip
+        "name": "digits",
+        "images": 40,
+        "size": 8,
+        "channels": 1,
+        "limit": 40,
+        "seed": 0,
+        "root": "data",
+        "fingerprint": data.fingerprint,
+    }
     assert told["protocol"]["machines"] == ["boundary", "local", "ideal"]
     assert told["protocol"]["seeds"] == 5
     assert told["train"] == {
-        "seed_everything": 0, "trainer": {"max_epochs": 3}, "steps": 12, "epochs": 3,
-        "model": {"net": {"class_path": "els.models.resnet.ResNet", "init_args": {"width": 16}},
-                  "betas": [0.9, 0.99]},
-    }  # fmt: skip
+        "seed_everything": 0,
+        "trainer": {"max_epochs": 3},
+        "steps": 12,
+        "epochs": 3,
+        "model": {
+            "net": {"class_path": "els.models.resnet.ResNet", "init_args": {"width": 16}},
+            "betas": [0.9, 0.99],
+        },
+    }
     assert config.tags(study) == ["digits", "zeros", "boundary"]
 
 

@@ -78,8 +78,10 @@ def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
     usual = content.numbers(made_results(kinds))
     parts = [name.split("/") for name in usual]
     assert {tuple(part[:2]) for part in parts if part[0] == "novelty"} == {
-        ("novelty", "network"), ("novelty", "held_out"), ("novelty", "training"),
-    }  # fmt: skip
+        ("novelty", "network"),
+        ("novelty", "held_out"),
+        ("novelty", "training"),
+    }
     assert not [name for name in usual if " " in name]
     assert len(usual) == 23  # beside the size of the network and its loss
     many = [
@@ -102,9 +104,10 @@ def test_scales_that_were_logged_when_they_were_fitted_are_not_logged_again() ->
     early = content.scale_rows(results.scales["boundary"])
     assert [row["analysis/t"] for row in early] == list(results.t)
     assert set(early[0]) == {
-        "analysis/t", "analysis/scale/boundary",
+        "analysis/t",
+        "analysis/scale/boundary",
         *(f"analysis/cosine/boundary/k{k}" for k in (3, 5, 7)),
-    }  # fmt: skip
+    }
     whole, rest = content.rows_by_t(results), content.rows_by_t(results, without=["boundary"])
     for row, first, second in zip(whole, early, rest, strict=True):
         assert set(first) & set(second) == {"analysis/t"}
@@ -127,8 +130,14 @@ def test_a_report_without_scales_is_one_artifact(results: Results, tmp_path: Pat
     assert report.metadata["checkpoint"] == {"path": "a", "sha256": "b", "artifact": "x:v1"}
     assert "scales" not in report.metadata
     logged = content.panels(results, files)
-    panels = {"seeds", "agreement/machines", "charts/histogram", "images/best", "figures/criterion",
-              "report"}  # fmt: skip
+    panels = {
+        "seeds",
+        "agreement/machines",
+        "charts/histogram",
+        "images/best",
+        "figures/criterion",
+        "report",
+    }
     assert panels <= set(logged)
     assert logged["report"].html == "<p>"
     assert not [name for name, value in logged.items() if isinstance(value, int | float)]

@@ -36,9 +36,13 @@ def logged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             *names,
             *(name.removesuffix("._type") for name in names),
             *wandb_summary(records),
-            *(f"config:{group}.value.{name}"
-              for group, options in told.items() if isinstance(options, dict) for name in options),
-        }  # fmt: skip
+            *(
+                f"config:{group}.value.{name}"
+                for group, options in told.items()
+                if isinstance(options, dict)
+                for name in options
+            ),
+        }
     return {name: keys["train" if name == "Training" else "analysis"]
             for name in dashboard.SECTIONS}  # fmt: skip
 

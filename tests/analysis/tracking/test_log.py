@@ -93,8 +93,10 @@ def test_a_running_analysis_shows_how_far_it_is(story: Story) -> None:
     interrupted, *rest = story.runs
     stages = [record["update"].get("progress/stage") for record in interrupted["summary"]]
     assert [stage for stage in stages if stage] == [
-        "calibrating boundary", "calibrating local", "calibrating boundary on images",
-    ]  # fmt: skip
+        "calibrating boundary",
+        "calibrating local",
+        "calibrating boundary on images",
+    ]
     shares = [row["progress/share"] for row in rows_of(interrupted, "progress/share")]
     assert shares[:2] == [0, 1]
     kinds = list(interrupted)
@@ -119,9 +121,14 @@ def test_the_summary_has_at_most_25_numbers_and_none_of_the_last_t(story: Story)
         summary = {k: v for k, v in wandb_summary(run).items() if not k.startswith("_")}
         numbers = {k for k, v in summary.items() if isinstance(v, int | float) and "." not in k}
         assert len(numbers) <= 25
-        expected = {"agreement/pearson_r", "agreement/R2_high", "agreement/beats_ideal",
-                    "agreement/ideal/pearson_r", "novelty/held_out/distance",
-                    "network/parameters"}  # fmt: skip
+        expected = {
+            "agreement/pearson_r",
+            "agreement/R2_high",
+            "agreement/beats_ideal",
+            "agreement/ideal/pearson_r",
+            "novelty/held_out/distance",
+            "network/parameters",
+        }
         assert expected <= numbers
         assert not [name for name in summary if name.startswith(("analysis/", "boundary/"))]
         stored = json.loads((story.home / "analysis" / "agreement.json").read_text())
@@ -184,9 +191,13 @@ def test_a_run_fails_with_its_analysis_and_can_go_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("logger", "mode", "first"),
-    [("csv", "offline", True), ("none", "offline", True), ("wandb", "disabled", True),
-     ("wandb", "offline", False)],
-)  # fmt: skip
+    [
+        ("csv", "offline", True),
+        ("none", "offline", True),
+        ("wandb", "disabled", True),
+        ("wandb", "offline", False),
+    ],
+)
 def test_nothing_is_logged_where_it_is_not_wanted_or_by_another_process(
     logger: Any, mode: str, first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
