@@ -69,7 +69,7 @@ def tracked(
     with _run(record, home, home.name, output, "analysis", described) as run:
         live = LiveRun(run, replace(record, where=_where(run)), folder)
         run.summary.update(config.network_numbers(study))
-        _print_link(run, home)  # now, so that the analysis can be watched
+        print_run_link(run, console.print)  # now, so that the analysis can be watched
         yield live
         if live.report is None:
             return
@@ -166,14 +166,6 @@ def _where(run: Run) -> str:
     return f"offline: wandb sync {min(folder, os.path.relpath(folder), key=len)}"
 
 
-def _print_link(run: Run, home: Path) -> None:
-    """Tell where a run is, and all parts of one that was interrupted."""
-    print_run_link(run, console.print)
-    parts = home / "wandb" / f"offline-run-*-{run.id}"
-    if len(list(parts.parent.glob(parts.name))) > 1:
-        console.print(f"                   with what was interrupted   wandb sync {parts}")
-
-
 def _say_finished(record: LoggedRun) -> None:
     console.print(
         f"W&B has this already, run {record.id} ({record.where}); --relog true logs it again"
@@ -222,5 +214,5 @@ def log_comparison(
     described = {"config": {"checkpoints": paths}}
     with _run(record, folder, "comparison", output, "comparison", described) as run:
         run.log(content.comparison_panels(comparison, files))
-        _print_link(run, folder)
+        print_run_link(run, console.print)
     replace(record, where=_where(run), finished=True).save(folder)
