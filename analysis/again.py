@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from els.analysis.comparison import Comparison
-from els.analysis.options import FORMATS, chosen_formats
+from els.analysis.options import Output, chosen_formats
 from els.analysis.report.tables import comparison_table
 from els.analysis.report.write import write_comparison, write_comparison_figures, write_figures
 from els.analysis.results import AGREEMENT, Results
 from els.analysis.tracking.log import log_comparison
 from els.console import console
 from els.errors import InputError
-from els.models.tracking import LoggerName
 
 
 def analysis_folder(given: str | Path) -> Path:
@@ -71,30 +70,18 @@ def compare(options: dict[str, Any]) -> Comparison:
     check_unique(folders)
     results = [Results.load(folder) for folder in folders]
     _warn_of_protocols(results)
-    formats = tuple(dict.fromkeys((FORMATS[0], *chosen_formats(options["formats"]))))
-    return write_and_log(
-        results,
-        comparison_folder(folders, options["out"]),
-        formats,
-        logger=options["logger"],
-        project=options["project"],
+    output = Output(
+        figures=options["formats"], logger=options["logger"], project=options["project"]
     )
+    return write_and_log(results, comparison_folder(folders, options["out"]), output)
 
 
-def write_and_log(
-    results: Sequence[Results],
-    folder: Path,
-    formats: Sequence[str],
-    *,
-    logger: LoggerName,
-    project: str,
-) -> Comparison:
+def write_and_log(results: Sequence[Results], folder: Path, output: Output) -> Comparison:
     """One row a network, one column a machine: printed, as CSV, figures and a page, and to W&B."""
     comparison = Comparison(tuple(results))
     console.print(comparison_table(comparison, console.width))
-    files = write_comparison(comparison, folder, formats)
-    if logger == "wandb":
-        log_comparison(comparison, files, folder, project)
+    files = write_comparison(comparison, folder, output.formats)
+    log_comparison(comparison, files, folder, output)
     print_page(files.page, len(files.paths) - 1)
     return comparison
 

@@ -170,6 +170,7 @@ class Output:
         figures: file formats of the figures beside png, which W&B shows: "pdf,svg".
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
+        relog: log to W&B again, as a new run, what it has already.
         open_page: show the page in a browser when it is done, where there is a desktop.
     """
 
@@ -178,6 +179,7 @@ class Output:
     figures: list[str] | str = "png"
     logger: LoggerName = "wandb"
     project: str = "els"
+    relog: bool = False
     open_page: bool = False
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -30,11 +30,23 @@ from els.stacking import Weights, fit_weights
 from els.work import Work
 
 
-def analyse(study: Study, work: Work) -> Results:
-    """Calibrate, sample, compare: every line is a function of els that can be called alone."""
+def analyse(
+    study: Study, work: Work, *, fitted: Callable[[Scales], None] = lambda scales: None
+) -> Results:
+    """Calibrate, sample, compare: every line is a function of els that can be called alone.
+
+    Args:
+        study: what is analysed.
+        work: how it is computed, and where results are kept.
+        fitted: called with each machine's scales as soon as they are known.
+    """
     network, protocol, starts = study.network, study.protocol, study.starts
     steps = protocol.steps
-    scales = {one.kind: _fit(study, one, work) for one in study.machines if one.scale}
+    scales = {}
+    for one in study.machines:
+        if one.scale:
+            scales[one.kind] = _fit(study, one, work)
+            fitted(scales[one.kind])
     data_scales = _fit_to_data(study, work)
     weights = _fit_mixture(study, work)
     machines = study.fitted(scales, weights)

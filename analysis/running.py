@@ -23,7 +23,7 @@ from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results
 from els.analysis.study import RESULTS_VERSION, Study, load_study
-from els.analysis.tracking.log import log_analysis
+from els.analysis.tracking.log import tracked
 from els.console import console, key_values, plural, progress
 from els.work import Work
 
@@ -44,13 +44,7 @@ def run(options: dict[str, Any]) -> Results | list[Results]:
     if len(results) == 1:
         return results[0]
     if is_first():
-        write_and_log(
-            results,
-            comparison_folder(folders, output.out),
-            output.formats,
-            logger=output.logger,
-            project=output.project,
-        )
+        write_and_log(results, comparison_folder(folders, output.out), output)
     return results
 
 
@@ -63,28 +57,32 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     _print_earlier(folder, compute)
     processes = launch(compute, torch.device(study.starts.device))
     study = study.to(processes.device)
-    work = Work(
-        folder / ".work",
-        context=RESULTS_VERSION,
-        batch=compute.batch,
-        rank=processes.rank,
-        world=processes.world,
-        barrier=processes.barrier,
-        progress=progress,
-    )
-    if compute.force:
-        work.clear()
-    results = analyse(study, work)
-    if not processes.rank:
-        _report(results, work, folder, source, output)
-    work.prune()
+    first = not processes.rank
+    with tracked(study, folder, source, output, anew=compute.force, first=first) as tracker:
+        work = Work(
+            folder / ".work",
+            context=RESULTS_VERSION,
+            batch=compute.batch,
+            rank=processes.rank,
+            world=processes.world,
+            barrier=processes.barrier,
+            progress=tracker.progress(progress),
+        )
+        if compute.force:
+            work.clear()
+        results = analyse(study, work, fitted=tracker.fitted)
+        if first:
+            tracker.stage("writing the report")
+            files = _write(results, work, folder, output)
+            tracker.finished(results, files)
+        work.prune()
+    if first:
+        _print_findings(results, files, output)
     return results
 
 
-def _report(
-    results: Results, work: Work, folder: Path, source: Source, output: Output
-) -> ReportFiles:
-    """Write, print and log what was found; the numbers and the page come last."""
+def _write(results: Results, work: Work, folder: Path, output: Output) -> ReportFiles:
+    """Write what was found."""
     if not work.computed:
         console.print("This analysis was finished before; --force computes it again.")
     for kind, seen in results.seen.items():
@@ -92,17 +90,11 @@ def _report(
         console.print(f"{kind} compared with, at t  " + "  ".join(shares))
     console.print("writing the report ...")
     results.save(folder)
-    files = write_report(results, folder, output.formats)
-    if output.logger == "wandb":
-        log_analysis(results, files, source, output)
-    _print_findings(results)
-    print_page(files.page, len(files.paths) - 1)
-    if output.open_page:
-        _open(files.page)
-    return files
+    return write_report(results, folder, output.formats)
 
 
-def _print_findings(results: Results) -> None:
+def _print_findings(results: Results, files: ReportFiles, output: Output) -> None:
+    """Print what was found; the main sentence and the page come last."""
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if results.probes is not None:
         console.print(probes_text(results))
@@ -113,6 +105,9 @@ def _print_findings(results: Results) -> None:
     if results.pairs:
         console.print(pairs_table(results))
     console.print(headline(results))
+    print_page(files.page, len(files.paths) - 1)
+    if output.open_page:
+        _open(files.page)
 
 
 def _open(page: Path) -> None:

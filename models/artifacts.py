@@ -15,7 +15,8 @@ from els.errors import InputError, reason
 from els.files import cache_folder
 
 PREFIX = "wandb:"
-_NAME = re.compile(r"([^/:]+)/([^/:]+)/([^/:]+)(?::([^/:]+))?")
+PROJECT = "els"  # where runs are logged when nothing else is said
+_NAME = re.compile(r"(?:([^/:]+)/([^/:]+)/)?([^/:]+)(?::([^/:]+))?")
 _VERSION = re.compile(r"v\d+")
 
 
@@ -33,8 +34,40 @@ def artifact_name(source: str) -> str:
     return _parse(source)[2]
 
 
+def full_name(source: str) -> str:
+    """The name as "entity/project/name:alias", where entity and project may have been left out.
+
+    Then they are $WANDB_ENTITY, else who is logged in, and $WANDB_PROJECT, else "els".
+
+    Raises:
+        InputError: when the name is of another form, or nobody is logged in whose it could be.
+    """
+    entity, project, name, alias = _parse(source)
+    if not entity:
+        entity = os.environ.get(wandb.env.ENTITY) or _own_entity(source)
+        project = os.environ.get(wandb.env.PROJECT) or PROJECT
+    return f"{entity}/{project}/{name}:{alias}"
+
+
+def _own_entity(source: str) -> str:
+    """The team or user of who is logged in."""
+    try:
+        _check_login()
+        entity: str | None = wandb.Api().default_entity
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        raise InputError(
+            f"whose artifact '{source}' is cannot be asked of W&B ({reason(error)}); write "
+            f"{PREFIX}entity/project/name:alias"
+        ) from error
+    if not entity:
+        raise InputError(f"'{source}' has no owner; write {PREFIX}entity/project/name:alias")
+    return entity
+
+
 def download(source: str) -> Path:
     """The folder of an artifact such as "wandb:entity/project/name:alias", downloaded if need be.
+
+    Without entity and project it is one's own in the project "els"; see `full_name`.
 
     It is kept under $ELS_CACHE (else ~/.cache/els) by its version. A version (`:v3`) that is there
     already is found without asking W&B; an alias such as `latest`, which may move, is looked up,
@@ -44,15 +77,14 @@ def download(source: str) -> Path:
         InputError: when the name is not of that form, or W&B cannot be reached or has no such
             artifact.
     """
-    entity, project, name, alias = _parse(source)
+    whole = full_name(source)
+    entity, project, name, alias = _parse(whole)
     kept = cache_folder() / "artifacts" / entity / project / name
     if _VERSION.fullmatch(alias) and (kept / alias).is_dir():
         return kept / alias
     try:
-        # Without a key, `wandb.Api` would ask for one on a terminal.
-        if not wandb.login(prompt=False, verify=False):
-            raise wandb.errors.UsageError("not logged in; run `wandb login`")
-        artifact = wandb.Api().artifact(f"{entity}/{project}/{name}:{alias}")
+        _check_login()
+        artifact = wandb.Api().artifact(whole)
         folder = kept / artifact.version
         if not folder.is_dir():
             _download(artifact, folder)
@@ -60,10 +92,16 @@ def download(source: str) -> Path:
         have = ", ".join(sorted(path.name for path in kept.glob("v*")))
         instead = f"; downloaded before, and found offline by their version: {have}" if have else ""
         raise InputError(
-            f"the artifact '{source.removeprefix(PREFIX)}' could not be downloaded from W&B "
+            f"the artifact '{whole}' could not be downloaded from W&B "
             f"({reason(error)}); the path of a checkpoint on this machine works without it{instead}"
         ) from error
     return folder
+
+
+def _check_login() -> None:
+    """Without a key, `wandb.Api` would ask for one on a terminal."""
+    if not wandb.login(prompt=False, verify=False):
+        raise wandb.errors.UsageError("not logged in; run `wandb login`")
 
 
 def version_of(file: Path, collection: str) -> wandb.Artifact:
@@ -95,11 +133,12 @@ def _download(artifact: wandb.Artifact, folder: Path) -> None:
 
 
 def _parse(source: str) -> tuple[str, str, str, str]:
+    """Entity and project, empty where they were left out, name and alias."""
     match = _NAME.fullmatch(source.removeprefix(PREFIX))
     if match is None or {".", ".."} & set(match.groups()):
         raise InputError(
             f"'{source}' does not name an artifact; write {PREFIX}entity/project/name:alias, with "
-            "an alias such as v0, latest or best"
+            f"an alias such as v0, latest or best, or {PREFIX}name:alias for your own"
         )
     entity, project, name, alias = match.groups()
-    return entity, project, name, alias or "latest"
+    return entity or "", project or "", name, alias or "latest"

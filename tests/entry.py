@@ -43,16 +43,21 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Python in a process of its own, such as `run("train.py", "fit", ...)`."""
     return subprocess.run(
-        [sys.executable, *map(str, args)], env=os.environ | environment,
+        [sys.executable, *map(str, args)], env=own_environment() | environment,
         cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+def own_environment() -> dict[str, str]:
+    """The environment of a process that shares no W&B service with this one."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
 
 
 def on_terminal(*args: object) -> str:
     """What Python says in a process whose output is a terminal; fails where it fails."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    env = {k: v for k, v in own_environment().items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
         [sys.executable, *map(str, args)], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave,
         env=env | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
@@ -84,7 +89,13 @@ def fit(folder: Path, *args: str, base: Sequence[str] = TINY) -> subprocess.Comp
 
 
 def wandb_records(folder: Path, job_type: str) -> dict[str, list[dict[str, Any]]]:
-    """The records of the offline run of that job type below `folder`, by their type."""
+    """The records of the first offline run of that job type below `folder`, by their type."""
+    return wandb_runs(folder, job_type)[0]
+
+
+def wandb_runs(folder: Path, job_type: str) -> list[dict[str, list[dict[str, Any]]]]:
+    """The records of each offline run of that job type below `folder`, the earliest first."""
+    found = []
     for run_folder in sorted((folder / "wandb").glob("offline-run-*")):
         listing = subprocess.run(
             [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", run_folder],
@@ -94,6 +105,16 @@ def wandb_records(folder: Path, job_type: str) -> dict[str, list[dict[str, Any]]
         for line in listing.stdout.splitlines():
             record = json.loads(line)
             records[record["type"]].append(record[record["type"]])
-        if records["run"][0]["job_type"] == job_type:
-            return records
-    raise AssertionError(f"no {job_type} run below {folder}")
+        # W&B writes every 15 seconds, and a run that was killed before that is empty.
+        if records["run"] and records["run"][0]["job_type"] == job_type:
+            found.append(records)
+    assert found, f"no {job_type} run below {folder}"
+    return found
+
+
+def wandb_summary(records: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """What a run's summary is in the end."""
+    summary: dict[str, Any] = {}
+    for record in records["summary"]:
+        summary |= record["update"]
+    return summary

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ROOT
-from entry import on_terminal, run, wandb_records
+from entry import on_terminal, own_environment, run, wandb_records, wandb_runs, wandb_summary
 from PIL import Image
 
 from els.analysis.results import Results
@@ -28,8 +28,8 @@ def checkpoint(trained: Path) -> Path:
 
 
 def shown(folder: Path) -> list[Path]:
-    """The files of an analysis without its parts, which are kept in .work."""
-    return [path for path in folder.iterdir() if path.name != ".work"]
+    """The files of an analysis that are there for its reader."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def test_everything_is_written_to_the_runs_folder(analysed: Path) -> None:
@@ -72,24 +72,27 @@ def test_tables_have_a_row_for_each_seed_and_step(analysed: Path) -> None:
 def test_wandb_has_curves_table_summary_and_artifacts(analysed: Path, checkpoint: Path) -> None:
     records = wandb_records(analysed.parent, "analysis")
     assert records["run"][0]["run_group"] == "tiny"
-    rows = [r["item"] for r in records["history"] if "analysis/t" in r["item"]]
-    assert [row["analysis/t"] for row in rows] == [1.0, 0.75, 0.5, 0.25]
+    rows: dict[float, dict] = {}
+    for record in records["history"]:
+        if "analysis/t" in record["item"]:
+            rows.setdefault(record["item"]["analysis/t"], {}).update(record["item"])
+    assert list(rows) == [1.0, 0.75, 0.5, 0.25]
     for key in ("scale/boundary", "cosine/boundary/k7", "pearson_r/boundary", "erf/90",
                 "erf_beside/50", "equivariance_error", "equivariance_error/d7"):  # fmt: skip
-        assert all(f"analysis/{key}" in row for row in rows)
+        assert all(f"analysis/{key}" in row for row in rows.values())
     steps = {m["name"]: m.get("step_metric") for m in records["metric"] if "name" in m}
     assert "analysis/t" in steps
     charts = {name.split(".")[0] for r in records["history"] for name in r["item"]}
-    assert {"seeds", "histogram_table", "machine_against_ideal_table"} <= charts
-    summary = {}
-    for record in records["summary"]:
-        summary |= record["update"]
+    assert {"seeds", "charts/histogram_table", "charts/machine_against_ideal_table"} <= charts
+    summary = wandb_summary(records)
     stored = json.loads((analysed / "agreement.json").read_text())
     expected = stored["machines"]["boundary"]["pearson_r"]["median"]
-    assert summary["boundary/pearson_r"] == pytest.approx(expected)
-    assert summary["network/receptive_field"] == 9
-    for key in ("pearson_r", "r2", "R2", "pearson_r_low", "R2_high", "beats_ideal"):
-        assert summary[f"agreement/{key}"] == summary[f"boundary/{key}"]
+    assert summary["agreement/pearson_r"] == pytest.approx(expected)
+    assert summary["agreement/boundary/pearson_r"] == summary["agreement/pearson_r"]
+    config = records["run"][0]["config"]["update"]
+    assert (config["network"]["receptive_field"], config["network"]["width"]) == (9, 16)
+    assert config["train"]["model"]["optimizer"]["init_args"]["lr"] > 0
+    assert config["train"]["epochs"] == 3
     scales, report = (
         next(a for a in records["artifact"] if a["type"] == kind) for kind in ("scales", "report")
     )
@@ -133,9 +136,10 @@ def test_attribution_is_in_every_table_and_on_wandb(analysed: Path) -> None:
     assert summary["network"]["distance"]["median"] > 0
     item = {k: v for row in wandb_records(analysed.parent, "analysis")["history"]
             for k, v in row["item"].items()}  # fmt: skip
-    assert float(item["novelty/boundary/memorised"]) == pytest.approx(
-        summary["boundary"]["memorised"]["median"]
-    )
+    shown = wandb_summary(wandb_records(analysed.parent, "analysis"))
+    for side, key in (("network", "network"), ("held-out images", "held_out")):
+        median = summary[side]["memorised"]["median"]
+        assert shown[f"novelty/{key}/memorised"] == pytest.approx(median)
     assert len(item["mosaics/worst.filenames"]) == 2
     assert "training images" in item["mosaics/worst.captions"][0]
     assert {"analysis/consistency/boundary", "analysis/effective_size/boundary"} <= set(item)
@@ -198,11 +202,11 @@ def test_two_processes_give_the_numbers_of_one(
 
 
 def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path / "killed"), "--logger", "none"]
+    out = ["--out", str(tmp_path / "killed")]
     slow = [sys.executable, "analyze.py", "--checkpoint", checkpoint, *out, "--seeds", "22",
             "--sizes", "[3]", "--calibration_seeds", "2", "--batch", "2", "--held_out", "0",
             "--machines", "[boundary]", "--mosaic", "false"]  # fmt: skip
-    process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.DEVNULL, env=own_environment())
     work, deadline = tmp_path / "killed" / "analysis" / ".work", time.monotonic() + 120
     while len(list(work.glob("*.pt"))) < 3:
         assert time.monotonic() < deadline
@@ -211,11 +215,16 @@ def test_a_killed_analysis_goes_on_where_it_was(checkpoint: Path, tmp_path: Path
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = {path: path.stat().st_mtime_ns for path in work.glob("[!.]*.pt")}
+    begun = json.loads((work.parent / ".wandb.json").read_text())
     again = run(*slow[1:])
     assert again.returncode == 0, again.stderr
     assert len(Results.load(tmp_path / "killed" / "analysis").seeds) == 20
     assert kept
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    resumed = wandb_runs(tmp_path / "killed", "analysis")[-1]
+    assert not begun["finished"]
+    assert resumed["run"][0]["run_id"] == begun["id"]
+    assert wandb_summary(resumed)["progress/stage"] == "finished"
 
 
 def test_the_process_ends_with_code_2_and_no_traceback() -> None:

@@ -183,7 +183,7 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
     mosaics = {} if results.attribution is None else _mosaic_columns(results.attribution)
     for i, (t, row) in enumerate(zip(results.t, rows, strict=True)):
         for kind, scales in results.scales.items():
-            row |= _scale_cells(kind, scales, t)
+            row |= scale_cells(kind, scales, t)
         if results.data_scales is not None:
             row[f"{SCALE_ON_IMAGES}/{results.data_scales.machine}"] = results.data_scales.at(t)
         row |= {name: values[i] for name, values in pearson.items()}
@@ -193,7 +193,7 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def _scale_cells(kind: str, scales: Scales, t: float) -> dict[str, float]:
+def scale_cells(kind: str, scales: Scales, t: float) -> dict[str, float]:
     """The fitted value, and the criterion of each value that was tried."""
     cells = {f"{SCALE}/{kind}": scales.at(t)}
     criterion = scales.mean_table()[scales.t.index(t)]

@@ -5,7 +5,10 @@ No run is started here: `els.analysis.tracking.log` does that, and logs what the
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +18,66 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from els.agreement import IDEAL, METRICS
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, Tracing
 from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
-from els.analysis.attribution import Attribution, Tracing
 from els.analysis.comparison import Comparison
-from els.analysis.report.tables import NOVELTY, seed_rows, time_rows
+from els.analysis.report.tables import NOVELTY, scale_cells, seed_rows, time_rows
 from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
+from els.calibration import Scales
 from els.files import sha256_of
 from els.images import to_uint8
 from els.mosaic import Mosaic
 
 # The names of what is logged; the panels of the dashboard are made from them.
-BY_TIME, IMAGES, MOSAICS, FIGURES = "analysis", "images", "mosaics", "figures"
+BY_TIME, IMAGES, MOSAICS, FIGURES, CHARTS = "analysis", "images", "mosaics", "figures", "charts"
 TIME = f"{BY_TIME}/t"
-PRIMARY = "agreement"  # stands for the first machine, whichever it is
-BEATS_IDEAL = "beats_ideal"
+AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each by its kind
+MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
+SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
+LOSS, PARAMETERS = "val/loss", "network/parameters"
+# What are curves, and against what; the last value of a curve says nothing in a table of runs.
+CURVES = {TIME: None, f"{BY_TIME}/*": TIME, SHARE: None, LEFT: None}
+MOST_NUMBERS = 25  # in the summary: a table of runs that can be read
+_KEYS = {HELD_OUT: "held_out", COPIES: "training"}
 _LINE = (213, 94, 0)
 _PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
 
 
-def config(results: Results) -> dict[str, Any]:
-    """What the run was made from; the protocol's settings also stand by themselves, for sweeps."""
-    record = results.provenance.record()
-    return {**record["protocol"], **record}
+def scale_rows(scales: Scales) -> list[dict[str, float]]:
+    """What is logged at each t of one machine's calibration."""
+    return [{TIME: t, **_named(scale_cells(scales.machine, scales, t))} for t in scales.t]
 
 
-def rows_by_t(results: Results) -> list[dict[str, Any]]:
-    """What is logged at each t."""
-    return [
-        {f"{BY_TIME}/{name}": value for name, value in row.items()} for row in time_rows(results)
-    ]
+def rows_by_t(results: Results, *, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What is logged at each t, without the calibration of machines that was logged before."""
+    rows = []
+    for row in time_rows(results):
+        before = [scale_cells(kind, results.scales[kind], row["t"]) for kind in without]
+        logged = {name for cells in before for name in cells}
+        rows.append(_named({name: one for name, one in row.items() if name not in logged}))
+    return rows
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{BY_TIME}/{name}": value for name, value in row.items()}
 
 
 def panels(results: Results, files: ReportFiles) -> dict[str, object]:
-    """Everything that is logged once: numbers, images, tables, charts, figures and the page.
+    """Everything that is logged once and is no number: images, tables, charts, and the page.
 
     Figures, the criterion's heat map among them, are the PNG files of the report: W&B has no
     preset for a heat map, and a Vega-Lite chart of one's own must be stored with an account first.
-    What is logged is in the summary too; a sweep's metric may come from either.
     """
     return {
         SEEDS: seed_table(results),
+        MACHINES: machine_table(results),
         **charts(results),
         **images(results),
         **_pictures_of(files, FIGURES),
         REPORT: wandb.Html(str(files.page), inject=False),
-        **agreement_numbers(results),
-        **novelty_numbers(results),
     }
 
 
@@ -142,69 +156,95 @@ def seed_table(results: Results) -> wandb.Table:
     )
 
 
+def machine_table(results: Results) -> wandb.Table:
+    """A row for each machine: its metrics with their intervals."""
+    rows = []
+    for kind, summary in results.agreement[0].machines.items():
+        row: dict[str, Any] = {"machine": kind}
+        for metric, value in summary.metrics.items():
+            row |= value.columns(metric)
+        rows.append({**row, BEATS_IDEAL: summary.beats_ideal})
+    return _table(rows)
+
+
 def charts(results: Results) -> dict[str, object]:
-    """The histogram of the first machine's pearson_r, and its scatter against `ideal`."""
+    """The histogram of the first machine's pearson_r, its scatter against `ideal`, and novelty."""
     rows = seed_rows(results)
     table = _table(rows)
-    primary = f"{results.primary}/pearson_r"
-    found: dict[str, object] = {"histogram": wandb.plot.histogram(table, primary, title=primary)}
+    primary = f"{results.primary}/{PEARSON_R}"
+    found: dict[str, object] = {
+        f"{CHARTS}/histogram": wandb.plot.histogram(table, primary, title=primary)
+    }
     if IDEAL in results.machines:
-        found["machine_against_ideal"] = wandb.plot.scatter(
-            table, f"{IDEAL}/pearson_r", primary, title=f"{results.primary} against ideal"
+        found[f"{CHARTS}/machine_against_ideal"] = wandb.plot.scatter(
+            table, f"{IDEAL}/{PEARSON_R}", primary, title=f"{results.primary} against ideal"
         )
     sides = () if results.attribution is None else results.attribution.paths
     for side in sides:
         for name, title in NOVELTY_TITLES.items():
-            column = novelty_key(side, name)
+            column = f"{NOVELTY}/{side}/{name}"
             if column in rows[0]:
-                found[f"histogram_{side}_{name}"] = wandb.plot.histogram(
+                found[f"{CHARTS}/histogram_{side}_{name}"] = wandb.plot.histogram(
                     table, column, title=f"{side}: {title}"
                 )
     return found
 
 
-def novelty_key(side: str, name: str) -> str:
-    """The name of a measure of novelty."""
-    return f"{NOVELTY}/{side}/{name}"
+def numbers(results: Results) -> dict[str, float]:
+    """What the summary says of the results, what matters most first, and no more than has room.
 
-
-def novelty_numbers(results: Results) -> dict[str, float]:
-    """Medians over seeds by `novelty/<side>/<what>`: how far from copies the samples are."""
-    sides = results.summary.get("novelty", {})
-    return {
-        novelty_key(side, name): value["median"]
-        for side, values in sides.items()
-        for name, value in values.items()
-    }
+    The first machine's agreement is `agreement/<metric>` with `_low` and `_high`, so that networks
+    can be compared, and a sweep can optimise it, whichever machine goes with each. All the rest is
+    in the tables.
+    """
+    found = agreement_numbers(results)
+    for side in (NETWORK, HELD_OUT, COPIES):
+        found |= novelty_numbers(results, side)
+    return dict(islice(found.items(), MOST_NUMBERS - len((PARAMETERS, LOSS))))
 
 
 def agreement_numbers(results: Results) -> dict[str, float]:
-    """Medians with their intervals by `<kind>/<metric>`, `_low` and `_high`.
-
-    Those of the first machine are also there as `agreement/<metric>`, so that a sweep can optimise
-    them whichever machine goes with a network.
-    """
+    """Medians with intervals of the first machine, and the pearson_r of every machine by kind."""
     machines = results.agreement[0].machines
+    first = machines[results.primary]
     found: dict[str, float] = {}
-    for name, summary in {**machines, PRIMARY: machines[results.primary]}.items():
-        for metric, value in summary.metrics.items():
-            found |= value.columns(f"{name}/{metric}")
-        if summary.beats_ideal is not None:
-            found[f"{name}/{BEATS_IDEAL}"] = summary.beats_ideal
+    for metric, value in first.metrics.items():
+        found |= value.columns(f"{AGREEMENT}/{metric}")
+    if first.beats_ideal is not None:
+        found[f"{AGREEMENT}/{BEATS_IDEAL}"] = first.beats_ideal
+    for kind, summary in machines.items():
+        found[agreement_key(kind)] = summary.metrics[PEARSON_R].median
     return found
 
 
-def network_numbers(results: Results) -> dict[str, int | str]:
-    """What is known of the network as a whole."""
-    facts = results.provenance.network
-    return {
-        "network/parameters": facts.parameters,
-        "network/receptive_field": facts.receptive_field or "whole image",
-    }
+def agreement_key(kind: str) -> str:
+    """The name of the median pearson_r of a machine, by its kind."""
+    return f"{AGREEMENT}/{kind}/{PEARSON_R}"
+
+
+def novelty_numbers(results: Results, side: str) -> dict[str, float]:
+    """How far from copies the samples, or the images, of a side are: medians.
+
+    Of training images it goes without saying that their distance is 0 and all of them memorised.
+    """
+    values = results.summary.get("novelty", {}).get(side, {})
+    known = ("distance", "memorised") if side == COPIES else ()
+    names = [name for name in NOVELTY_TITLES if name in values and name not in known]
+    return {novelty_key(side, name): values[name]["median"] for name in names}
+
+
+def novelty_key(side: str, name: str) -> str:
+    """The name of a measure of novelty."""
+    return f"{NOVELTY}/{_KEYS.get(side, side)}/{name}"
+
+
+def notes(results: Results) -> str:
+    """What a run shows, in a sentence."""
+    return headline(results)
 
 
 def artifacts(
-    results: Results, files: ReportFiles, *, name: str, checkpoint: str | None
+    results: Results, files: ReportFiles, *, name: str, checkpoint: str | None, kept: Path
 ) -> list[wandb.Artifact]:
     """The fitted scales, where there are any, and the report with everything else.
 
@@ -216,6 +256,7 @@ def artifacts(
         files: the files of the report.
         name: the run's name.
         checkpoint: the checkpoint's own artifact, where it has one.
+        kept: a folder where the files stay as they are until they are uploaded.
     """
     made = []
     record = results.provenance.record()
@@ -224,21 +265,30 @@ def artifacts(
     if files.scales:
         scales = {kind: {"t": one.t, one.scale: one.values} for kind, one in results.scales.items()}
         about = {"checkpoint": source, "data": record["data"], "scales": scales}
-        fitted = _artifact(f"{name}-scales", "scales", files.scales, "Fitted to the network", about)
-        made.append(fitted)
+        fitted = wandb.Artifact(f"{name}-scales", "scales", "Fitted to the network", about)
+        made.append(_with(fitted, files.scales, kept))
         digests = {file.name: sha256_of(file) for file in files.scales}
         metadata["scales"] = {"artifact": fitted.name, "sha256": digests}
     rest = [file for file in files.paths if file not in files.scales]
-    made.append(_artifact(f"{name}-report", "report", rest, headline(results), metadata))
-    return made
+    report = wandb.Artifact(f"{name}-report", "report", headline(results), metadata)
+    return [*made, _with(report, rest, kept)]
 
 
-def _artifact(
-    name: str, kind: str, files: Sequence[Path], description: str, metadata: Mapping[str, Any]
-) -> wandb.Artifact:
-    artifact = wandb.Artifact(name, kind, description=description, metadata=dict(metadata))
+def _with(artifact: wandb.Artifact, files: Sequence[Path], kept: Path) -> wandb.Artifact:
+    """The artifact with the files; nothing is copied where the disk knows second names.
+
+    A later analysis replaces its files and does not write into them, so that a second name keeps
+    what was logged.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
     for file in files:
-        artifact.add_file(str(file))
+        second = kept / file.name
+        second.unlink(missing_ok=True)
+        try:
+            os.link(file, second)
+        except OSError:
+            shutil.copyfile(file, second)
+        artifact.add_file(str(second), policy="immutable")
     return artifact
 
 

@@ -22,9 +22,15 @@ from els.files import write_json
 from els.machines import MACHINES
 from els.models.tracking import wandb_mode
 
-STEP = "trainer/global_step"
+STEP, RUNTIME = "trainer/global_step", "_runtime"
 # Optimisers and levels of noise differ from run to run, so that these are patterns.
 _LEARNING_RATE, _BY_NOISE = "^lr-", "^val/loss_t"
+# What the agreement may depend on, by its name in an analysis's config.
+_EXPLAINING = {
+    "network.width": "the network's width",
+    "train.steps": "its training steps",
+    "train.val_loss": "its loss on held-out images",
+}
 # The machines that are made for a padding, whose criterion says most.
 _AROUND = "boundary|equivariant"
 
@@ -46,6 +52,7 @@ def write_dashboard(project: str, entity: str | None = None, out: str | None = N
     path = Path(out or "runs/dashboard.json")
     write_json(path, specification(workspace(project, entity or "")))
     print(f"{path}: the workspace, not saved to W&B; to save it, wandb login and leave out --out")
+    print("Offline, the page of an analysis is its dashboard: runs/<name>/analysis/report.html")
 
 
 def save(project: str, entity: str | None) -> str:
@@ -102,8 +109,8 @@ def workspace(project: str, entity: str) -> Any:
             groupby=[expr.Metric("Group")],
             pinned_columns=[
                 "run:displayName",
-                "summary:val/loss",
-                f"summary:{content.PRIMARY}/pearson_r",
+                f"summary:{content.LOSS}",
+                f"summary:{content.AGREEMENT}/{content.PEARSON_R}",
             ],
         ),
     )
@@ -122,26 +129,44 @@ def training_panels(wr: ModuleType) -> list[object]:
     ]
 
 
+def progress_panels(wr: ModuleType) -> list[object]:
+    """How far analyses that are running have come."""
+    return [
+        wr.LinePlot(title="Share of the stage that is done", x=RUNTIME, y=[content.SHARE]),
+        wr.LinePlot(title="Minutes left of the stage", x=RUNTIME, y=[content.LEFT]),
+    ]
+
+
 def agreement_panels(wr: ModuleType) -> list[object]:
     """How well the machine that fits predicts each network."""
-    primary = content.PRIMARY
-    beats = [f"{primary}/{content.BEATS_IDEAL}"]
+    first = content.AGREEMENT
     return [
-        *(wr.ScalarChart(title=name, metric=f"{primary}/{name}") for name in METRICS),
-        *(
-            wr.BarPlot(title=f"{name} of every machine", metrics=[f"{k}/{name}" for k in MACHINES])
-            for name in ("pearson_r", "R2")
+        *(wr.ScalarChart(title=name, metric=f"{first}/{name}") for name in METRICS),
+        wr.BarPlot(
+            title="pearson_r of every machine",
+            metrics=[content.agreement_key(kind) for kind in MACHINES],
         ),
-        wr.BarPlot(title="Share of seeds closer than ideal", metrics=beats),
+        wr.BarPlot(
+            title="Share of seeds closer than ideal", metrics=[f"{first}/{content.BEATS_IDEAL}"]
+        ),
+        *(
+            wr.ScatterPlot(
+                title=f"{content.PEARSON_R} against {title}",
+                x=wr.Config(option),
+                y=wr.SummaryMetric(f"{first}/{content.PEARSON_R}"),
+            )
+            for option, title in _EXPLAINING.items()
+        ),
         *(
             wr.MediaBrowser(title=f"The {name} seed", media_keys=[f"{content.IMAGES}/{name}"])
             for name in NAMED_SEEDS
         ),
+        wr.WeavePanelSummaryTable(table_name=content.MACHINES),
     ]
 
 
 def analysis_panels(wr: ModuleType) -> list[object]:
-    """What was fitted and measured at each t."""
+    """What was fitted and measured at each t: the noise is at the right, where t is 1."""
     criterion = "The same as a heat map"
     return [
         _by_time(wr, "Fitted scale", f"({tables.SCALE}|{tables.SCALE_ON_IMAGES})/"),
@@ -187,8 +212,9 @@ def report_panels(wr: ModuleType) -> list[object]:
 # The panels of each section, and how many columns and rows of them are shown at once.
 SECTIONS: dict[str, tuple[Callable[[ModuleType], list[object]], int, int]] = {
     "Training": (training_panels, 3, 3),
-    "Agreement": (agreement_panels, 3, 3),
-    "Analysis against t": (analysis_panels, 3, 2),
+    "Analysis in progress": (progress_panels, 2, 1),
+    "Agreement": (agreement_panels, 3, 4),
+    "Analysis against t (1 is noise, 0 the image)": (analysis_panels, 3, 2),
     "Where samples come from": (attribution_panels, 3, 3),
     "Seeds and report": (report_panels, 1, 2),
 }

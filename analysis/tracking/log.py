@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import wandb
 
@@ -11,44 +16,160 @@ from els.analysis.comparison import Comparison
 from els.analysis.options import Output, Source
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
-from els.analysis.tracking import content
+from els.analysis.study import Study
+from els.analysis.tracking import config, content
+from els.analysis.tracking.record import LoggedRun, digest_of, new_id, run_of
+from els.analysis.tracking.tracker import LiveRun, Run, Tracker
 from els.console import console
-from els.errors import reason
-from els.models.artifacts import PREFIX, is_artifact, version_of
+from els.errors import InputError, reason
+from els.models.artifacts import PREFIX, full_name, is_artifact, version_of
 from els.models.checkpoints import find_checkpoint
-from els.models.tracking import checkpoint_name, print_run_link, wandb_settings
+from els.models.tracking import checkpoint_name, print_run_link, wandb_mode, wandb_settings
 
-Run = wandb.sdk.wandb_run.Run
+_INTERRUPTED = 130  # the exit code of a command that was stopped with Ctrl-C
 
 
-def log_analysis(results: Results, files: ReportFiles, source: Source, output: Output) -> None:
-    """Log an analysis as a run of the training run's group, with its files as artifacts."""
-    folder = output.folder(source)
-    settings = wandb_settings(folder.name, folder, output.project, "analysis")
-    run = wandb.init(**settings, config=content.config(results))
-    run.define_metric("analysis/t")
-    run.define_metric("analysis/*", step_metric="analysis/t")
-    for row in content.rows_by_t(results):
-        run.log(row)
-    run.log(content.panels(results, files))
-    run.summary.update(content.network_numbers(results))
+@contextmanager
+def tracked(
+    study: Study,
+    folder: Path,
+    source: Source,
+    output: Output,
+    *,
+    anew: bool = False,
+    first: bool = True,
+) -> Iterator[Tracker]:
+    """Log an analysis from its beginning to its end, as a run of the training run's group.
+
+    One that was interrupted goes on as the same run, and one that is finished is not logged again.
+    The run ends however the analysis does: as failed where that was an error or Ctrl-C.
+
+    Args:
+        study: what is analysed.
+        folder: where its results are kept.
+        source: where the network comes from.
+        output: where it is logged, and whether again.
+        anew: log it as a new run, since it is computed anew.
+        first: whether this is the first of the processes that share it, the only one that logs.
+
+    Raises:
+        InputError: when W&B refuses the run.
+    """
+    if not first or not _is_logged(output):
+        yield Tracker()
+        return
+    digest = digest_of(output.project, config.known_by(study.provenance))
+    record = run_of(folder, digest, anew=anew or output.relog)
+    if record.finished:
+        _say_finished(record)
+        yield Tracker()
+        return
+    home = output.folder(source)
+    described = {"config": config.config(study), "tags": config.tags(study)}
+    with _run(record, home, home.name, output, "analysis", described) as run:
+        live = LiveRun(run, replace(record, where=_where(run)), folder)
+        run.summary.update(config.network_numbers(study))
+        print_run_link(run, console.print)  # now, so that the analysis can be watched
+        yield live
+        if live.report is None:
+            return
+        checkpoint = use_checkpoint(run, source)
+        follows = _log_files(run, *live.report, name=home.name, checkpoint=checkpoint)
+        live.stage("finished")
+    replace(live.record, finished=True).save(folder)
+    if follows is not None:
+        _log_what_follows(*follows, home, output)
+    if _is_online(run):  # what is to be uploaded later is needed still
+        shutil.rmtree(_kept(run), ignore_errors=True)
+
+
+@contextmanager
+def _run(
+    record: LoggedRun,
+    home: Path,
+    name: str,
+    output: Output,
+    job_type: str,
+    described: Mapping[str, Any],
+) -> Iterator[Run]:
+    """A run that is finished as its body ends: well, or as failed."""
+    with _own_staging():
+        settings = wandb_settings(name, home, output.project, job_type)
+        try:
+            run = wandb.init(**settings, id=record.id, resume="allow", **described)
+        except wandb.errors.Error as error:
+            raise InputError(
+                f"W&B refuses the run ({reason(error)}); WANDB_MODE=offline logs it here, to be "
+                "uploaded later, and --logger none does without"
+            ) from error
+        try:
+            yield run
+        except BaseException as error:
+            run.finish(exit_code=_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1)
+            raise
+        run.finish()
+
+
+@contextmanager
+def _own_staging() -> Iterator[None]:
+    """Each run stages what it uploads below its own folder, unless the environment says where."""
+    told = wandb.env.DATA_DIR in os.environ
+    try:
+        yield
+    finally:
+        if not told:
+            os.environ.pop(wandb.env.DATA_DIR, None)
+
+
+def _log_files(
+    run: Run, results: Results, files: ReportFiles, *, name: str, checkpoint: str | None
+) -> tuple[wandb.Artifact, wandb.Artifact] | None:
+    """Log the files as artifacts; the scales and the report where these are to be linked."""
     *scales, report = content.artifacts(
-        results, files, name=folder.name, checkpoint=use_checkpoint(run, source)
+        results, files, name=name, checkpoint=checkpoint, kept=_kept(run)
     )
     logged = [run.log_artifact(artifact) for artifact in scales]
-    linked = bool(scales) and run.settings.mode == "online"
-    if linked:  # the report follows from the scales, so that a run of its own has them as input
-        logged = [artifact.wait() for artifact in logged]
-    else:
+    if scales and _is_online(run):
+        # The report follows from the scales: a run of its own has them as input.
+        return logged[0].wait(), report
+    run.log_artifact(report)
+    return None
+
+
+def _log_what_follows(
+    scales: wandb.Artifact, report: wandb.Artifact, home: Path, output: Output
+) -> None:
+    """Log the report as what the scales led to."""
+    with _run(LoggedRun(new_id(), ""), home, home.name, output, "report", {}) as run:
+        run.use_artifact(scales)
         run.log_artifact(report)
-    print_run_link(run, console.print)
-    run.finish()
-    if linked:
-        named = wandb_settings(folder.name, folder, output.project, "report")
-        # An id of its own, also where the environment gives the run of a sweep its id.
-        with wandb.init(**named, id=secrets.token_hex(4)) as after:
-            after.use_artifact(logged[0])
-            after.log_artifact(report)
+
+
+def _kept(run: Run) -> Path:
+    """Where the files of a run's artifacts are until they are uploaded."""
+    return Path(run.settings.sync_dir, "artifacts")
+
+
+def _is_logged(output: Output) -> bool:
+    return output.logger == "wandb" and wandb_mode() != "disabled"
+
+
+def _is_online(run: Run) -> bool:
+    return run.settings.mode == "online"
+
+
+def _where(run: Run) -> str:
+    """Where a run is to be seen."""
+    if _is_online(run):
+        return run.url or run.id
+    folder = run.settings.sync_dir
+    return f"offline: wandb sync {min(folder, os.path.relpath(folder), key=len)}"
+
+
+def _say_finished(record: LoggedRun) -> None:
+    console.print(
+        f"W&B has this already, run {record.id} ({record.where}); --relog true logs it again"
+    )
 
 
 def use_checkpoint(run: Run, source: Source) -> str | None:
@@ -63,23 +184,35 @@ def use_checkpoint(run: Run, source: Source) -> str | None:
         name = checkpoint_name(source.home.name)
     else:
         return None
-    if run.settings.mode != "online":
+    if not _is_online(run):
         return name
     try:
         collection = f"{run.entity}/{run.project}/{name}"
-        used = name if named else version_of(find_checkpoint(source.checkpoint), collection)
+        used = (
+            full_name(source.checkpoint)
+            if named
+            else version_of(find_checkpoint(source.checkpoint), collection)
+        )
         return run.use_artifact(used).qualified_name
     except Exception as error:  # the lineage is an extra, whatever W&B answers
         console.print(f"W&B shows this run without its checkpoint '{name}' ({reason(error)})")
         return None
 
 
-def log_comparison(comparison: Comparison, files: ReportFiles, folder: Path, project: str) -> None:
-    """Log the table of several networks as a run of its own."""
-    run = wandb.init(
-        **wandb_settings("comparison", folder, project, "comparison"),
-        config={"checkpoints": [one.provenance.checkpoint.path for one in comparison.results]},
-    )
-    run.log(content.comparison_panels(comparison, files))
-    print_run_link(run, console.print)
-    run.finish()
+def log_comparison(
+    comparison: Comparison, files: ReportFiles, folder: Path, output: Output
+) -> None:
+    """Log the table of several networks as a run of its own, unless W&B has it."""
+    if not _is_logged(output):
+        return
+    compared = [config.known_by(one.provenance) for one in comparison.results]
+    record = run_of(folder, digest_of(output.project, compared), anew=output.relog)
+    if record.finished:
+        _say_finished(record)
+        return
+    paths = [one.provenance.checkpoint.path for one in comparison.results]
+    described = {"config": {"checkpoints": paths}}
+    with _run(record, folder, "comparison", output, "comparison", described) as run:
+        run.log(content.comparison_panels(comparison, files))
+        print_run_link(run, console.print)
+    replace(record, where=_where(run), finished=True).save(folder)

@@ -77,6 +77,28 @@ def test_a_moved_alias_is_followed(
     assert (first.name, artifacts.download(NAME).name) == ("v3", "v4")
 
 
+def test_without_an_owner_it_is_ones_own_in_the_usual_project(
+    cache: Path, remote: dict[str, FakeArtifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = "team/els/digits-checkpoint"
+    api = types.SimpleNamespace(artifact=remote.get, default_entity="team")
+    monkeypatch.setattr(wandb, "Api", lambda: api)
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    short = "wandb:digits-checkpoint"
+    assert artifacts.full_name(short) == f"{whole}:latest"
+    assert artifacts.full_name(NAME) == f"{whole}:latest"
+    assert artifacts.download(f"{short}:v3") == cache / "artifacts" / whole / "v3"
+    assert artifacts.artifact_name(short) == "digits-checkpoint"
+    monkeypatch.setenv("WANDB_ENTITY", "other")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    assert artifacts.full_name(f"{short}:best") == "other/theirs/digits-checkpoint:best"
+    monkeypatch.delenv("WANDB_ENTITY")
+    monkeypatch.setattr(wandb, "login", lambda **options: False)
+    with pytest.raises(InputError, match=r"not logged in.*write wandb:entity/project/name:alias"):
+        artifacts.download(short)
+
+
 def test_half_a_download_is_not_kept(
     cache: Path, files: Path, remote: dict[str, FakeArtifact]
 ) -> None:
@@ -130,7 +152,7 @@ def test_without_a_network_what_was_downloaded_is_found(
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/b", "a/b/c/d", "../b/c", "a/b/..:v0", "a/b/c:v/0", "a/b/c:"]
+    "name", ["", "a/b", "a/b/c/d", "../b/c", "a/b/..:v0", "a/b/c:v/0", "a/b/c:", "a:", ".."]
 )
 def test_odd_names_are_refused(name: str, cache: Path) -> None:
     with pytest.raises(InputError, match="write wandb:entity/project/name:alias"):

@@ -3,12 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_results import made_provenance
+from made_results import made_provenance, made_results
 from PIL import Image
+from wandb.sdk.lib.hashutil import md5_file_b64
 
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import FileId, Results
 from els.analysis.tracking import content
+from els.files import replacing
 from els.images import to_uint8
 
 
@@ -58,31 +60,99 @@ def test_agreement_is_that_of_the_first_machine(results: Results) -> None:
     machines = results.summary["machines"]
     for metric in ("pearson_r", "r2", "R2"):
         expected = [machines["local"][metric]["median"], *machines["local"][metric]["ci95"]]
-        for name in ("agreement", "local"):
-            key = f"{name}/{metric}"
-            assert [numbers[key], numbers[f"{key}_low"], numbers[f"{key}_high"]] == expected
-        assert numbers[f"ideal/{metric}"] != numbers[f"agreement/{metric}"]
+        names = [f"agreement/{metric}{end}" for end in ("", "_low", "_high")]
+        assert [numbers[name] for name in names] == expected
     assert numbers["agreement/beats_ideal"] == machines["local"]["beats_ideal"]
-    assert "ideal/beats_ideal" not in numbers
+    for kind, values in machines.items():
+        assert numbers[f"agreement/{kind}/pearson_r"] == values["pearson_r"]["median"]
     assert all(isinstance(value, float) for value in numbers.values())
+    table = content.machine_table(results)
+    assert [row[:2] for row in table.data] == [
+        [kind, values["pearson_r"]["median"]] for kind, values in machines.items()
+    ]
+    assert table.columns[-1] == "beats_ideal"
+
+
+def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
+    kinds = ["boundary", "local", "ideal"]
+    usual = content.numbers(made_results(kinds))
+    parts = [name.split("/") for name in usual]
+    assert {tuple(part[:2]) for part in parts if part[0] == "novelty"} == {
+        ("novelty", "network"),
+        ("novelty", "held_out"),
+        ("novelty", "training"),
+    }
+    assert not [name for name in usual if " " in name]
+    assert len(usual) == 23  # beside the size of the network and its loss
+    many = [
+        *kinds,
+        "equivariant",
+        "tempered",
+        "pca_local",
+        "wiener",
+        "nearest",
+        "smoothed",
+        "mixture",
+    ]
+    crowded = content.numbers(made_results(many))
+    assert len(crowded) == 23
+    assert {f"agreement/{kind}/pearson_r" for kind in many} <= set(crowded)
+
+
+def test_scales_that_were_logged_when_they_were_fitted_are_not_logged_again() -> None:
+    results = made_results(["boundary", "local", "ideal"])
+    early = content.scale_rows(results.scales["boundary"])
+    assert [row["analysis/t"] for row in early] == list(results.t)
+    assert set(early[0]) == {
+        "analysis/t",
+        "analysis/scale/boundary",
+        *(f"analysis/cosine/boundary/k{k}" for k in (3, 5, 7)),
+    }
+    whole, rest = content.rows_by_t(results), content.rows_by_t(results, without=["boundary"])
+    for row, first, second in zip(whole, early, rest, strict=True):
+        assert set(first) & set(second) == {"analysis/t"}
+        assert {**first, **second} == row
+
+
+def report_files(folder: Path) -> ReportFiles:
+    page, picture = folder / "report.html", folder / "criterion.png"
+    page.write_text("<p>")
+    Image.new("L", (4, 4)).save(picture)
+    return ReportFiles(page=page, scales=(), data=(), tables=(), figures=(picture,))
 
 
 def test_a_report_without_scales_is_one_artifact(results: Results, tmp_path: Path) -> None:
-    page, picture = tmp_path / "report.html", tmp_path / "criterion.png"
-    page.write_text("<p>")
-    Image.new("L", (4, 4)).save(picture)
-    files = ReportFiles(page=page, scales=(), data=(), tables=(), figures=(picture,))
-    (report,) = content.artifacts(results, files, name="x", checkpoint="x:v1")
+    files = report_files(tmp_path)
+    (report,) = content.artifacts(
+        results, files, name="x", checkpoint="x:v1", kept=tmp_path / "kept"
+    )
     assert (report.name, report.type) == ("x-report", "report")
     assert report.metadata["checkpoint"] == {"path": "a", "sha256": "b", "artifact": "x:v1"}
     assert "scales" not in report.metadata
     logged = content.panels(results, files)
-    assert {"seeds", "histogram", "images/best", "figures/criterion", "report"} <= set(logged)
+    panels = {
+        "seeds",
+        "agreement/machines",
+        "charts/histogram",
+        "images/best",
+        "figures/criterion",
+        "report",
+    }
+    assert panels <= set(logged)
     assert logged["report"].html == "<p>"
+    assert not [name for name, value in logged.items() if isinstance(value, int | float)]
 
 
-def test_settings_stand_by_themselves_for_sweeps(results: Results) -> None:
-    config = content.config(results)
-    assert config["steps"] == config["protocol"]["steps"] == results.provenance.protocol.steps
-    assert config["checkpoint"] == {"path": "a", "sha256": "b"}
-    assert "ResNet" in config["network"]["description"]
+def test_what_waits_to_be_uploaded_takes_no_room_and_stays_as_it_was(
+    results: Results, tmp_path: Path
+) -> None:
+    files = report_files(tmp_path)
+    kept = tmp_path / "kept"
+    (report,) = content.artifacts(results, files, name="x", checkpoint=None, kept=kept)
+    page = report.manifest.entries["report.html"]
+    assert Path(page.local_path) == kept / "report.html"
+    assert (kept / "report.html").samefile(files.page)
+    with replacing(files.page) as partial:  # as a later analysis does
+        partial.write_text("<b>")
+    assert (kept / "report.html").read_text() == "<p>"
+    assert page.digest == md5_file_b64(kept / "report.html")

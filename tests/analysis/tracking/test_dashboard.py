@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import wandb
-from entry import refusal, wandb_records
+from entry import refusal, wandb_records, wandb_summary
 
 from els.analysis import commands
 from els.analysis.tracking import dashboard
@@ -29,9 +29,20 @@ def logged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     ])  # fmt: skip
     keys = {}
     for job_type, place in (("train", trained), ("analysis", folder)):
-        rows = wandb_records(place, job_type)["history"]
-        names = {name for row in rows for name in row["item"]}
-        keys[job_type] = names | {name.removesuffix("._type") for name in names}
+        records = wandb_records(place, job_type)
+        names = {name for row in records["history"] for name in row["item"]}
+        told = records["run"][0]["config"]["update"]
+        keys[job_type] = {
+            *names,
+            *(name.removesuffix("._type") for name in names),
+            *wandb_summary(records),
+            *(
+                f"config:{group}.value.{name}"
+                for group, options in told.items()
+                if isinstance(options, dict)
+                for name in options
+            ),
+        }
     return {name: keys["train" if name == "Training" else "analysis"]
             for name in dashboard.SECTIONS}  # fmt: skip
 
@@ -44,8 +55,9 @@ def asked(panel: dict[str, Any]) -> list[str]:
     names = [re.escape(name) + "$" for name in config.get("mediaKeys", config.get("metrics", []))]
     if panel["viewType"] == "Bar Chart":  # a bar for each that there is
         names = ["|".join(names)]
-    if "xAxis" in config:
-        names.append(re.escape(config["xAxis"]) + "$")
+    for axis in ("xAxis", "yAxis"):
+        if axis in config:
+            names.append(re.escape(config[axis].removeprefix("summary:")) + "$")
     return names + [config[key] for key in ("metricRegex",) if key in config]
 
 
