@@ -151,6 +151,14 @@ class Results:
     attribution: Attribution | None = None
     seen: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        found = (
+            f"{kind} {float(values['pearson_r'].median()):.2f}"
+            for kind, values in self.by_seed.items()
+        )
+        seeds = f"{len(self.seeds)} seeds"
+        return f"Results({self.provenance.run}, {seeds}, pearson_r: {', '.join(found)})"
+
     @property
     def primary(self) -> str:
         """The machine that is meant to predict this network."""
@@ -244,12 +252,21 @@ class Results:
         return paths
 
     @classmethod
-    def load(cls, folder: Path) -> Results:
+    def load(cls, folder: str | Path) -> Results:
         """Read what `save` wrote, by this version or an earlier one.
 
+        Args:
+            folder: that of the analysis, such as runs/digits_resnet/analysis.
+
         Raises:
-            InputError: when a file is missing or damaged.
+            InputError: when there is no such folder, or a file is missing or damaged.
         """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no folder '{folder}'; give that of an analysis, such as "
+                "runs/digits_resnet/analysis"
+            )
         try:
             return cls._load(folder)
         except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
