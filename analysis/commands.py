@@ -18,7 +18,13 @@ from els.analysis.comparison import Comparison
 from els.analysis.launch import launch
 from els.analysis.options import FORMATS, Compute, Output, Protocol, Source, chosen_formats
 from els.analysis.pipeline import analyse
-from els.analysis.report.tables import ScaleCurves, agreement_tables, comparison_table, probes_text
+from els.analysis.report.tables import (
+    agreement_tables,
+    comparison_table,
+    pairs_table,
+    probes_text,
+    scales_table,
+)
 from els.analysis.report.write import (
     ReportFiles,
     write_comparison,
@@ -160,8 +166,10 @@ def _report(
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     for table in agreement_tables(results):
         console.print(table)
+    if results.pairs:
+        console.print(pairs_table(results))
     if results.scales:
-        console.print(ScaleCurves(results.scales))
+        console.print(scales_table(results.scales))
     for path in files.paths:
         console.print(str(path))
     if output.logger == "wandb":

@@ -59,6 +59,22 @@ class NetworkFacts:
         return ", ".join(part for part in parts if part)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """How long a network was trained, and how well, as its checkpoint says.
+
+    Attributes:
+        steps: optimizer steps.
+        epochs: finished passes over the images.
+        val_loss: the last held-out loss before the checkpoint was written, or None: answering zero
+            has a loss of 1.
+    """
+
+    steps: int
+    epochs: int
+    val_loss: float | None = None
+
+
 class Network(nn.Module):
     """A backbone: net(x, t, label) -> eps_hat, and what it takes to build the same one again.
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from els.errors import InputError
+from els.files import as_record
 from els.images import DataSpec
 from els.models import artifacts
-from els.models.blocks import PADDINGS, Network
+from els.models.blocks import PADDINGS, Network, Trained
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats import diffusers, paper, pickled
 from els.models.networks import restore_network
@@ -33,14 +34,19 @@ _PICKLE = "a pickle, of PyTorch before 1.6 or of something else"
 
 
 def describe(
-    net: Network, *, image_shape: tuple[int, int, int], data: dict[str, Any]
+    net: Network,
+    *,
+    image_shape: tuple[int, int, int],
+    data: dict[str, Any],
+    trained: Trained | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says about its network and its images, as plain data."""
+    """What a checkpoint says about its network, its images and its training, as plain data."""
     return {
         "format": _FORMAT,
         "network": {"name": type(net).__name__, "config": dict(net.config)},
         "image_shape": list(image_shape),
         "data": data,
+        "trained": None if trained is None else asdict(trained),
     }
 
 
@@ -103,13 +109,14 @@ def load_denoiser(
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
     data: DataSpec | None = None
+    trained: Trained | None = None
     net: Network
     if path.is_dir():
         net, image_shape = diffusers.load_pipeline(path)
     else:
         content = _read(path)
         if _is_own(content):
-            net, image_shape, data = _own(content, path)
+            net, image_shape, data, trained = _own(content, path)
         else:
             net, image_shape = _papers(content, path, padding, image_size)
     _check_told(path, "padding", padding, net.padding)
@@ -118,7 +125,9 @@ def load_denoiser(
     if data is not None and data_root is not None:
         data = replace(data, root=str(data_root))
     net.requires_grad_(False).eval().to(device)
-    return NetworkDenoiser(net, schedule=CosineSchedule(), image_shape=image_shape, data=data)
+    return NetworkDenoiser(
+        net, schedule=CosineSchedule(), image_shape=image_shape, data=data, trained=trained
+    )
 
 
 def _check_told(path: Path, what: str, told: object, known: object) -> None:
@@ -134,7 +143,10 @@ def _is_own(content: Any) -> bool:
     return isinstance(meta, dict) and meta.get("format") == _FORMAT
 
 
-def _own(content: dict[str, Any], path: Path) -> tuple[Network, tuple[int, int, int], DataSpec]:
+_Own = tuple[Network, tuple[int, int, int], DataSpec, Trained | None]
+
+
+def _own(content: dict[str, Any], path: Path) -> _Own:
     try:
         meta = content[METADATA_KEY]
         weights = {
@@ -143,11 +155,22 @@ def _own(content: dict[str, Any], path: Path) -> tuple[Network, tuple[int, int, 
             if name.startswith("net.")
         }
         net = restore_network(meta["network"]["name"], meta["network"]["config"], weights)
-        return net, tuple(meta["image_shape"]), DataSpec(**meta["data"])
+        trained = _trained(content, meta)
+        return net, tuple(meta["image_shape"]), DataSpec(**meta["data"]), trained
     except InputError as error:
         raise InputError(f"'{path}' cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"'{path}' is not a complete checkpoint of train.py: {error!r}") from error
+
+
+def _trained(content: Mapping[str, Any], meta: Mapping[str, Any]) -> Trained | None:
+    """What the checkpoint says of its training; Lightning's numbers where it says nothing."""
+    if meta.get("trained") is not None:
+        return as_record(Trained, meta["trained"])
+    if not {"global_step", "epoch"} <= content.keys():
+        return None
+    # Lightning counts epochs from 0, and those checkpoints were written at the ends of epochs.
+    return Trained(steps=content["global_step"], epochs=content["epoch"] + 1)
 
 
 # --- the paper's ------------------------------------------------------------------------------

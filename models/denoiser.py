@@ -13,7 +13,7 @@ from els.denoiser import Labels, Times, as_labels, as_times, x0_from_eps
 from els.errors import InputError
 from els.files import sha256_of_tensor
 from els.images import DataSpec
-from els.models.blocks import Network, NetworkFacts
+from els.models.blocks import Network, NetworkFacts, Trained
 from els.sampling import Sampler
 from els.schedule import CosineSchedule
 
@@ -26,6 +26,8 @@ class NetworkDenoiser(Sampler):
         schedule: the noise schedule that it was trained with.
         image_shape: (c, h, w) of the images that it was trained on.
         data: where those images come from, or None when the checkpoint does not say.
+        trained: how long and how well it was trained, or None when the checkpoint does not say;
+            no part of its identity.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class NetworkDenoiser(Sampler):
         schedule: CosineSchedule,
         image_shape: tuple[int, int, int],
         data: DataSpec | None,
+        trained: Trained | None = None,
     ) -> None:
         self.net = net
         self.schedule = schedule
         self.image_shape = image_shape
         self.data = data
+        self.trained = trained
 
     def __repr__(self) -> str:
         facts, shape = self.facts, " x ".join(map(str, self.image_shape))

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from els.denoiser import add_noise
 from els.errors import InputError
 from els.images import to_float
-from els.models.blocks import Network
+from els.models.blocks import Network, Trained
 from els.models.callbacks import is_log_step
 from els.models.checkpoints import METADATA_KEY, describe
 from els.models.datamodule import Batch, data_of
@@ -68,6 +68,7 @@ class Diffusion(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.net.to(memory_format=self.memory_format)
         self.held_out_loss = LossByNoise()
+        self._val_loss: float | None = None
 
     def denoiser(self) -> NetworkDenoiser:
         """The network as it is now, behind the denoiser contract."""
@@ -77,6 +78,17 @@ class Diffusion(pl.LightningModule):
             schedule=self.schedule,
             image_shape=data.images.image_shape,
             data=data.spec,
+        )
+
+    @property
+    def trained(self) -> Trained:
+        """How long the network has been trained until now, and its last held-out loss."""
+        trainer = self.trainer
+        batches = trainer.fit_loop.total_batch_idx + 1
+        return Trained(
+            steps=trainer.global_step,
+            epochs=int(batches // trainer.num_training_batches),
+            val_loss=self._val_loss,
         )
 
     def on_fit_start(self) -> None:
@@ -103,7 +115,9 @@ class Diffusion(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out loss, as a whole and by noise level."""
-        self._log_held_out("val")
+        loss = self._log_held_out("val")
+        if not self.trainer.sanity_checking:
+            self._val_loss = loss if math.isfinite(loss) else None
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the held-out loss."""
@@ -148,8 +162,16 @@ class Diffusion(pl.LightningModule):
         """Add what `els.models.checkpoints.load_denoiser` needs, as plain data."""
         data = data_of(self.trainer)
         checkpoint[METADATA_KEY] = describe(
-            self.net, image_shape=data.images.image_shape, data=asdict(data.spec)
+            self.net,
+            image_shape=data.images.image_shape,
+            data=asdict(data.spec),
+            trained=self.trained,
         )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the last held-out loss of the run that goes on."""
+        told = checkpoint.get(METADATA_KEY, {}).get("trained") or {}
+        self._val_loss = told.get("val_loss")
 
     def _losses(self, pixels: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Mean squared error of eps for each image (b,)."""
@@ -163,11 +185,13 @@ class Diffusion(pl.LightningModule):
         t = 1 - (index + 1) * _GOLDEN % 1
         self.held_out_loss.update(self._losses(pixels, eps, t.float(), label), t)
 
-    def _log_held_out(self, stage: str) -> None:
+    def _log_held_out(self, stage: str) -> float:
+        """Log the loss under `stage`, and return it."""
         values = self.held_out_loss.compute()
         for name, value in values.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "loss")
         self.held_out_loss.reset()
+        return float(values["loss"])
 
     def _step_generator(self, batch_idx: int) -> torch.Generator:
         seed = hash((self.seed, self.trainer.global_step, batch_idx, self.trainer.global_rank))

@@ -35,6 +35,10 @@ def test_a_run_leaves_checkpoints_config_and_samples(trained: Path) -> None:
     denoiser.data.verify(images)
     assert len(images) == 96
     assert denoiser.image_shape == (1, 16, 16)
+    assert (denoiser.trained.steps, denoiser.trained.epochs) == (9, 3)
+    assert 0 < denoiser.trained.val_loss < 2
+    best = load_denoiser(trained / "checkpoints" / "best.ckpt").trained
+    assert best.steps == 3 * best.epochs
 
 
 def test_wandb_has_history_samples_config_and_the_checkpoint(trained: Path) -> None:

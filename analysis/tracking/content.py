@@ -18,7 +18,8 @@ from els.agreement import IDEAL, METRICS
 from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
 from els.analysis.attribution import Attribution, Tracing
 from els.analysis.comparison import Comparison
-from els.analysis.report.tables import NOVELTY, headline, seed_rows, time_rows
+from els.analysis.report.tables import NOVELTY, seed_rows, time_rows
+from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.files import sha256_of

@@ -9,7 +9,7 @@ import torch
 
 from els.errors import InputError
 from els.images import DataSpec
-from els.models.blocks import Network
+from els.models.blocks import Network, Trained
 from els.models.checkpoints import METADATA_KEY, describe, find_checkpoint, load_denoiser
 from els.models.networks import build_network
 from els.sampling import ddim, seeded_noise
@@ -42,6 +42,21 @@ def test_a_network_comes_back_as_a_denoiser(tmp_path: Path, net: Network) -> Non
         expected = (x - sigma * net(x, t, label)) / alpha
     torch.testing.assert_close(denoiser(x, t, label), expected, atol=1e-5, rtol=1e-5)
     assert ddim(denoiser, x, steps=3, label=label).isfinite().all()
+
+
+def test_a_checkpoint_knows_its_training(tmp_path: Path, net: Network) -> None:
+    assert load_denoiser(write(tmp_path / "a.ckpt", net)).trained is None
+    older = write(tmp_path / "b.ckpt", net, global_step=24, epoch=2)  # Lightning counts from 0
+    assert load_denoiser(older).trained == Trained(steps=24, epochs=3, val_loss=None)
+    known = Trained(steps=24, epochs=3, val_loss=0.5)
+    told = {"image_shape": (1, 8, 8), "data": asdict(DataSpec("digits"))}
+    meta = describe(net, **told, trained=known)
+    denoiser = load_denoiser(write(tmp_path / "c.ckpt", net, **{METADATA_KEY: meta}))
+    assert denoiser.trained == known
+    assert denoiser.identity == load_denoiser(older).identity
+    meta["trained"] = {"steps": "many"}
+    with pytest.raises(InputError, match=r"is not a complete checkpoint of train.py.*steps"):
+        load_denoiser(write(tmp_path / "d.ckpt", net, **{METADATA_KEY: meta}))
 
 
 def test_a_run_is_found_by_its_folder(tmp_path: Path, net: Network) -> None:

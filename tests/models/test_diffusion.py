@@ -26,7 +26,8 @@ def module() -> Diffusion:
     spec = DataSpec("digits", fingerprint="f")
     made._trainer = SimpleNamespace(
         global_step=3, global_rank=0, log_every_n_steps=1, estimated_stepping_batches=50,
-        datamodule=SimpleNamespace(images=random_images(6), spec=spec),
+        datamodule=SimpleNamespace(images=random_images(6), spec=spec), sanity_checking=False,
+        fit_loop=SimpleNamespace(total_batch_idx=4), num_training_batches=2,
     )  # fmt: skip
     return made
 
@@ -112,3 +113,22 @@ def test_a_checkpoint_says_what_brings_its_network_back(module: Diffusion) -> No
     assert told["image_shape"] == [1, 8, 8]
     assert told["data"]["fingerprint"] == "f"
     assert module.denoiser().data == module.trainer.datamodule.spec
+    assert told["trained"] == {"steps": 3, "epochs": 2, "val_loss": None}  # 5 batches of 2
+
+
+def test_a_checkpoint_says_the_last_held_out_loss(module: Diffusion, batch: Batch) -> None:
+    module.trainer.sanity_checking = True
+    module.validation_step(batch, 0)
+    module.on_validation_epoch_end()
+    assert module.trained.val_loss is None
+    module.trainer.sanity_checking = False
+    module.validation_step(batch, 0)
+    module.on_validation_epoch_end()
+    assert module.trained.val_loss == module.logged["val/loss"]
+    checkpoint: dict = {}
+    module.on_save_checkpoint(checkpoint)
+    going_on = Diffusion(module.net)
+    going_on.on_load_checkpoint(checkpoint)
+    assert going_on._val_loss == module.logged["val/loss"]
+    module.on_load_checkpoint({METADATA_KEY: {}})  # of an older checkpoint
+    assert module.trained.val_loss is None
