@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +95,30 @@ def test_colour_of_any_space_is_the_same_picture(tmp_path: Path, name: str) -> N
     assert Image.open(folder / f"0.{suffix}").mode == mode
     shows(load(folder), calm, within)
     shows(load(folder, channels=1), np.asarray(Image.fromarray(calm).convert("L")), within)
+
+
+def png(pixels: np.ndarray, kind: int) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow reads and cannot write; pixels (h w c)."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4, 6], ids=["grey", "colour", "grey alpha", "colour alpha"])
+def test_16_bits_a_channel_are_scaled_in_every_kind_of_png(tmp_path: Path, kind: int) -> None:
+    pixels = (COLOUR if kind in (2, 6) else RAMP[..., None]).astype(np.uint16) * 257
+    if kind > 2:
+        pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 65535)], axis=-1)
+    for i in range(COUNT):
+        (tmp_path / f"{i}.png").write_bytes(png(pixels, kind))
+    shows(load(tmp_path), COLOUR if kind in (2, 6) else RAMP)
 
 
 def test_black_and_white_and_palettes(tmp_path: Path) -> None:
