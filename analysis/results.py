@@ -246,12 +246,13 @@ class Results:
         names += [ATTRIBUTION] * (self.attribution is not None)
         return [folder / name for name in names]
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, folder: str | Path) -> list[Path]:
         """Write everything to a folder; returns the paths.
 
         agreement.json is taken away first and written last, so that while it is there all the
         files belong together.
         """
+        folder = Path(folder)
         (folder / AGREEMENT).unlink(missing_ok=True)
         paths = [*self.fitted(folder), *self.measured(folder)]
         earlier_ones = [*folder.glob("*scales*.json"), *folder.glob(WEIGHTS_FILE)]

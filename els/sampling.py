@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -154,7 +154,7 @@ class Starts:
 
 
 def sample(
-    denoiser: Denoiser, seeds: Sequence[int], *, steps: int = 20, label: Labels = None
+    denoiser: Denoiser, seeds: Iterable[int], *, steps: int = 20, label: Labels = None
 ) -> Tensor:
     """What a network or a machine draws from the noise of each seed.
 
@@ -180,9 +180,13 @@ def sample(
         >>> sample(machine, range(2), steps=3).shape
         torch.Size([2, 1, 8, 8])
     """
-    if not isinstance(seeds, Sequence) or not seeds:
+    try:
+        chosen = [int(seed) for seed in seeds]
+    except TypeError:
+        chosen = []
+    if not chosen:
         raise InputError(f"seeds are {seeds!r}; give at least one, such as range(8)")
-    noise, drawn = Starts.of(denoiser)(seeds)
+    noise, drawn = Starts.of(denoiser)(chosen)
     labels = drawn if label is None else as_labels(label, noise)
     parts = [
         ddim(

@@ -123,7 +123,7 @@ def test_damage_is_one_line(name: str, content: bytes, results: Results, tmp_pat
 
 
 def test_a_folder_may_be_named_by_a_string(results: Results, tmp_path: Path) -> None:
-    results.save(tmp_path)
+    results.save(str(tmp_path))
     assert Results.load(str(tmp_path)).summary == Results.load(tmp_path).summary
     with pytest.raises(InputError, match=r"there is no folder '.*none'; give that of an analysis"):
         Results.load(str(tmp_path / "none"))

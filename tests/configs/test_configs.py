@@ -20,8 +20,15 @@ PAPER_ROWS = {
     "cifar10_resnet_circular", "fashion_mnist_resnet_zeros", "celeba_resnet_zeros",
 }  # fmt: skip
 # The training images of each set, and their channels; of "folder" nothing is known.
-SETS = {"digits": (1437, 1), "garments": (2000, 1), "mnist": (60_000, 1), "cifar10": (50_000, 3),
-        "fashion_mnist": (60_000, 1), "celeba": (162_770, 3), "folder": (0, 3)}  # fmt: skip
+SETS = {
+    "digits": (1437, 1),
+    "garments": (2000, 1),
+    "mnist": (60_000, 1),
+    "cifar10": (50_000, 3),
+    "fashion_mnist": (60_000, 1),
+    "celeba": (162_770, 3),
+    "folder": (0, 3),
+}
 SIZES = {"digits": 16, "garments": 28}
 
 

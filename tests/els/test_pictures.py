@@ -48,14 +48,16 @@ GREY_FILES: dict[str, tuple[Callable[[], Image.Image], str]] = {
     "16-bit PNG": (lambda: Image.fromarray(SIXTEEN), "png"),
     "16-bit TIFF": (lambda: Image.fromarray(SIXTEEN), "tif"),
     "16-bit TIFF, big-endian": (
-        lambda: Image.frombytes("I;16B", (8, 8), SIXTEEN.astype(">u2").tobytes()), "tif"),
+        lambda: Image.frombytes("I;16B", (8, 8), SIXTEEN.astype(">u2").tobytes()),
+        "tif",
+    ),
     "32-bit TIFF of 8-bit values": (lambda: Image.fromarray(RAMP.astype(np.int32)), "tif"),
     "32-bit TIFF of 16-bit values": (lambda: Image.fromarray(SIXTEEN.astype(np.int32)), "tif"),
     "float TIFF in [0, 1]": (lambda: Image.fromarray(RAMP.astype(np.float32) / 255), "tif"),
     "float TIFF in [0, 255]": (lambda: Image.fromarray(RAMP.astype(np.float32)), "tif"),
     "float TIFF in [0, 65535]": (lambda: Image.fromarray(SIXTEEN.astype(np.float32)), "tif"),
     "opaque grey and alpha": (lambda: Image.fromarray(RAMP).convert("LA"), "png"),
-}  # fmt: skip
+}
 COLOUR_FILES: dict[str, tuple[str, str, int]] = {
     # mode, suffix, by how many values of 255 it may differ
     "RGB": ("RGB", "png", 0),

@@ -92,6 +92,7 @@ def test_samples_are_those_of_an_analysis_from_the_same_seeds() -> None:
     assert torch.equal(sample(denoiser, seeds, steps=3), want)
     assert torch.equal(denoiser.sample(20, seed=2, steps=3), want)
     assert torch.equal(denoiser.sample(1, 5, 3), want[3:4])
+    assert torch.equal(sample(denoiser, torch.arange(2, 22), steps=3), want)
 
 
 def test_samples_can_be_of_a_class_or_of_one_for_each() -> None:

@@ -80,14 +80,20 @@ def test_a_scale_that_is_neither_a_number_nor_fitted_is_refused() -> None:
         ("boundary", {"size": 5}, "boundary, size 5, 6 images of 1 x 8 x 8"),
         ("local", {}, "local, no size yet, 6 images of 1 x 8 x 8"),
         ("ideal", {}, "ideal, 6 images of 1 x 8 x 8"),
-        ("local", {"size": scales(7, 3)},
-         "local, size 7 at t = 1 to 3 at t = 0.05, 6 images of 1 x 8 x 8"),
-        ("boundary", {"size": 3, "engine": "torch", "tolerance": 0.1, "symmetries": ["flip"]},
-         "boundary, size 3, 6 images of 1 x 8 x 8, engine torch, tolerance 0.1, "
-         "symmetries ('flip',)"),
+        (
+            "local",
+            {"size": scales(7, 3)},
+            "local, size 7 at t = 1 to 3 at t = 0.05, 6 images of 1 x 8 x 8",
+        ),
+        (
+            "boundary",
+            {"size": 3, "engine": "torch", "tolerance": 0.1, "symmetries": ["flip"]},
+            "boundary, size 3, 6 images of 1 x 8 x 8, engine torch, tolerance 0.1, "
+            "symmetries ('flip',)",
+        ),
         ("tempered", {"size": 2.0}, "tempered, temperature 2, 6 images of 1 x 8 x 8"),
     ],
-)  # fmt: skip
+)
 def test_a_machine_says_in_a_line_what_it_is(kind: str, options: dict, said: str) -> None:
     assert repr(make_machine(kind, IMAGES, **options)) == said
 
@@ -115,7 +121,7 @@ def test_pixels_alone_make_a_machine() -> None:
         ("digits", "are a str; they must be what load_images returns"),
         (IMAGES.pixels[:0], "was given no training images"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_set_of_images_makes_none(images: object, told: str) -> None:
     with pytest.raises(InputError, match=told):
         make_machine("boundary", images)
