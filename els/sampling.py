@@ -112,7 +112,7 @@ class Starts:
     Attributes:
         image_shape: (c, h, w).
         num_classes: number of classes of a conditional denoiser, or None.
-        label: the class of every seed; None draws one for each of them.
+        label: the class of every seed; None draws one for each of them, where there are classes.
         device: where the noise is wanted.
     """
 
@@ -124,10 +124,10 @@ class Starts:
     def __call__(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Noise (n c h w) and class indices (n,), or None, of the seeds."""
         noise = seeded_noise(seeds, self.image_shape).to(self.device)
-        if self.num_classes is None:
-            return noise, None
         if self.label is not None:
             return noise, torch.full((len(seeds),), self.label, device=self.device)
+        if self.num_classes is None:
+            return noise, None
         return noise, seeded_labels(seeds, self.num_classes).to(self.device)
 
     @classmethod

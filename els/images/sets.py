@@ -56,11 +56,14 @@ class ImageSet:
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+        if not isinstance(self.pixels, Tensor) or self.pixels.dtype != torch.uint8:
+            kind = getattr(self.pixels, "dtype", "no numbers")
             raise InputError(
-                f"pixels are {self.pixels.dtype} of shape {tuple(self.pixels.shape)}; they must be "
-                "uint8 of shape (n c h w)"
+                f"pixels are a {type(self.pixels).__name__} of {kind}; they must be a tensor of "
+                "uint8 (n c h w)"
             )
+        if self.pixels.ndim != 4:
+            raise InputError(f"pixels have shape {tuple(self.pixels.shape)}; it must be (n c h w)")
         if self.labels is not None and self.labels.shape != self.pixels.shape[:1]:
             raise InputError(
                 f"labels have shape {tuple(self.labels.shape)} for {len(self.pixels)} images"

@@ -216,8 +216,10 @@ def test_images_say_what_they_are_and_never_their_pixels() -> None:
 
 def test_pixels_and_labels_of_another_kind_are_no_images() -> None:
     pixels = random_images(4).pixels
-    for wrong in (pixels.float(), pixels[0], pixels.long()):
-        with pytest.raises(InputError, match=r"they must be uint8 of shape \(n c h w\)"):
+    for wrong in (pixels.float(), pixels.long(), pixels.numpy(), "digits"):
+        with pytest.raises(InputError, match=r"they must be a tensor of uint8 \(n c h w\)"):
             ImageSet(wrong)
+    with pytest.raises(InputError, match=r"pixels have shape \(1, 8, 8\); it must be"):
+        ImageSet(pixels[0])
     with pytest.raises(InputError, match=r"labels have shape \(3,\) for 4 images"):
         ImageSet(pixels, torch.arange(3))

@@ -101,6 +101,7 @@ def test_samples_can_be_of_a_class_or_of_one_for_each() -> None:
     for label in (2, torch.tensor(2), torch.tensor([0, 6, 3])):
         want = ddim(denoiser, noise, label=label, schedule=denoiser.schedule)
         assert torch.equal(denoiser.sample(3, label=label), want)
+    assert Starts((1, 4, 4), label=2)(range(2))[1].tolist() == [2, 2]  # of a machine
     one = Starts.of(denoiser, label=2)
     assert torch.equal(sample_paths(denoiser, one, range(3)).samples, denoiser.sample(3, label=2))
 
