@@ -131,7 +131,7 @@ def test_a_decoding_that_fails_leaves_no_half_set(
 def test_missing_and_damaged_data_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"put its files under .*MNIST/raw.*--data.download true"):
         load_images("mnist", root=tmp_path)
-    with pytest.raises(InputError, match="unknown data set 'imagenet'; known are digits"):
+    with pytest.raises(InputError, match="unknown data set 'imagenet'; known are garments, digits"):
         load_images("imagenet")
     with pytest.raises(InputError, match="there is no folder"):
         load_images("folder", root=tmp_path / "none")
