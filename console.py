@@ -164,9 +164,13 @@ class Parser(ArgumentParser):
     Attributes:
         config_folders: the flags that take configurations, and where each looks names up; see
             `els.configurations.find_configuration`. These are those of an analysis.
+        switches: flags that are true or false, and may be given alone: --force, --no-mosaic.
+        lists: flags of several values, which may be given as a,b or as words.
     """
 
     config_folders: Mapping[str, str] = MappingProxyType({"-c": "analysis", "--config": "analysis"})
+    switches: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options = {"formatter_class": _HelpLines, "allow_abbrev": False, **options}
@@ -193,7 +197,8 @@ class Parser(ArgumentParser):
     ) -> Namespace:
         """See `ArgumentParser.parse_args`."""
         args = sys.argv[1:] if args is None else args
-        return super().parse_args(self._with_paths(args), *rest, **options)
+        written = written_out(args, switches=self.switches, lists=self.lists)
+        return super().parse_args(self._with_paths(written), *rest, **options)
 
     def _with_paths(self, args: Sequence[str]) -> list[str]:
         found: list[str] = []
@@ -211,6 +216,45 @@ class Parser(ArgumentParser):
         if not value or ":" in value or value.startswith("-"):  # written out, or forgotten
             return value
         return str(find_configuration(value, self.config_folders[flag]))
+
+
+_TRUTH = ("true", "false", "yes", "no")
+_NOT_LISTS = ("all", "null")
+
+
+def written_out(
+    args: Sequence[str], *, switches: frozenset[str], lists: frozenset[str]
+) -> list[str]:
+    """Arguments as jsonargparse takes them; see `Parser` for switches and lists.
+
+    Example:
+        >>> switches, lists = frozenset({"--force", "--mosaic"}), frozenset({"--sizes"})
+        >>> given = ["--force", "--no-mosaic", "--sizes", "3,5"]
+        >>> written_out(given, switches=switches, lists=lists)
+        ['--force=true', '--mosaic=false', '--sizes=[3,5]']
+    """
+    found, words = [], list(args)
+    while words:
+        word = words.pop(0)
+        flag, equals, value = word.partition("=")
+        switch = re.sub("^--no[-_]", "--", flag)
+        if flag in switches and not equals:
+            told = words.pop(0) if words and words[0].lower() in _TRUTH else "true"
+            word = f"{flag}={told}"
+        elif switch in switches and switch != flag and not equals:
+            word = f"{switch}=false"
+        elif flag in lists:
+            values = [value] if equals else []
+            while not equals and words and not words[0].startswith("-"):
+                values.append(words.pop(0))
+            if values:
+                word = f"{flag}={_as_list(','.join(values))}"
+        found.append(word)
+    return found
+
+
+def _as_list(text: str) -> str:
+    return text if text.startswith("[") or text in _NOT_LISTS else f"[{text}]"
 
 
 @contextmanager

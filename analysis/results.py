@@ -30,7 +30,7 @@ from els.calibration import Scales
 from els.errors import InputError
 from els.files import as_record, replacing, write_json
 from els.images import DataSpec
-from els.models.blocks import NetworkFacts
+from els.models.blocks import NetworkFacts, Trained
 from els.probes import Probes
 from els.stacking import Weights
 
@@ -79,6 +79,7 @@ class Provenance:
         protocol: what was measured, with `machines` and `sizes` as they were in the end.
         training: the training's configuration, where it lay beside the checkpoint.
         versions: of the libraries and of this project.
+        trained: for how long the network was trained, and how well, where its checkpoint says.
     """
 
     run: str
@@ -89,6 +90,7 @@ class Provenance:
     protocol: Protocol
     training: TrainingConfig | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    trained: Trained | None = None
 
     def record(self) -> dict[str, Any]:
         """As plain data; the network's description stands there for readers."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from els.agreement import IDEAL, Pair, Summary
-from els.analysis.results import Results
+from els.analysis.results import Provenance, Results
 from els.console import plural
+
+HARDLY_TRAINED = 0.5  # a held-out loss; answering zero has 1, and small trained networks below 0.2
 
 
 def interval_text(value: Summary, *, sign: bool = False) -> str:
@@ -14,17 +16,30 @@ def interval_text(value: Summary, *, sign: bool = False) -> str:
     return f"{value.median:{plus}.3f} [{low:{plus}.2f}, {high:{plus}.2f}]"
 
 
+def hardly_trained(provenance: Provenance) -> str | None:
+    """A sentence where a network was hardly trained; None where it was, or is not known."""
+    trained = provenance.trained
+    if trained is None or trained.val_loss is None or trained.val_loss < HARDLY_TRAINED:
+        return None
+    return (
+        f"This network was hardly trained: after {plural(trained.steps, 'step')} its loss on "
+        f"held-out images is {trained.val_loss:.2f}, and answering zero has 1."
+    )
+
+
 def headline(results: Results) -> str:
     """The main number in a sentence, and how the machine does against its rivals."""
+    before = hardly_trained(results.provenance)
     main = results.agreement[0]
     metric = main.machines[results.primary].metrics["pearson_r"]
     against = [pair_text(pair) for pair in _rivals(results)]
+    start = "" if before is None else f"{before} "
     told = f" It is {' and '.join(against)}." if against else ""
     seeds, steps = plural(len(results.seeds), "seed"), plural(main.network_steps, "step")
     return (
-        f"From the same noise, the {results.primary} machine predicts what the network draws with "
-        f"a median pearson_r of {interval_text(metric)} (95 % interval) over {seeds}.{told} "
-        f"The network took {steps}, the machines {main.machine_steps}."
+        f"{start}From the same noise, the {results.primary} machine predicts what the network "
+        f"draws with a median pearson_r of {interval_text(metric)} (95 % interval) over "
+        f"{seeds}.{told} The network took {steps}, the machines {main.machine_steps}."
     )
 
 
