@@ -24,7 +24,7 @@ from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results
 from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.log import tracked
-from els.console import console, key_values, plural, progress
+from els.console import console, key_values, progress
 from els.work import Work
 
 Group = TypeVar("Group")
@@ -121,7 +121,7 @@ def _open(page: Path) -> None:
 
 def _summary(study: Study, folder: Path) -> dict[str, str]:
     """What is about to be analysed, as labels and values."""
-    protocol, facts, data = study.protocol, study.provenance.network, study.provenance.data
+    protocol, facts = study.protocol, study.provenance.network
     c, h, w = study.images.image_shape
     classes = "unconditional" if facts.num_classes is None else f"{facts.num_classes} classes"
     steps = " and ".join(map(str, protocol.network_steps))
@@ -130,7 +130,7 @@ def _summary(study: Study, folder: Path) -> dict[str, str]:
         "network": f"{facts.name}, {facts.padding} padding, {classes}",
         "parameters": f"{facts.parameters:,}",
         "receptive field": facts.field_text,
-        "images": f"{data.name}, {plural(len(study.images), 'image')}, {c} x {h} x {w}",
+        "images": f"{study.images.description}, {c} x {h} x {w}",
         "machines": ", ".join(machine.kind for machine in study.machines),
         "seeds": f"{protocol.calibration_seeds} to calibrate on, {evaluation} to compare",
         "steps": f"network {steps}, machines {protocol.steps}",

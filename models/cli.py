@@ -88,8 +88,7 @@ class RunSummary(Callback):
         classes = "" if data.num_classes is None else f", {plural(data.num_classes, 'class')}"
         processes = plural(trainer.world_size, "process")
         rows = {
-            "data": f"{data.source.name}, {plural(len(data.images), 'image')}, "
-            f"{c} x {h} x {w}{classes}",
+            "data": f"{data.images.description}, {c} x {h} x {w}{classes}",
             "network": f"{type(net).__name__}, {net.padding} padding",
             "parameters": f"{net.parameter_count:,}",
             "receptive field": net.facts.field_text,

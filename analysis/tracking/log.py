@@ -168,7 +168,7 @@ def _where(run: Run) -> str:
 
 def _say_finished(record: LoggedRun) -> None:
     console.print(
-        f"W&B has this already, run {record.id} ({record.where}); --relog true logs it again"
+        f"W&B has this already, run {record.id} ({record.where}); --relog logs it again"
     )
 
 

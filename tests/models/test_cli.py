@@ -24,7 +24,7 @@ def test_fast_dev_run(network: str, padding: str, capsys: pytest.CaptureFixture)
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in summary.splitlines() if "  " in line)
     net = cli.model.net
     field = "the whole image" if net.receptive_field is None else f"{net.receptive_field} px"
-    assert rows["data"] == "digits, 1,437 images, 1 x 16 x 16, 10 classes"
+    assert rows["data"] == "digits, 1,437 images, 360 held out, 1 x 16 x 16, 10 classes"
     assert rows["network"] == f"{type(net).__name__}, {padding} padding"
     assert rows["parameters"] == f"{net.parameter_count:,}"
     assert rows["receptive field"] == field

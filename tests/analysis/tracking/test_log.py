@@ -112,7 +112,7 @@ def test_a_repeated_analysis_is_not_logged_twice(story: Story) -> None:
     run_id = story.runs[1]["run"][0]["run_id"]
     (line,) = [line for line in story.repeated.splitlines() if "W&B" in line]
     assert line.startswith(f"W&B has this already, run {run_id} (offline: wandb sync ")
-    assert line.endswith("--relog true logs it again")
+    assert line.endswith("--relog logs it again")
     assert story.grown == set()
 
 
