@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +58,7 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
         "mode": wandb_mode(),
         "dir": str(folder),
         # `print_run_link` tells what matters.
-        "settings": wandb.Settings(quiet=True, show_info=sys.stderr.isatty()),
+        "settings": wandb.Settings(quiet=True, silent=True),
     }
 
 
@@ -154,13 +153,15 @@ def training_logger(
                 "--run.logger tensorboard needs TensorBoard; pip install tensorboard"
             ) from error
     settings = wandb_settings(run, folder, project, "train")
-    return WandbLogger(
+    logger = WandbLogger(
         **settings,
         save_dir=settings["dir"],
         log_model=True,
         checkpoint_name=checkpoint_name(run),
         id=_run_id(folder) if goes_on else None,
     )
+    logger._wandb_init.pop("anonymous", None)  # at which wandb warns, even of None
+    return logger
 
 
 def _run_id(folder: Path) -> str | None:
