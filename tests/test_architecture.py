@@ -43,8 +43,8 @@ LEVELS = (
 )
 # The only modules that may import a library.
 USERS = {
-    "rich": r"els\.console|els\.analysis\..*",
-    "jsonargparse": r"els\.console|els\.analysis\..*|els\.models\.cli",
+    "rich": r"els\.console|els\.models\.progress|els\.analysis\..*",
+    "jsonargparse": r"els\.console|els\.analysis\..*",
     "matplotlib": r"els\.analysis\.report\.(figures|style|sprites)",
     "altair": r"els\.analysis\.report\.(charts|page)",
     "vl_convert": r"els\.analysis\.report\.(charts|page)",
