@@ -167,9 +167,7 @@ def _where(run: Run) -> str:
 
 
 def _say_finished(record: LoggedRun) -> None:
-    console.print(
-        f"W&B has this already, run {record.id} ({record.where}); --relog logs it again"
-    )
+    console.print(f"W&B has this already, run {record.id} ({record.where}); --relog logs it again")
 
 
 def use_checkpoint(run: Run, source: Source) -> str | None:
