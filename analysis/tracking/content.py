@@ -35,6 +35,7 @@ BY_TIME, IMAGES, MOSAICS, FIGURES, CHARTS = "analysis", "images", "mosaics", "fi
 TIME = f"{BY_TIME}/t"
 AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each by its kind
 MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
+PAIRS = f"{AGREEMENT}/pairs"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
@@ -74,6 +75,7 @@ def panels(results: Results, files: ReportFiles) -> dict[str, object]:
     return {
         SEEDS: seed_table(results),
         MACHINES: machine_table(results),
+        **({PAIRS: pair_table(results)} if results.pairs else {}),
         **charts(results),
         **images(results),
         **_pictures_of(files, FIGURES),
@@ -165,6 +167,22 @@ def machine_table(results: Results) -> wandb.Table:
             row |= value.columns(metric)
         rows.append({**row, BEATS_IDEAL: summary.beats_ideal})
     return _table(rows)
+
+
+def pair_table(results: Results) -> wandb.Table:
+    """A row for every two machines: how often the one is closer, and by how much, seed by seed."""
+    return _table(
+        [
+            {
+                "machine": pair.machine,
+                "against": pair.other,
+                "wins": pair.wins,
+                **pair.difference.columns("difference"),
+                "distinguishable": pair.distinguishable,
+            }
+            for pair in results.pairs
+        ]
+    )
 
 
 def charts(results: Results) -> dict[str, object]:
