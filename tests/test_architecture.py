@@ -75,6 +75,11 @@ TESTED_ELSEWHERE = {
     ),
     "els.machines.mixture": "tests/els/test_stacking.py",
     "els.analysis.launch": "tests/test_analyze.py: it takes processes",
+    **dict.fromkeys(
+        (f"els.analysis.{name}" for name in
+         ("running", "parsers", "short_help", "again", "overwriting", "inventory")),
+        "tests/analysis/test_commands.py, which gives the commands",
+    ),
 }  # fmt: skip
 MOST_FORMAT_SKIPS = 209  # may only fall
 

@@ -10,8 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILE = Path(__file__).parent / "garments.npz.xz"
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat",
-           "sandal", "shirt", "sneaker", "bag", "ankle boot")  # fmt: skip
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 
 def load_garments() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -15,7 +15,6 @@ from els.analysis.report.tables import (
     scale_text,
     scales_table,
 )
-from els.analysis.report.words import headline
 
 
 def said(thing: object, *, terminal: bool, encoding: str = "utf-8", width: int = 100) -> str:
@@ -53,16 +52,6 @@ def test_machines_against_each_other_and_what_cannot_be_told() -> None:
     assert rows["local"][-1] == "not distinguishable"
     assert rows["ideal"][2:] == ("100%", rows["ideal"][3], "")
     assert rows["ideal"][3].startswith("+0.")
-    told = headline(results)
-    assert "not distinguishable from local" in told
-    assert "closer than ideal on 100% of the seeds" in told
-
-
-def test_a_machine_that_loses_is_said_to() -> None:
-    results = made_results(("boundary", "local"), seeds=12)
-    good, bad = results.machines.values()
-    results = replace(results, machines={"boundary": bad, "local": good})
-    assert "farther off than local on 100% of the seeds" in headline(results)
 
 
 def test_tables_fit_into_80_columns() -> None:
