@@ -150,8 +150,8 @@ class Work:
         if mine:
             with self.progress(name, steps * sum(map(len, mine))) as advance:
                 for some in mine:
-                    with _ticking(advance, len(some)) as whole:
-                        rows = _rows(compute([items[i] for i in some], whole), len(some))
+                    with _ticking(advance, len(some)) as ticking:
+                        rows = _rows(compute([items[i] for i in some], ticking), len(some))
                     for i, row in zip(some, rows, strict=True):
                         found[i] = row
                         self._write(paths[i], row)

@@ -64,7 +64,7 @@ class LiveRun(Tracker):
             stage = _Stage(self.run, total)
             with shown(name, total) as advance:
 
-                def both(count: int) -> None:
+                def both(count: float) -> None:
                     advance(count)
                     stage.advance(count)
 
@@ -102,7 +102,7 @@ class _Stage:
         self.begun = time.monotonic()
         self._log()
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: float) -> None:
         """So many more are done."""
         self.done += count
         if self.done >= self.total or time.monotonic() - self.logged >= EVERY:
