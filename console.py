@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import re
 import sys
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import RawDescriptionHelpFormatter, _SubParsersAction
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from time import monotonic
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.cells import cell_len
@@ -26,9 +29,12 @@ from rich.text import Text
 
 from els.configurations import find_configuration
 from els.errors import InputError
-from els.work import Advance
+
+if TYPE_CHECKING:
+    from els.work import Advance
 
 _PLAIN_WIDTH = 120  # a table in a file or a log need not fit a window
+_SECONDS_PER_LINE = 60
 
 
 def _standard_output() -> Console:
@@ -44,10 +50,14 @@ console = _standard_output()
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Advance]:
-    """A progress bar over `total` images with the time left; one line when it is no terminal."""
+    """A progress bar over `total` images with the time left; lines when it is no terminal."""
+    if not total:
+        console.print(f"{name}: kept from before")
+        yield lambda count: None
+        return
     if not console.is_terminal:
         console.print(f"{name} ...")
-        yield lambda count: None
+        yield _Lines(name, total).advance
         return
     columns = (
         TextColumn("{task.description}"),
@@ -59,6 +69,35 @@ def progress(name: str, total: int) -> Iterator[Advance]:
     with ProgressBar(*columns, console=console) as bar:
         task = bar.add_task(name, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+class _Lines:
+    """Progress where nothing can be drawn over: a line a minute, with the time left."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0.0
+        self.start = self.said = monotonic()
+
+    def advance(self, count: float) -> None:
+        """So many images more are done."""
+        self.done += count
+        now = monotonic()
+        if now - self.said >= _SECONDS_PER_LINE and self.done > 0:
+            self.said = now
+            left = (now - self.start) * (self.total - self.done) / self.done
+            share = f"{self.done:,.0f} of {plural(self.total, 'image')}"
+            console.print(f"{self.name}: {share}, about {duration(left)} left")
+
+
+def duration(seconds: float) -> str:
+    """Such as "40 s", "12 min", "2 h 40 min" and "3 days"."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{round(seconds)} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{round(hours / 24)} days"
 
 
 def key_values(rows: Mapping[str, str]) -> Text:
@@ -78,7 +117,44 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}"
 
 
-class _Lines(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+_HINT = "(--help lists the options)"
+# What jsonargparse says of values and of their types, and how people say it.
+_WORDS = (
+    (r'Parser key "([\w.]+)"', r"--\1"),
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given "
+        r"value type: .*? Given value: ",
+        r"Expected \1. Got value: ",
+    ),
+    (r"typing\.Literal\[(.*?)\]", r"one of \1"),
+    (r"<class 'NoneType'>", "null"),
+    (r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1"),
+    (r"Expected an? ", "Expected "),
+)
+
+
+def _in_plain_words(message: str) -> str:
+    """A message of the parser as one line, without the names of Python's types of types."""
+    message = " ".join(message.split())
+    for pattern, words in _WORDS:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+def _suggestion(message: str, names: Iterable[str]) -> str:
+    """Such as "; did you mean --seeds?" for the first name in a message that is nearly a known one.
+
+    Names are those of options (--name) and what stands in quotes.
+    """
+    known = sorted(names)
+    for dashes, quoted in re.findall(r"(?<![\w.-])(--[\w.-]+)|'([\w.]+)'", message):
+        near = difflib.get_close_matches(dashes or quoted, known, n=1, cutoff=0.75)
+        if near and near[0] != (dashes or quoted):
+            return f"; did you mean {near[0]}?"
+    return ""
+
+
+class _HelpLines(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """jsonargparse's help, which keeps the lines of descriptions, such as examples."""
 
 
@@ -88,23 +164,41 @@ class Parser(ArgumentParser):
     Attributes:
         config_folders: the flags that take configurations, and where each looks names up; see
             `els.configurations.find_configuration`. These are those of an analysis.
+        switches: flags that are true or false, and may be given alone: --force, --no-mosaic.
+        lists: flags of several values, which may be given as a,b or as words.
     """
 
     config_folders: Mapping[str, str] = MappingProxyType({"-c": "analysis", "--config": "analysis"})
+    switches: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"formatter_class": _Lines, **options})
+        options = {"formatter_class": _HelpLines, "allow_abbrev": False, **options}
+        super().__init__(*args, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by the parser: what it cannot parse is an `InputError`, without usage."""
-        raise InputError(" ".join(f"{message} (--help lists the options)".split())) from ex
+        message = _in_plain_words(message.replace(_HINT, ""))
+        raise InputError(f"{message}{_suggestion(message, self.known_names())} {_HINT}") from ex
+
+    def known_names(self) -> set[str]:
+        """The options and the sub-commands of this parser and of its sub-commands."""
+        names: set[str] = set()
+        for action in self._actions:
+            names.update(action.option_strings)
+            if isinstance(action, _SubParsersAction):
+                names.update(action.choices)
+                for parser in action.choices.values():
+                    names |= parser.known_names()
+        return names
 
     def parse_args(  # type: ignore[override] # as that of jsonargparse
         self, args: Sequence[str] | None = None, *rest: Any, **options: Any
     ) -> Namespace:
         """See `ArgumentParser.parse_args`."""
         args = sys.argv[1:] if args is None else args
-        return super().parse_args(self._with_paths(args), *rest, **options)
+        written = written_out(args, switches=self.switches, lists=self.lists)
+        return super().parse_args(self._with_paths(written), *rest, **options)
 
     def _with_paths(self, args: Sequence[str]) -> list[str]:
         found: list[str] = []
@@ -122,6 +216,45 @@ class Parser(ArgumentParser):
         if not value or ":" in value or value.startswith("-"):  # written out, or forgotten
             return value
         return str(find_configuration(value, self.config_folders[flag]))
+
+
+_TRUTH = ("true", "false", "yes", "no")
+_NOT_LISTS = ("all", "null")
+
+
+def written_out(
+    args: Sequence[str], *, switches: frozenset[str], lists: frozenset[str]
+) -> list[str]:
+    """Arguments as jsonargparse takes them; see `Parser` for switches and lists.
+
+    Example:
+        >>> switches, lists = frozenset({"--force", "--mosaic"}), frozenset({"--sizes"})
+        >>> given = ["--force", "--no-mosaic", "--sizes", "3,5"]
+        >>> written_out(given, switches=switches, lists=lists)
+        ['--force=true', '--mosaic=false', '--sizes=[3,5]']
+    """
+    found, words = [], list(args)
+    while words:
+        word = words.pop(0)
+        flag, equals, value = word.partition("=")
+        switch = re.sub("^--no[-_]", "--", flag)
+        if flag in switches and not equals:
+            told = words.pop(0) if words and words[0].lower() in _TRUTH else "true"
+            word = f"{flag}={told}"
+        elif switch in switches and switch != flag and not equals:
+            word = f"{switch}=false"
+        elif flag in lists:
+            values = [value] if equals else []
+            while not equals and words and not words[0].startswith("-"):
+                values.append(words.pop(0))
+            if values:
+                word = f"{flag}={_as_list(','.join(values))}"
+        found.append(word)
+    return found
+
+
+def _as_list(text: str) -> str:
+    return text if text.startswith("[") or text in _NOT_LISTS else f"[{text}]"
 
 
 @contextmanager

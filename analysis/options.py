@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from els.calibration import Criterion
 from els.engines.dispatch import EngineName
 from els.errors import InputError
 from els.machines.base import Symmetry
@@ -39,6 +39,15 @@ class Source:
     verify_data: bool = True
     padding: Literal["zeros", "circular"] | None = None
     image_size: int | None = None
+
+    @property
+    def part(self) -> str:
+        """Which of the checkpoints of one run this is, such as "best"; "" for the last, or one."""
+        if is_artifact(self.checkpoint):
+            return ""
+        path = find_checkpoint(self.checkpoint)
+        several = path.parent.name == "checkpoints" and path.stem != "last"
+        return path.stem if several else ""
 
     @property
     def home(self) -> Path:
@@ -84,7 +93,7 @@ class Protocol:
     sizes: list[int] | None = None
     symmetries: list[Symmetry] = field(default_factory=list)
     held_out: int = 16
-    criterion: Criterion = "cosine"
+    criterion: Literal["cosine", "l2"] = "cosine"
     seeds: int = 40
     calibration_seeds: int = 8
     steps: int = 20
@@ -156,6 +165,8 @@ class Output:
     Attributes:
         out: the run's folder, under which analysis/ is written; default: the folder of the .ckpt,
             and runs/<name> for anything else.
+        name: of this analysis, which is then written to analysis-<name>/ beside others; default:
+            none for last.ckpt, and the checkpoint's name for others of a run.
         figures: file formats of the figures beside png, which W&B shows: "pdf,svg".
         logger: "wandb" (online when logged in, else offline), "csv" or "none".
         project: the W&B project.
@@ -164,6 +175,7 @@ class Output:
     """
 
     out: str | None = None
+    name: str | None = None
     figures: list[str] | str = "png"
     logger: LoggerName = "wandb"
     project: str = "els"
@@ -172,6 +184,11 @@ class Output:
 
     def __post_init__(self) -> None:
         chosen_formats(self.figures)
+        if self.name is not None and not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise InputError(
+                f"name is '{self.name}'; it becomes a folder, analysis-<name>: give letters, "
+                "digits, -, _ or ."
+            )
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -182,6 +199,11 @@ class Output:
         """The run's folder; in a sweep the run's id is added to its name."""
         home = source.home if self.out is None else Path(self.out)
         return home.with_name(name_in_sweep(home.name))
+
+    def analysis(self, source: Source) -> Path:
+        """The folder of the results."""
+        name = source.part if self.name is None else self.name
+        return self.folder(source) / (f"analysis-{name}" if name else "analysis")
 
 
 def chosen_formats(asked: str | list[str]) -> tuple[str, ...]:

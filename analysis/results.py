@@ -15,7 +15,14 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from els.agreement import MachineSummary, agreement, summarise, summarise_machines
+from els.agreement import (
+    MachineSummary,
+    Pair,
+    agreement,
+    compare_pairs,
+    summarise,
+    summarise_machines,
+)
 from els.analysis import earlier
 from els.analysis.attribution import Attribution
 from els.analysis.options import Protocol
@@ -23,7 +30,7 @@ from els.calibration import Scales
 from els.errors import InputError
 from els.files import as_record, replacing, write_json
 from els.images import DataSpec
-from els.models.blocks import NetworkFacts
+from els.models.blocks import NetworkFacts, Trained
 from els.probes import Probes
 from els.stacking import Weights
 
@@ -72,6 +79,7 @@ class Provenance:
         protocol: what was measured, with `machines` and `sizes` as they were in the end.
         training: the training's configuration, where it lay beside the checkpoint.
         versions: of the libraries and of this project.
+        trained: for how long the network was trained, and how well, where its checkpoint says.
     """
 
     run: str
@@ -82,6 +90,7 @@ class Provenance:
     protocol: Protocol
     training: TrainingConfig | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    trained: Trained | None = None
 
     def record(self) -> dict[str, Any]:
         """As plain data; the network's description stands there for readers."""
@@ -98,17 +107,20 @@ class AgreementAt:
         network_steps: DDIM steps of the network.
         machine_steps: DDIM steps of the machines.
         machines: the summary of each machine.
+        pairs: every two machines on the same seeds, in the order of the machines.
     """
 
     network_steps: int
     machine_steps: int
     machines: Mapping[str, MachineSummary]
+    pairs: tuple[Pair, ...]
 
     def record(self) -> dict[str, Any]:
         """As agreement.json holds it."""
         return {
             "steps": {"network": self.network_steps, "machine": self.machine_steps},
             "machines": {kind: _machine_record(one) for kind, one in self.machines.items()},
+            "pairs": [asdict(pair) for pair in self.pairs],
         }
 
 
@@ -185,10 +197,17 @@ class Results:
     @cached_property
     def agreement(self) -> tuple[AgreementAt, ...]:
         """Medians and intervals at each of the network's numbers of steps, the main one first."""
-        return tuple(
-            AgreementAt(steps, len(self.t), summarise_machines(self._by_seed_at(steps)))
-            for steps in self.network
-        )
+        return tuple(self._agreement_at(steps) for steps in self.network)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every two machines on the same seeds, at the network's main number of steps."""
+        return self.agreement[0].pairs
+
+    def pair(self, other: str) -> Pair | None:
+        """The first machine against another; None where that is none of the machines."""
+        found = (one for one in self.pairs if (one.machine, one.other) == (self.primary, other))
+        return next(found, None)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -287,6 +306,12 @@ class Results:
             data_scales=_read(Scales.load, folder / DATA_SCALES),
             attribution=Attribution.load(attribution, scales) if attribution.exists() else None,
             seen=_group(arrays, "seen"),
+        )
+
+    def _agreement_at(self, network_steps: int) -> AgreementAt:
+        by_seed = self._by_seed_at(network_steps)
+        return AgreementAt(
+            network_steps, len(self.t), summarise_machines(by_seed), compare_pairs(by_seed)
         )
 
     def _by_seed_at(self, network_steps: int) -> dict[str, dict[str, Tensor]]:

@@ -138,6 +138,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
             protocol=protocol,
             training=_training(source.checkpoint),
             versions=_versions(),
+            trained=network.trained,
         ),
         engine=_engines(machines, device),
     )

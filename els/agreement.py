@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from els.errors import InputError
 METRICS = ("pearson_r", "r2", "R2")
 IDEAL = "ideal"  # the machine that memorises, which others are measured against
 _RESAMPLES = 9999
+_FEW = 6  # a sign test of 5 seeds that all agree has p = 2 / 2^5 > 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,34 @@ class Summary:
         """The median by the name, and the ends of the interval as `_low` and `_high`."""
         low, high = self.ci95
         return {name: self.median, f"{name}_low": low, f"{name}_high": high}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two machines that predict the same samples, compared seed by seed.
+
+    Attributes:
+        machine: the one.
+        other: the other.
+        wins: the share of seeds on which the machine's pearson_r is above the other's, in [0, 1].
+        difference: of their pearson_r on the same seed, the machine's less the other's.
+        seeds: how many seeds there are.
+    """
+
+    machine: str
+    other: str
+    wins: float
+    difference: Summary
+    seeds: int
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval of the difference leaves out zero.
+
+        Never on fewer than `_FEW` seeds, of which no agreement is beyond chance at 95 %.
+        """
+        low, high = self.difference.ci95
+        return self.seeds >= _FEW and (low > 0 or high < 0)
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,31 @@ def summarise(values: Tensor, *, seed: int = 0) -> Summary:
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return Summary(median, (float(interval.low), float(interval.high)))
+
+
+def compare_pairs(by_seed: Mapping[str, Mapping[str, Tensor]]) -> tuple[Pair, ...]:
+    """Every two machines on the same seeds, from what `agreement` found of each.
+
+    A paired test: seeds are predicted well or badly by all machines alike, which cancels in the
+    difference on a seed and makes intervals of single machines overlap.
+
+    Example:
+        >>> import torch
+        >>> scores = {"a": torch.tensor([0.9, 0.8, 0.7]), "b": torch.tensor([0.8, 0.7, 0.6])}
+        >>> by_seed = {kind: {"pearson_r": value} for kind, value in scores.items()}
+        >>> [(one.machine, one.other, one.wins) for one in compare_pairs(by_seed)]
+        [('a', 'b', 1.0)]
+    """
+    return tuple(
+        Pair(
+            machine=machine,
+            other=other,
+            wins=beats(by_seed[machine], by_seed[other]),
+            difference=summarise(by_seed[machine]["pearson_r"] - by_seed[other]["pearson_r"]),
+            seeds=len(by_seed[machine]["pearson_r"]),
+        )
+        for machine, other in combinations(by_seed, 2)
+    )
 
 
 def beats(machine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

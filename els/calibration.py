@@ -8,20 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from statistics import median_low
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
+from numpy.typing import NDArray
 from pydantic import Field
+from scipy.stats import t as student
 from torch import Tensor
 
 from els.denoiser import Denoiser, add_noise, at_time, eps_from_x0, identity_of
 from els.errors import InputError, reason
-from els.files import as_record, write_record
+from els.files import as_plain, as_record, write_json
 from els.images import ImageSet, to_float
 from els.machines import Machine
 from els.machines.base import Number
@@ -30,6 +34,7 @@ from els.schedule import CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 Criterion = Literal["cosine", "l2", "mse"]
+SAME = 0.01  # a share of the loss that makes no difference
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,49 @@ class Scales:
         """The criterion for each t and candidate, averaged over seeds."""
         return torch.tensor(self.table, dtype=torch.float64).mean(dim=-1).tolist()
 
+    @property
+    def at_edge(self) -> tuple[bool, ...]:
+        """At each t: whether the value is the largest tried, so that a larger might be better."""
+        return tuple(value == max(self.candidates) for value in self.values)
+
+    @cached_property
+    def band(self) -> tuple[tuple[Number, Number], ...]:
+        """At each t: the lowest and the highest value of those around the chosen one as good as it.
+
+        A value is as good when over the calibration seeds the criterion is not worse than that of
+        the chosen one: the 95 % interval (Student's t, paired by seed) of what it loses holds zero,
+        or what it loses is less than `SAME` of the loss itself. Where scales were not fitted here,
+        or on one seed alone, the band is the value.
+        """
+        ranked = sorted(range(len(self.candidates)), key=self.candidates.__getitem__)
+        ordered = [self.candidates[i] for i in ranked]
+        found = []
+        for i, value in enumerate(self.values):
+            low = high = ordered.index(value)
+            if self.table:
+                good = self._as_good(np.array(self.table[i])[ranked], low)
+                while low > 0 and good[low - 1]:
+                    low -= 1
+                while high < len(good) - 1 and good[high + 1]:
+                    high += 1
+            found.append((ordered[low], ordered[high]))
+        return tuple(found)
+
+    def _as_good(self, table: NDArray[np.float64], chosen: int) -> list[bool]:
+        """For the criterion of each value and seed (k n): whether it is as good as the chosen."""
+        loss = 1 - table if self.criterion == "cosine" else table
+        lost = loss - loss[chosen]
+        mean, count = lost.mean(axis=1), lost.shape[1]
+        margin = np.zeros(len(mean))
+        if count > 1:
+            margin = student.ppf(0.975, count - 1) * lost.std(axis=1, ddof=1) / np.sqrt(count)
+        good: list[bool] = (mean <= np.maximum(margin, SAME * loss[chosen].mean())).tolist()
+        return good
+
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_record(Path(path), self)
+        """Write as JSON, whole or not at all; band and ceilings stand there for readers."""
+        content = as_plain(self)
+        write_json(Path(path), {**content, "band": self.band, "at_edge": self.at_edge})
 
     @classmethod
     def load(cls, path: str | Path, *, name: str | None = None) -> Scales:

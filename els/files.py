@@ -69,9 +69,17 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def as_plain(record: object) -> dict[str, Any]:
+    """A dataclass of plain data as JSON holds it."""
+    plain: dict[str, Any] = TypeAdapter(type(record)).dump_python(
+        record, mode="json", by_alias=True
+    )
+    return plain
+
+
 def write_record(path: Path, record: object) -> None:
     """Write a dataclass of plain data as JSON, whole or not at all."""
-    write_json(path, TypeAdapter(type(record)).dump_python(record, mode="json", by_alias=True))
+    write_json(path, as_plain(record))
 
 
 def as_record(kind: type[Record], content: object) -> Record:

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -20,10 +21,46 @@ from els.files import write_tensors
 
 # What was found for some items: the first axis of every tensor runs over them.
 Tensors = dict[str, Tensor]
-Advance = Callable[[int], None]
-# (what is done, how many images in all) -> a context that gives what to call as images are done.
+Advance = Callable[[float], None]
+# (what is done, how many images in all) -> a context that gives what to call as images are done;
+# of no images where all was kept from before.
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Compute = Callable[[list[int], Advance], Tensors]
+
+
+_on_tick: ContextVar[Advance] = ContextVar("on_tick", default=lambda images: None)
+
+
+def tick(images: float) -> None:
+    """Say that work worth so many images is done, in the middle of a batch.
+
+    Called by what takes long over a few images, such as a pass over a large training set, so that
+    progress moves before a whole batch has advanced.
+    """
+    _on_tick.get()(images)
+
+
+@contextmanager
+def _ticking(advance: Advance, most: int) -> Iterator[Advance]:
+    """Let `tick` move the progress by up to `most` images ahead of what advances."""
+    ahead = 0.0
+
+    def on_tick(images: float) -> None:
+        nonlocal ahead
+        images = min(images, most - ahead)
+        ahead += images
+        advance(images)
+
+    def whole(images: float) -> None:
+        nonlocal ahead
+        advance(images - ahead)
+        ahead = 0.0
+
+    token = _on_tick.set(on_tick)
+    try:
+        yield whole
+    finally:
+        _on_tick.reset(token)
 
 
 @contextmanager
@@ -113,11 +150,15 @@ class Work:
         if mine:
             with self.progress(name, steps * sum(map(len, mine))) as advance:
                 for some in mine:
-                    rows = _rows(compute([items[i] for i in some], advance), len(some))
+                    with _ticking(advance, len(some)) as whole:
+                        rows = _rows(compute([items[i] for i in some], whole), len(some))
                     for i, row in zip(some, rows, strict=True):
                         found[i] = row
                         self._write(paths[i], row)
             self.computed[name] += sum(map(len, mine))
+        elif items and not missing:
+            with self.progress(name, 0):
+                pass
         self.barrier()
         every = [self._read(paths[i]) if one is None else one for i, one in enumerate(found)]
         whole = [row for row in every if row is not None]

@@ -1,11 +1,21 @@
 import sys
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
 
-from els.console import Parser, _standard_output, exit_cleanly, key_values, plural
+from els import console as console_module
+from els.console import (
+    Parser,
+    _standard_output,
+    duration,
+    exit_cleanly,
+    key_values,
+    plural,
+    progress,
+)
 from els.errors import InputError
 
 
@@ -42,12 +52,38 @@ def test_counted() -> None:
     assert [plural(1, "image"), plural(1437, "image")] == ["1 image", "1,437 images"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40, "40 s"), (130, "2 min"), (9600, "2 h 40 min"), (260_000, "3 days")],
+)
+def test_time_is_said_in_units_that_fit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_log_gets_a_line_a_minute_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    file, clock = StringIO(), [0.0]
+    monkeypatch.setattr(console_module, "console", Console(file=file))
+    monkeypatch.setattr(console_module, "monotonic", lambda: clock[0])
+    with progress("sampling", 100) as advance:
+        for _ in range(5):
+            clock[0] += 25
+            advance(10.0)
+    assert file.getvalue().splitlines() == [
+        "sampling ...",
+        "sampling: 30 of 100 images, about 3 min left",  # 75 s for 30
+    ]
+    with progress("sampling", 0):
+        pass
+    assert file.getvalue().endswith("sampling: kept from before\n")
+
+
 def parser() -> Parser:
     made = Parser()
     made.add_argument("-c", "--config", action="config")
     made.add_argument("--seeds", type=int)
     made.add_argument("--sizes", type=list[int])
     made.add_argument("--calibration_seeds", type=int)
+    made.add_argument("--kind", type=Literal["a", "b"] | None)
     return made
 
 
@@ -76,9 +112,30 @@ def test_a_configuration_may_be_written_out() -> None:
         (["--config", "slow"], "no configuration 'slow'"),
         (["--config"], "expected one argument"),
         (["--config", "--seeds", "3"], "expected one argument"),
-        (["--seeds", "many"], r"\(--help lists the options\)"),
+        (["--seeds", "many"], r"^--seeds: Expected int. Got value: many .--help lists"),
+        (["--sizes", "3"], "^--sizes: Expected list. Got value: 3"),
+        (["--kind", "ice"], r"^--kind: Expected one of 'a', 'b', null. Got value: ice .--help"),
+        (["--seed", "3"], "unrecognized arguments: --seed 3; did you mean --seeds"),
+        (["--no_such", "3"], r"unrecognized arguments: --no_such 3 \(--help lists the options\)$"),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line(args: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parser().parse_args(args)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["draws"], r"invalid choice: 'draws'.*; did you mean draw\?"),
+        (["draw", "--width", "3", "--hieght", "2"], r"--hieght 2; did you mean --height\?"),
+        (["draw", "--wid", "3"], "unrecognized arguments: --wid 3"),  # nor is it cut short
+    ],
+)
+def test_sub_commands_have_names_too(args: list[str], message: str) -> None:
+    made, draw = Parser(), Parser()
+    draw.add_argument("--width", type=int)
+    draw.add_argument("--height", type=int)
+    made.add_subcommands().add_subcommand("draw", draw)
+    with pytest.raises(InputError, match=message):
+        made.parse_args(args)

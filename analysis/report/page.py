@@ -21,8 +21,9 @@ from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
 from els.analysis.report.released import released_sizes
 from els.analysis.report.sprites import coloured, in_colour, sheet
-from els.analysis.report.tables import agreement_cells, comparison_cell, headline, probes_text
+from els.analysis.report.tables import agreement_cells, comparison_cell, probes_text
 from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival
+from els.analysis.report.words import headline
 from els.analysis.results import Results
 from els.files import replacing
 from els.images import to_uint8

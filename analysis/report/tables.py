@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions
 from rich.table import Table
 
-from els.agreement import METRICS, Summary
+from els.agreement import METRICS, Pair
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.views import medians
+from els.analysis.report.words import interval_text
 from els.analysis.results import AgreementAt, Results
 from els.calibration import Scales
 from els.console import plural
@@ -23,16 +24,14 @@ from els.files import replacing
 from els.machines.local import SIZE
 from els.probes import Probes
 
+SHOWN_METRICS = ("pearson_r", "R2")  # r2 says the same as pearson_r; files have all
 # Columns of the tables, which are also the names of what is logged.
 SCALE, SCALE_ON_IMAGES, PEARSON_R = "scale", "scale_on_images", "pearson_r"
 EFFECTIVE_SIZE, TOP_SHARE, CONSISTENCY = "effective_size", "top_share", "consistency"
 EQUIVARIANCE, RECEPTIVE_FIELD = "equivariance_error", "erf"
 NOVELTY = "novelty"
-BEATS_IDEAL = "beats ideal"
 _METRIC_WIDTH, _CELL_WIDTH = 11, 22
-_BLOCKS = "▁▂▃▄▅▆▇█"
-_DIGITS = "0123456789"
-_CURVE_WIDTH = 40
+_SHOWN_TIMES = (1, 0.75, 0.5, 0.25, 0)
 _DASHES = box.Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 
 
@@ -52,75 +51,79 @@ class _HeadRule(box.Box):
 HEAD_RULE = _HeadRule(str(box.SIMPLE_HEAD))
 
 
-class ScaleCurves:
-    """A line for each fitted machine: a small curve of its scale against t, and the scale's range.
-
-    A step of a curve is one of the values that were tried, in their order; digits stand for the
-    blocks where only ASCII is wanted.
-    """
-
-    def __init__(self, scales: Mapping[str, Scales]) -> None:
-        self.scales = scales
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Called by `Console.print`."""
-        levels, title = _BLOCKS, "Fitted scale against t"
-        if plain(options):
-            levels, title = _DIGITS, f"{title} (0 the smallest value, 9 the largest)"
-        table = Table(title=title, box=HEAD_RULE, title_justify="left")
-        t = next(iter(self.scales.values())).t
-        for name in ("machine", f"t = {t[0]:g} to {t[-1]:g}", "scale"):
-            table.add_column(name, no_wrap=True)
-        for kind, one in self.scales.items():
-            low, high = min(one.values), max(one.values)
-            table.add_row(kind, curve(one, levels), f"{one.scale} {low:g} to {high:g}")
-        yield table
+def scales_table(scales: Mapping[str, Scales]) -> Table:
+    """A row for each fitted machine: its scale at a few times, and those as good as it."""
+    t = next(iter(scales.values())).t
+    shown = sorted({_nearest(t, time) for time in _SHOWN_TIMES})
+    table = Table(
+        title="Fitted scale (and the range that is as good; + the largest that was tried)",
+        box=HEAD_RULE,
+        title_justify="left",
+    )
+    table.add_column("machine", no_wrap=True)
+    table.add_column("scale", no_wrap=True)
+    for i in shown:
+        table.add_column(f"t = {t[i]:.2g}", justify="right", no_wrap=True)
+    for kind, one in scales.items():
+        table.add_row(kind, one.scale, *(scale_text(one, i) for i in shown))
+    return table
 
 
-def curve(scales: Scales, levels: str) -> str:
-    """The scale at each t (of at most 40 of them) as one of the levels, the lowest first."""
-    ranks = sorted({*scales.candidates, *scales.values})
-    heights = [ranks.index(size) for size in scales.values]
-    low, high = min(heights), max(heights)
-    count = min(_CURVE_WIDTH, len(heights))
-    picked = [heights[round(i * (len(heights) - 1) / max(1, count - 1))] for i in range(count)]
-    top = (len(levels) - 1) / max(1, high - low)
-    return "".join(levels[round((height - low) * top)] for height in picked)
+def _nearest(times: Sequence[float], time: float) -> int:
+    return min(range(len(times)), key=lambda i: abs(times[i] - time))
+
+
+def scale_text(scales: Scales, step: int) -> str:
+    """A fitted value, as "7 (5-9)" with the range that is as good, and "17+" where it ends."""
+    (low, high), edge = scales.band[step], "+" * scales.at_edge[step]
+    text = f"{scales.values[step]:g}{edge}"
+    return text if low == high else f"{text} ({low:g}-{high:g})"
 
 
 def agreement_tables(results: Results) -> list[Table]:
     """Medians and intervals, a row for each machine; a table for each number of network steps."""
-    return [_agreement_table(one, len(results.seeds)) for one in results.agreement]
-
-
-def _agreement_table(one: AgreementAt, seeds: int) -> Table:
-    table = Table(
-        title=f"Agreement over {seeds} seeds: median [95 % interval]; "
-        f"network {one.network_steps} steps, machine {one.machine_steps} steps",
-        box=HEAD_RULE,
-        title_justify="left",
-    )
-    header, *rows = agreement_cells(one)
-    for name in header:
-        table.add_column(name, justify="left" if name == "machine" else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return [
+        _table(
+            f"Agreement over {plural(len(results.seeds), 'seed')}: median [95 % interval]\n"
+            f"network {plural(one.network_steps, 'step')}, machines {one.machine_steps}",
+            agreement_cells(one),
+        )
+        for one in results.agreement
+    ]
 
 
 def agreement_cells(one: AgreementAt) -> list[tuple[str, ...]]:
     """The header, and medians and intervals of each machine, as text."""
-    rows: list[tuple[str, ...]] = [("machine", *METRICS, BEATS_IDEAL)]
+    rows: list[tuple[str, ...]] = [("machine", *SHOWN_METRICS)]
     for kind, summary in one.machines.items():
-        share = "" if summary.beats_ideal is None else f"{summary.beats_ideal:.0%}"
-        rows.append((kind, *(interval_text(summary.metrics[name]) for name in METRICS), share))
+        rows.append((kind, *(interval_text(summary.metrics[name]) for name in SHOWN_METRICS)))
     return rows
 
 
-def interval_text(value: Summary) -> str:
-    """A median and its interval, as "0.912 [0.90, 0.92]"."""
-    low, high = value.ci95
-    return f"{value.median:.3f} [{low:.2f}, {high:.2f}]"
+def pairs_table(results: Results) -> Table:
+    """The first machine against each of the others, seed by seed."""
+    mine = [pair for pair in results.pairs if pair.machine == results.primary]
+    return _table(f"{results.primary} against the others, seed by seed", pair_cells(mine))
+
+
+def pair_cells(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
+    """The header, and how each machine does against another, as text."""
+    rows: list[tuple[str, ...]] = [("machine", "against", "wins", "difference", "")]
+    for one in pairs:
+        told = "" if one.distinguishable else "not distinguishable"
+        difference = interval_text(one.difference, sign=True)
+        rows.append((one.machine, one.other, f"{one.wins:.0%}", difference, told))
+    return rows
+
+
+def _table(title: str, cells: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, box=HEAD_RULE, title_justify="left")
+    header, *rows = cells
+    for name in header:
+        table.add_column(name, justify="left" if name in ("machine", "against", "") else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def comparison_table(comparison: Comparison, width: int) -> Table:
@@ -221,20 +224,6 @@ def _probe_cells(probes: Probes, step: int) -> dict[str, float]:
         EQUIVARIANCE: overall,
         **{f"{EQUIVARIANCE}/d{d}": error for d, error in enumerate(by_distance)},
     }
-
-
-def headline(results: Results) -> str:
-    """The main number in a sentence."""
-    main = results.agreement[0]
-    primary = main.machines[results.primary]
-    share = primary.beats_ideal
-    tail = "" if share is None else f", and is closer than ideal on {share:.0%} of the seeds"
-    return (
-        f"From the same noise, the {results.primary} machine predicts what the network draws with "
-        f"a median pearson_r of {interval_text(primary.metrics['pearson_r'])} (95 % interval) over "
-        f"{plural(len(results.seeds), 'seed')}{tail}; {main.network_steps} steps of the "
-        f"network, {main.machine_steps} of the machine."
-    )
 
 
 def probes_text(results: Results) -> str:

@@ -21,7 +21,8 @@ from els.agreement import IDEAL, METRICS
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, Tracing
 from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
 from els.analysis.comparison import Comparison
-from els.analysis.report.tables import NOVELTY, headline, scale_cells, seed_rows, time_rows
+from els.analysis.report.tables import NOVELTY, scale_cells, seed_rows, time_rows
+from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.calibration import Scales
@@ -33,7 +34,8 @@ from els.mosaic import Mosaic
 BY_TIME, IMAGES, MOSAICS, FIGURES, CHARTS = "analysis", "images", "mosaics", "figures", "charts"
 TIME = f"{BY_TIME}/t"
 AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each by its kind
-MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
+MACHINES, PAIRS = f"{AGREEMENT}/machines", f"{AGREEMENT}/pairs"
+PEARSON_R, BEATS_IDEAL = "pearson_r", "beats_ideal"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
@@ -73,6 +75,7 @@ def panels(results: Results, files: ReportFiles) -> dict[str, object]:
     return {
         SEEDS: seed_table(results),
         MACHINES: machine_table(results),
+        **({PAIRS: pair_table(results)} if results.pairs else {}),
         **charts(results),
         **images(results),
         **_pictures_of(files, FIGURES),
@@ -164,6 +167,22 @@ def machine_table(results: Results) -> wandb.Table:
             row |= value.columns(metric)
         rows.append({**row, BEATS_IDEAL: summary.beats_ideal})
     return _table(rows)
+
+
+def pair_table(results: Results) -> wandb.Table:
+    """A row for every two machines: on how many seeds the one is closer, and by how much."""
+    return _table(
+        [
+            {
+                "machine": one.machine,
+                "against": one.other,
+                "wins": one.wins,
+                **one.difference.columns("difference"),
+                "distinguishable": one.distinguishable,
+            }
+            for one in results.pairs
+        ]
+    )
 
 
 def charts(results: Results) -> dict[str, object]:

@@ -64,7 +64,7 @@ class LiveRun(Tracker):
             stage = _Stage(self.run, total)
             with shown(name, total) as advance:
 
-                def both(count: int) -> None:
+                def both(count: float) -> None:
                     advance(count)
                     stage.advance(count)
 
@@ -98,11 +98,12 @@ class _Stage:
     def __init__(self, run: Run, total: int) -> None:
         self.run = run
         self.total = total
-        self.done = 0
+        self.done = 0.0
         self.begun = time.monotonic()
-        self._log()
+        if total:  # else all of it was kept from before
+            self._log()
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: float) -> None:
         """So many more are done."""
         self.done += count
         if self.done >= self.total or time.monotonic() - self.logged >= EVERY:

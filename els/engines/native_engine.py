@@ -26,6 +26,7 @@ from els.engines.dictionary import RULES
 from els.engines.posterior import Details, Posterior, named
 from els.engines.query import PatchQuery, refuses_numbers
 from els.files import cache_folder
+from els.work import tick
 
 MOST_CHANNELS = 4
 
@@ -168,6 +169,7 @@ def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> No
         job.pixels, job.images, job.first_image = images.data_ptr(), len(images), first
         if library.els_patch_posteriors(ctypes.byref(job)):
             raise MemoryError("the compiled engine ran out of memory")
+        tick(job.queries * len(images) / len(pixels))
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from els.engines.dictionary import Group, axis_groups
 from els.engines.posterior import Details, Posterior
 from els.engines.query import PatchQuery
 from els.images import to_float
+from els.work import tick
 
 # Numbers held at a time, in log-weights and in unfolded patches: 64 MiB of float32.
 _BUDGET = 1 << 24
@@ -126,6 +127,7 @@ def _stream(
                 sums[name] = _places(sums[name], gy.training, gx.training)
             _scatter(part, sums, gy.query, gx.query)
         total = total.merge(part.shifted(i * chunk))
+        tick(len(x) * len(images) / len(query.pixels) / len(query.sizes))
     norm = _windows((x.to(dtype) ** 2).sum(dim=1, keepdim=True), size, wrap=wrap) * root**2
     return _less_query_norm(total, norm.sum(dim=(-2, -1)), sigma)
 

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from els.errors import InputError, reason
 from els.images.files import file_source, load_folder, load_zip, open_file
+from els.images.garments import CLASSES, load_garments
 from els.images.sets import ImageSet
 from els.images.source import SHARES, Source, array_source, divide, limited
 from els.work import Progress, silent
 
 SPLITS = ("train", "val", "test", "all")
+_SIZES = {"digits": 16, "garments": 28}  # of the sets whose images are smaller than 32 x 32
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,15 @@ def load_images(
 
     Every image is cropped to its central square and resized. A set that comes with a test split
     gives its whole train split as `train`, and its test split, divided in two, as `val` and
-    `test`. A set that does not (`digits`, `folder`, `zip`) is divided 80 : 10 : 10. Both divisions,
-    and the choice of `limit` images, depend on `seed` alone. `all` is the train split of the former
-    and every image of the latter.
+    `test`. A set that does not (`garments`, `digits`, `folder`, `zip`) is divided 80 : 10 : 10.
+    Both divisions, and the choice of `limit` images, depend on `seed` alone. `all` is the train
+    split of the former and every image of the latter.
 
     Args:
         name: one of `DATASETS`.
         root: the data root; for "folder" and "zip" the folder or the zip file itself.
         split: "train", "val", "test" or "all".
-        size: height and width in pixels; default: 16 for digits, 32 for the rest.
+        size: height and width in pixels; default: 16 for digits, 28 for garments, 32 for the rest.
         channels: 1 (grey) or 3 (colour); default: as the data set has it.
         limit: keep this many images of the split, chosen at random.
         seed: seed of the divisions and of that choice.
@@ -115,7 +117,7 @@ def load_images(
         raise InputError(f"unknown split '{split}'; it is one of {', '.join(SPLITS)}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels is {channels}; it must be 1 (grey) or 3 (colour)")
-    size = (16 if name == "digits" else 32) if size is None else size
+    size = _SIZES.get(name, 32) if size is None else size
     if size < 4:
         raise InputError(f"size is {size}; images must have at least 4 x 4 pixels")
     source, indices = DATASETS[name](Path(root), split, download, seed)
@@ -133,6 +135,12 @@ def _digits(root: Path, split: str, download: bool, seed: int) -> tuple[Source, 
     pixels = rearrange(pixels, "n h w -> n 1 h w")
     source = array_source(pixels, torch.from_numpy(data.target), [str(i) for i in range(10)])
     return source, divide(source.count, split, seed, SHARES, "'digits'")
+
+
+def _garments(root: Path, split: str, download: bool, seed: int) -> tuple[Source, Tensor]:
+    pixels, labels = map(torch.from_numpy, load_garments())
+    source = array_source(rearrange(pixels, "n h w -> n 1 h w"), labels, CLASSES)
+    return source, divide(source.count, split, seed, SHARES, "'garments'")
 
 
 def _torchvision(class_name: str, where: str) -> Callable[..., tuple[Source, Tensor]]:
@@ -189,6 +197,7 @@ def _celeba(root: Path, split: str, download: bool, seed: int) -> tuple[Source, 
 
 
 DATASETS: dict[str, Callable[[Path, str, bool, int], tuple[Source, Tensor]]] = {
+    "garments": _garments,
     "digits": _digits,
     "mnist": _torchvision("MNIST", "MNIST/raw"),
     "fashion_mnist": _torchvision("FashionMNIST", "FashionMNIST/raw"),

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from entry import refusal
+from entry import refusal, run
 from studies import SMALL, write_checkpoint
 
-from els.analysis import commands
-from els.analysis.commands import build_parser, main
+from els.analysis import running
+from els.analysis.commands import main
+from els.analysis.parsers import build_parser
 from els.analysis.results import Results
+from els.analysis.short_help import COMMANDS
+from els.analysis.short_help import OPTIONS as SHORT
 from els.machines import MACHINES
 
 OPTIONS = [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
@@ -94,7 +97,7 @@ def test_figures_are_drawn_again_from_the_analysis_alone(
         raise AssertionError("nothing but the saved results is there")
 
     for name in ("load_study", "analyse", "launch"):
-        monkeypatch.setattr(commands, name, absent)
+        monkeypatch.setattr(running, name, absent)
     copied = tmp_path / "tiny"
     shutil.copytree(finished / "analysis", copied / "analysis")
     names = {path.name for path in (copied / "analysis").glob("*.png")}
@@ -119,7 +122,7 @@ def test_figures_are_drawn_again_from_the_analysis_alone(
     [
         ("{run} --formats gif", "give one or more of png, pdf, svg"),
         ("{run} {run}", "the runs have the same name"),
-        ("nowhere", "'nowhere/analysis' holds no complete analysis"),
+        ("nowhere", "'nowhere' holds no complete analysis"),
         ("", "runs"),
         ("{run} --colour 1", "colour"),
     ],
@@ -136,7 +139,7 @@ def test_figures_of_an_earlier_analysis_do_not_stay(
     folder = tmp_path / "tiny" / "analysis"
     shutil.copytree(finished / "analysis", folder)
     assert (folder / "mosaic.png").exists()
-    out = ["--out", str(folder.parent), "--mosaic", "false"]
+    out = ["--out", str(folder.parent), "--no-mosaic", "--force"]
     main(["--checkpoint", str(checkpoint), *OPTIONS, *out])
     assert (folder / "samples.png").exists()
     left = {"mosaic.png", "novelty.png", "consistency.png", "attribution.npz", "origins.npz"}
@@ -150,8 +153,8 @@ def test_the_page_is_opened_where_there_is_a_desktop(
     shown: bool,
 ) -> None:  # fmt: skip
     opened: list[str] = []
-    monkeypatch.setattr(commands.webbrowser, "open", opened.append)
-    monkeypatch.setattr(commands.sys, "platform", "linux")
+    monkeypatch.setattr(running.webbrowser, "open", opened.append)
+    monkeypatch.setattr(running.sys, "platform", "linux")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
     if display:
@@ -169,20 +172,42 @@ def test_a_tolerance_is_reported(
     assert ("boundary compared with, at t  1.00: " in capsys.readouterr().out) == bool(results.seen)
 
 
-def test_help_names_every_option_and_command(capsys: pytest.CaptureFixture) -> None:
+def test_the_whole_help_names_every_option_and_machine(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["--help_all"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for name in ("--calibration_seeds", "--tolerance", "--num_nodes", "--open_page"):
+    for name in ("--calibration_seeds", "--tolerance", "--num_nodes", "--open_page", *SHORT["run"]):
         assert name in text
     for entry in MACHINES.values():
         assert entry.says in text
-    for command in ("figures", "dashboard"):
-        assert f"analyze.py {command} " in text
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        assert "--out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_short_help_says_what_the_parser_does(
+    command: str, capsys: pytest.CaptureFixture
+) -> None:
+    main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40
+    parser = build_parser()._subcommands_action.choices[command]
+    known = {flag: action for action in parser._actions for flag in action.option_strings}
+    for flag, (default, _) in SHORT[command].items():
+        assert any(line.split()[:1] == [flag] for line in lines)
+        assert known[flag].default == default or flag == "--config"
+    if command != "run":
+        assert set(known) - {"-h", "--help"} == set(SHORT[command])
+
+
+def test_help_comes_without_importing_what_is_slow() -> None:
+    code = (
+        "import sys; from els.analysis.commands import main; main(sys.argv[1:]); "
+        "print([name for name in ('torch', 'wandb', 'lightning_fabric') if name in sys.modules])"
+    )
+    for args in ([], ["--help"], ["figures", "--help"]):
+        done = run("-c", code, *args)
+        assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "analysis").glob("*.yaml")), ids=str)
@@ -198,3 +223,107 @@ def test_a_configuration_can_be_printed(capsys: pytest.CaptureFixture) -> None:
         main(["--checkpoint", "x", "--seeds", "9", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["seeds"], printed["checkpoint"]) == (9, ["x"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--machines", "boundary"],
+        ["--machines", "boundary,local", "--force"],
+        ["--machines", "boundary", "local", "--no-mosaic"],
+        ["--machines=boundary,local", "--network_steps", "3,4", "--mosaic"],
+        ["--machines", "all", "--sizes", "3,5", "--force", "false"],
+    ],
+)
+def test_options_are_taken_as_people_type_them(args: list[str]) -> None:
+    parsed = build_parser().parse_args(["run", "--checkpoint", "x", *args]).as_dict()["run"]
+    machines = parsed["machines"]
+    assert machines == "all" or machines[0] == "boundary"
+    assert parsed["mosaic"] == ("--no-mosaic" not in args)
+    assert parsed["force"] == (args[-1] == "--force")
+    assert parsed["network_steps"] == ([3, 4] if "3,4" in args else [20])
+
+
+def test_runs_stand_for_their_last_checkpoint_and_may_come_first(
+    checkpoint: Path, finished: Path, capsys: pytest.CaptureFixture
+) -> None:
+    capsys.readouterr()
+    results = main([str(finished), *OPTIONS])
+    assert isinstance(results, Results)
+    said = capsys.readouterr().out
+    assert "This analysis was finished before" in said
+    assert said.splitlines()[-1].startswith(f"open  {finished / 'analysis' / 'report.html'}")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["figure", "runs/x"], "did you mean figures?"),
+        (["--checkpont", "x"], "did you mean --checkpoint?"),
+        (["--machines", "boundry"], "boundary"),
+        (["--name", "../up", "--checkpoint", "x"], "name is '../up'"),
+        (["--criterion", "mse", "--checkpoint", "x"], "criterion"),
+    ],
+)
+def test_mistyped_words_are_one_line(
+    args: list[str], message: str, checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if args[0] == "--machines":
+        args = [str(checkpoint), *OPTIONS, *args]
+    assert message in refusal(main, args, capsys)
+
+
+def test_a_finished_analysis_is_not_replaced_without_a_word(
+    checkpoint: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "tiny"
+    shutil.copytree(finished, run)
+    before = {path: path.read_bytes() for path in (run / "analysis").iterdir() if path.is_file()}
+    other = [*OPTIONS, "--machines", "local", "--no-mosaic"]
+    line = refusal(main, [run, *other], capsys)
+    assert "machines boundary,local,ideal, now local" in line
+    assert "mosaic True, now False" in line
+    assert "--name NAME" in line
+    assert before == {path: path.read_bytes() for path in before}
+    named = main([str(run), *other, "--name", "quick"])
+    assert named.provenance.run == "tiny-quick"
+    assert (run / "analysis-quick" / "report.html").exists()
+    assert before == {path: path.read_bytes() for path in before}
+    replaced = main([str(run), *other, "--force"])
+    assert list(replaced.machines) == ["local"]
+    assert list(Results.load(run / "analysis").machines) == ["local"]
+
+
+def test_the_checkpoints_of_a_run_have_an_analysis_each(
+    checkpoint: Path, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "tiny"
+    shutil.copytree(finished, run)
+    write_checkpoint(run / "checkpoints" / "best.ckpt", seed=1)
+    files = [str(run / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")]
+    last, best = main([*files, *OPTIONS])
+    assert (last.provenance.run, best.provenance.run) == ("tiny", "tiny-best")
+    assert (run / "analysis-best" / "agreement.json").exists()
+    assert (tmp_path / "comparison" / "tiny_vs_tiny-best" / "report.html").exists()
+
+
+def test_finished_analyses_are_compared_and_listed_from_what_is_saved(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(finished, tmp_path / "runs" / name)
+    (tmp_path / "runs" / "empty").mkdir()
+    runs = [str(tmp_path / "runs" / name) for name in ("a", "b")]
+    main(["compare", *runs, "--logger", "none"])
+    folder = tmp_path / "runs" / "comparison" / "a_vs_b"
+    assert (folder / "comparison.csv").exists()
+    assert str(folder / "report.html") in capsys.readouterr().out.splitlines()[-1]
+    table = tmp_path / "all.csv"
+    main(["list", str(tmp_path / "runs"), "--csv", str(table)])
+    with open(table) as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["a", "b"]
+    assert all(float(row["parameters"]) > 0 and float(row["boundary/R2"]) > -1 for row in rows)
+    assert "ResNet, zeros" in capsys.readouterr().out
+    assert "holds no runs" in refusal(main, ["list", tmp_path / "runs" / "empty"], capsys)
+    assert "is one run" in refusal(main, ["compare", runs[0]], capsys)

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import torch
 
-from els.agreement import agreement, beats, summarise
+from els.agreement import agreement, beats, compare_pairs, summarise
 from els.errors import InputError
 
 
@@ -50,3 +50,34 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
 def test_beats_counts_seeds() -> None:
     better, worse = torch.tensor([0.9, 0.5, 0.7, 0.8]), torch.tensor([0.8, 0.6, 0.6, 0.8])
     assert beats({"pearson_r": better}, {"pearson_r": worse}) == 0.5
+
+
+def _scores(**values: list[float]) -> dict[str, dict[str, torch.Tensor]]:
+    return {kind: {"pearson_r": torch.tensor(one)} for kind, one in values.items()}
+
+
+def test_pairs_are_compared_seed_by_seed() -> None:
+    # Each is above the other on its own spread, and by the same on every seed.
+    seeds = torch.linspace(0.2, 0.9, 16)
+    by_seed = _scores(a=(seeds + 0.05).tolist(), b=seeds.tolist(), c=(seeds - 0.1).tolist())
+    pairs = {(one.machine, one.other): one for one in compare_pairs(by_seed)}
+    assert list(pairs) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert pairs["a", "b"].wins == 1
+    assert pairs["a", "b"].difference.median == pytest.approx(0.05, abs=1e-6)
+    assert pairs["a", "b"].distinguishable
+    assert pairs["b", "c"].difference.ci95[0] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_what_wins_as_often_as_it_loses_is_not_distinguishable() -> None:
+    noise = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    (pair,) = compare_pairs(_scores(a=(noise - noise.median()).tolist(), b=[0.0] * 32))
+    assert not pair.distinguishable
+    assert 0.3 < pair.wins < 0.7
+
+
+@pytest.mark.parametrize(("seeds", "enough"), [(5, False), (6, True)])
+def test_few_seeds_distinguish_nothing(seeds: int, enough: bool) -> None:
+    (worse,) = compare_pairs(_scores(a=[0.1] * seeds, b=[0.3] * seeds))
+    assert worse.distinguishable == enough
+    assert worse.wins == 0
+    assert worse.difference.median == pytest.approx(-0.2)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,51 @@ def test_calibration_needs_seeds_and_sizes() -> None:
     for seeds, sizes in (((), (3,)), ((0,), ())):
         with pytest.raises(InputError, match="calibration needs seeds and values to try"):
             fit_scales(machine, machine, Starts((1, 8, 8)), seeds, candidates=sizes)
+
+
+def _scales(table: list[list[list[float]]], values: tuple[int, ...], criterion: str) -> Scales:
+    seeds = len(table[0][0]) if table else 0
+    return Scales(
+        machine="boundary",
+        criterion=criterion,
+        seeds=tuple(range(seeds)),
+        candidates=(3, 5, 7, 9),
+        t=tuple(1 - i / len(values) for i in range(len(values))),
+        values=values,
+        by_seed=(),
+        table=tuple(tuple(map(tuple, line)) for line in table),
+    )
+
+
+def test_sizes_that_the_seeds_cannot_tell_apart_are_a_band() -> None:
+    chosen = [1.0, 1.2, 0.9, 1.1]
+    worse, alike = [2.0, 2.2, 1.9, 2.1], [1.1, 1.1, 1.0, 1.0]
+    hardly_worse = [value * 1.005 for value in chosen]  # on every seed, by nothing that matters
+    scales = _scales(
+        [[worse, chosen, alike, worse], [worse, worse, chosen, hardly_worse]], (5, 7), "l2"
+    )
+    assert scales.band == ((5, 7), (7, 9))
+    assert scales.at_edge == (False, False)
+
+
+def test_a_band_does_not_leap_over_a_worse_size_and_cosines_are_better_when_larger() -> None:
+    good, bad = [0.9, 0.91, 0.92], [0.5, 0.51, 0.52]
+    scales = _scales([[good, bad, good, bad], [bad, bad, bad, good]], (7, 9), "cosine")
+    assert scales.band == ((7, 7), (9, 9))
+    assert scales.at_edge == (False, True)
+
+
+def test_one_seed_tells_no_band_but_a_difference_that_is_none() -> None:
+    scales = _scales([[[1.0], [1.001], [1.2], [1.0]]], (3,), "l2")
+    assert scales.band == ((3, 5),)
+
+
+def test_bands_stand_in_the_file_for_readers(tmp_path: Path) -> None:
+    scales = _scales([[[1.0, 1.1], [1.5, 1.6], [2.0, 2.1], [2.0, 2.1]]], (3,), "l2")
+    scales.save(tmp_path / "scales.json")
+    content = json.loads((tmp_path / "scales.json").read_text())
+    assert (content["band"], content["at_edge"]) == ([[3, 3]], [False])
+    assert Scales.load(tmp_path / "scales.json") == scales
+    released = tmp_path / "released.json"
+    released.write_text("[3, 5, 9]")
+    assert Scales.load(released).band == ((9, 9), (5, 5), (3, 3))

@@ -1,11 +1,14 @@
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from els.work import Advance, Tensors, Work
+from els.images import load_images
+from els.machines import make_machine
+from els.work import Advance, Tensors, Work, tick
 
 
 class Squares:
@@ -111,7 +114,7 @@ def test_progress_is_shown_for_what_is_computed(tmp_path: Path) -> None:
 
     squares(Work(tmp_path, progress=Bar, batch=2), Squares(), range(3), steps=2)
     squares(Work(tmp_path, progress=Bar, batch=2), Squares(), range(3), steps=2)
-    assert shown == [("squares", 6)]
+    assert shown == [("squares", 6), ("squares", 0)]
     assert sum(done) == 3
 
 
@@ -131,3 +134,48 @@ def test_processes_do_their_shares_and_get_everything(tmp_path: Path) -> None:
         thread.join()
     assert found == {0: [0, 1, 4, 9, 16], 1: [0, 1, 4, 9, 16]}
     assert [compute.batches for compute in computes] == [[[0, 1, 2]], [[3, 4]]]
+
+
+def test_progress_moves_within_a_batch_and_never_beyond_it(tmp_path: Path) -> None:
+    moves: list[float] = []
+
+    @contextmanager
+    def progress(name: str, total: int) -> Iterator[Advance]:
+        moves.append(-total)
+        yield moves.append
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        for _ in range(2):  # points on a path
+            for _ in range(8):  # parts of the training set; more than were foreseen
+                tick(0.5)
+            advance(len(some))
+        return {"x": torch.zeros(len(some))}
+
+    work = Work(tmp_path, batch=2, progress=progress)
+    work.map("x", range(4), compute, depends="x", steps=2)
+    assert moves[0] == -8
+    assert sum(moves[1:]) == 8
+    assert moves[1:6] == [0.5, 0.5, 0.5, 0.5, 0]  # two images of the batch, and no more
+    tick(1)  # outside of a computation it does nothing
+    assert sum(moves[1:]) == 8
+    Work(tmp_path, progress=progress).map("x", range(4), compute, depends="x")
+    assert moves[-1] == 0  # all kept from before
+
+
+def test_a_pass_over_a_large_set_ticks_by_its_parts() -> None:
+    moves: list[float] = []
+
+    @contextmanager
+    def progress(name: str, total: int) -> Iterator[Advance]:
+        yield moves.append
+
+    images = load_images("digits", size=8)
+    machine = make_machine("boundary", images, size=3, engine="torch", chunk=100)
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        x = torch.randn(len(some), *images.image_shape)
+        return {"x": machine(x, torch.full((len(some),), 0.5))}
+
+    Work(progress=progress).map("x", range(2), compute, depends="x")
+    assert len(moves) == 15  # of 1,437 images, 100 at a time
+    assert sum(moves) == pytest.approx(2)

@@ -21,7 +21,7 @@ from els.analysis.attribution import NETWORK
 from els.analysis.comparison import Comparison
 from els.analysis.report import page as page_module
 from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_page
-from els.analysis.report.tables import headline
+from els.analysis.report.words import headline
 from els.analysis.results import Results, TrainingConfig
 
 DESKTOP, PHONE = (1280, 900), (390, 844)

@@ -71,6 +71,8 @@ def test_agreement_is_that_of_the_first_machine(results: Results) -> None:
         [kind, values["pearson_r"]["median"]] for kind, values in machines.items()
     ]
     assert table.columns[-1] == "beats_ideal"
+    (pair,) = content.pair_table(results).data
+    assert pair[:3] == ["local", "ideal", machines["local"]["beats_ideal"]]
 
 
 def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
@@ -133,6 +135,7 @@ def test_a_report_without_scales_is_one_artifact(results: Results, tmp_path: Pat
     panels = {
         "seeds",
         "agreement/machines",
+        "agreement/pairs",
         "charts/histogram",
         "images/best",
         "figures/criterion",

@@ -1,0 +1,121 @@
+"""What is made again from finished analyses alone: their figures, and comparisons."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from els.analysis.comparison import Comparison
+from els.analysis.options import FORMATS, Output, chosen_formats
+from els.analysis.report.tables import comparison_table
+from els.analysis.report.write import write_comparison, write_comparison_figures, write_figures
+from els.analysis.results import AGREEMENT, Results
+from els.analysis.tracking.log import log_comparison
+from els.console import console
+from els.errors import InputError
+
+
+def analysis_folder(given: str | Path) -> Path:
+    """The folder of results that a run's folder, or that folder itself, stands for.
+
+    Raises:
+        InputError: when there is no finished analysis; the message names those that are there.
+    """
+    folder = Path(given)
+    for found in (folder, folder / "analysis"):
+        if (found / AGREEMENT).is_file():
+            return found
+    others = sorted(str(path.parent) for path in folder.glob(f"analysis-*/{AGREEMENT}"))
+    if len(others) == 1:
+        return Path(others[0])
+    way_out = f"analyse it first: python analyze.py {shlex.quote(str(folder))}"
+    if others:
+        way_out = f"give one of {', '.join(others)}"
+    raise InputError(f"'{folder}' holds no complete analysis; {way_out}")
+
+
+def name_of(folder: Path) -> str:
+    """What a folder of results is called: its run, and the analysis where it has a name."""
+    whole = folder.resolve()
+    return f"{whole.parent.name}{whole.name.removeprefix('analysis')}"
+
+
+def figures(options: dict[str, Any]) -> list[Path]:
+    """Draw the figures of finished analyses again, from what is saved alone; returns the paths."""
+    formats, out = chosen_formats(options["formats"]), options["out"]
+    folders = [analysis_folder(run) for run in options["runs"]]
+    check_unique(folders)
+    every = [Results.load(folder) for folder in folders]
+    paths = []
+    for folder, results in zip(folders, every, strict=True):
+        where = folder
+        if out is not None:
+            where = Path(out, name_of(folder)) if len(every) > 1 else Path(out)
+        paths += write_figures(results, where, formats)
+    if len(every) > 1:
+        where = comparison_folder(folders, out)
+        paths += write_comparison_figures(Comparison(tuple(every)), where, formats)
+    for path in paths:
+        console.print(str(path))
+    return paths
+
+
+def compare(options: dict[str, Any]) -> Comparison:
+    """Compare finished analyses, from what is saved alone."""
+    folders = [analysis_folder(run) for run in options["runs"]]
+    if len(folders) < 2:
+        raise InputError(f"'{options['runs'][0]}' is one run; name at least two to compare")
+    check_unique(folders)
+    results = [Results.load(folder) for folder in folders]
+    _warn_of_protocols(results)
+    formats = tuple(dict.fromkeys((FORMATS[0], *chosen_formats(options["formats"]))))
+    output = Output(**{name: options[name] for name in ("logger", "project", "relog")})
+    return write_and_log(results, comparison_folder(folders, options["out"]), formats, output)
+
+
+def write_and_log(
+    results: Sequence[Results], folder: Path, formats: Sequence[str], output: Output
+) -> Comparison:
+    """One row a network, one column a machine: printed, as CSV, figures and a page, and to W&B."""
+    comparison = Comparison(tuple(results))
+    console.print(comparison_table(comparison, console.width))
+    files = write_comparison(comparison, folder, formats)
+    log_comparison(comparison, files, folder, output)
+    print_page(files.page, len(files.paths) - 1)
+    return comparison
+
+
+def comparison_folder(folders: Sequence[Path], out: str | None) -> Path:
+    """Where a comparison goes: a folder for these runs, so that none replaces another."""
+    if out is not None:
+        return Path(out, "comparison")
+    names = [name_of(folder) for folder in folders]
+    joined = "_vs_".join(names) if len(names) < 4 else f"{names[0]}_vs_{len(names) - 1}_others"
+    return folders[0].parent.parent / "comparison" / joined
+
+
+def print_page(page: Path, others: int) -> None:
+    """The last line: where to look."""
+    console.print(f"open  {page}  (and {others} files beside it)")
+
+
+def check_unique(folders: Sequence[Path]) -> None:
+    """Refuse analyses that are called the same.
+
+    Raises:
+        InputError: when two are.
+    """
+    names = [name_of(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise InputError(f"the runs have the same name, so their results would be mixed: {names}")
+
+
+def _warn_of_protocols(results: Sequence[Results]) -> None:
+    """Say where the analyses were not made alike."""
+    for name in ("seeds", "calibration_seeds", "steps", "network_steps"):
+        found = [getattr(one.provenance.protocol, name) for one in results]
+        if any(one != found[0] for one in found):
+            told = (f"{one.provenance.run} {n}" for one, n in zip(results, found, strict=True))
+            console.print(f"the analyses differ in {name}: {', '.join(told)}")

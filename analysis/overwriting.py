@@ -1,0 +1,62 @@
+"""Finished analyses are not replaced without a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from els.analysis import earlier
+from els.analysis.options import Protocol
+from els.analysis.results import AGREEMENT, Provenance
+from els.errors import InputError
+from els.files import as_record
+
+
+def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> None:
+    """Refuse to replace a finished analysis by one that is made otherwise.
+
+    Args:
+        folder: where results go.
+        provenance: what they would be made from.
+        force: replace whatever is there.
+
+    Raises:
+        InputError: when a finished analysis there was made from something else; the message says
+            from what.
+    """
+    if force or not (folder / AGREEMENT).exists():
+        return
+    if differences := list(_differences(folder, provenance)):
+        raise InputError(
+            f"'{folder}' holds a finished analysis that was made otherwise: "
+            f"{'; '.join(differences)}. Add --name NAME to keep both, or --force to replace it"
+        )
+
+
+def _differences(folder: Path, now: Provenance) -> Iterator[str]:
+    """What differs, as "seeds 40, now 8"."""
+    try:
+        summary = json.loads((folder / AGREEMENT).read_text())
+        if earlier.is_earlier(summary):
+            yield "by an earlier version"
+            return
+        then = as_record(Provenance, summary)
+    except (OSError, ValueError):
+        return  # damaged: nothing is lost when it is replaced
+    for field in fields(Protocol):
+        before, after = (getattr(one.protocol, field.name) for one in (then, now))
+        if before != after:
+            yield f"{field.name} {_text(before)}, now {_text(after)}"
+    if then.checkpoint.sha256 != now.checkpoint.sha256:
+        yield "of other weights (another checkpoint, or it was trained on since)"
+    if then.data.fingerprint != now.data.fingerprint:
+        yield "with other training images"
+    versions = [one.versions.get("results") for one in (then, now)]
+    if versions[0] != versions[1]:
+        yield f"by version {versions[0]} of what is computed, now {versions[1]}"
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

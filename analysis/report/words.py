@@ -1,0 +1,62 @@
+"""What results say, in sentences: one rule for the page, the terminal and W&B."""
+
+from __future__ import annotations
+
+from els.agreement import IDEAL, Pair, Summary
+from els.analysis.results import Provenance, Results
+from els.console import plural
+
+HARDLY_TRAINED = 0.5  # a held-out loss; answering zero has 1, and small trained networks below 0.2
+
+
+def interval_text(value: Summary, *, sign: bool = False) -> str:
+    """A median and its interval, as "0.912 [0.90, 0.92]"; with a sign, "+0.064 [+0.05, +0.08]"."""
+    plus = "+" if sign else ""
+    low, high = value.ci95
+    return f"{value.median:{plus}.3f} [{low:{plus}.2f}, {high:{plus}.2f}]"
+
+
+def hardly_trained(provenance: Provenance) -> str | None:
+    """A sentence where a network was hardly trained; None where it was, or is not known."""
+    trained = provenance.trained
+    if trained is None or trained.val_loss is None or trained.val_loss < HARDLY_TRAINED:
+        return None
+    return (
+        f"This network was hardly trained: after {plural(trained.steps, 'step')} its loss on "
+        f"held-out images is {trained.val_loss:.2f}, and answering zero has 1."
+    )
+
+
+def headline(results: Results) -> str:
+    """The main number in a sentence, and how the machine does against its rivals."""
+    before = hardly_trained(results.provenance)
+    main = results.agreement[0]
+    metric = main.machines[results.primary].metrics["pearson_r"]
+    against = [pair_text(pair) for pair in _rivals(results)]
+    start = "" if before is None else f"{before} "
+    told = f" It is {' and '.join(against)}." if against else ""
+    seeds, steps = plural(len(results.seeds), "seed"), plural(main.network_steps, "step")
+    return (
+        f"{start}From the same noise, the {results.primary} machine predicts what the network "
+        f"draws with a median pearson_r of {interval_text(metric)} (95 % interval) over "
+        f"{seeds}.{told} The network took {steps}, the machines {main.machine_steps}."
+    )
+
+
+def pair_text(pair: Pair) -> str:
+    """How the one machine of a pair is to the other: what follows "it is"."""
+    difference = interval_text(pair.difference, sign=True)
+    if not pair.distinguishable:
+        return f"not distinguishable from {pair.other} (median difference {difference})"
+    how = "closer" if pair.difference.median > 0 else "farther off"
+    share = pair.wins if pair.difference.median > 0 else 1 - pair.wins
+    return f"{how} than {pair.other} on {share:.0%} of the seeds (median difference {difference})"
+
+
+def _rivals(results: Results) -> list[Pair]:
+    """The first machine against the best of the others, and against the one that memorises."""
+    machines = results.agreement[0].machines
+    others = [kind for kind in machines if kind != results.primary]
+    others.sort(key=lambda kind: machines[kind].metrics["pearson_r"].median, reverse=True)
+    chosen = [kind for kind in others if kind in (*others[:1], IDEAL)]
+    return [pair for pair in map(results.pair, chosen) if pair is not None]

@@ -1,0 +1,171 @@
+"""Analyses as they are run: loaded, shared over processes, computed, reported."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import webbrowser
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from els.analysis.again import check_unique, comparison_folder, name_of, print_page, write_and_log
+from els.analysis.launch import launch
+from els.analysis.options import Compute, Output, Protocol, Source
+from els.analysis.overwriting import check_earlier
+from els.analysis.pipeline import analyse
+from els.analysis.report.tables import agreement_tables, pairs_table, probes_text, scales_table
+from els.analysis.report.words import headline
+from els.analysis.report.write import write_report
+from els.analysis.results import AGREEMENT, Results
+from els.analysis.study import RESULTS_VERSION, Study, load_study
+from els.analysis.tracking.log import tracked
+from els.analysis.tracking.tracker import Tracker
+from els.console import console, key_values, plural, progress
+from els.work import Work
+
+Group = TypeVar("Group")
+
+
+def run(options: dict[str, Any]) -> Results | list[Results]:
+    """Analyse one network, or several and compare them."""
+    sources = [_group(Source, {**options, "checkpoint": one}) for one in options["checkpoint"]]
+    protocol = _group(Protocol, options)
+    compute = _group(Compute, options)
+    output = _group(Output, options)
+    outputs = [_own_output(output, source, several=len(sources) > 1) for source in sources]
+    pairs = list(zip(sources, outputs, strict=True))
+    folders = [out.analysis(source) for source, out in pairs]
+    check_unique(folders)
+    results = [run_one(source, protocol, compute, out) for source, out in pairs]
+    if len(results) == 1:
+        return results[0]
+    if is_first():
+        where = comparison_folder(folders, output.out)
+        write_and_log(results, where, output.formats, output)
+    return results
+
+
+def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output) -> Results:
+    """Analyse one network, and report it where this is the first process."""
+    folder = output.analysis(source)
+    study = load_study(source, protocol, compute, run=name_of(folder))
+    check_earlier(folder, study.provenance, force=compute.force)
+    console.print(key_values(_summary(study, folder)))
+    _print_earlier(folder, compute)
+    processes = launch(compute, torch.device(study.starts.device))
+    study = study.to(processes.device)
+    first = not processes.rank
+    with tracked(study, folder, source, output, anew=compute.force, first=first) as tracker:
+        work = Work(
+            folder / ".work",
+            context=RESULTS_VERSION,
+            batch=compute.batch,
+            rank=processes.rank,
+            world=processes.world,
+            barrier=processes.barrier,
+            progress=tracker.progress(progress),
+        )
+        if compute.force:
+            work.clear()
+        results = analyse(study, work, fitted=tracker.fitted)
+        if first:
+            _report(results, work, folder, output, tracker)
+        work.prune()
+    return results
+
+
+def _report(results: Results, work: Work, folder: Path, output: Output, tracker: Tracker) -> None:
+    """Write, print and log what was found; the numbers and the page come last."""
+    if not work.computed:
+        console.print("This analysis was finished before; --force computes it again.")
+    for kind, seen in results.seen.items():
+        shares = (f"{t:.2f}: {share:.0%}" for t, share in zip(results.t, seen, strict=True))
+        console.print(f"{kind} compared with, at t  " + "  ".join(shares))
+    console.print("writing the report ...")
+    tracker.stage("writing the report")
+    results.save(folder)
+    files = write_report(results, folder, output.formats)
+    tracker.finished(results, files)
+    _print_findings(results)
+    print_page(files.page, len(files.paths) - 1)
+    if output.open_page:
+        _open(files.page)
+
+
+def _print_findings(results: Results) -> None:
+    console.print(f"peak memory {_peak_gigabytes():.2f} GB")
+    if results.probes is not None:
+        console.print(probes_text(results))
+    if results.scales:
+        console.print(scales_table(results.scales))
+    for table in agreement_tables(results):
+        console.print(table)
+    if results.pairs:
+        console.print(pairs_table(results))
+    console.print(headline(results))
+
+
+def _open(page: Path) -> None:
+    """Show the page in a browser; without a desktop some would open in the terminal instead."""
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    if sys.platform in ("darwin", "win32") or any(map(os.environ.get, displays)):
+        webbrowser.open(page.resolve().as_uri())
+    else:
+        console.print("(there is no desktop here: copy the page to where one is; it is one file)")
+
+
+def _summary(study: Study, folder: Path) -> dict[str, str]:
+    """What is about to be analysed, as labels and values."""
+    protocol, facts, data = study.protocol, study.provenance.network, study.provenance.data
+    c, h, w = study.images.image_shape
+    classes = "unconditional" if facts.num_classes is None else f"{facts.num_classes} classes"
+    steps = " and ".join(map(str, protocol.network_steps))
+    evaluation = len(protocol.evaluation)
+    return {
+        "network": f"{facts.name}, {facts.padding} padding, {classes}",
+        "parameters": f"{facts.parameters:,}",
+        "receptive field": facts.field_text,
+        "images": f"{data.name}, {plural(len(study.images), 'image')}, {c} x {h} x {w}",
+        "machines": ", ".join(machine.kind for machine in study.machines),
+        "seeds": f"{protocol.calibration_seeds} to calibrate on, {evaluation} to compare",
+        "steps": f"network {steps}, machines {protocol.steps}",
+        "engine": f"{study.engine} on {study.starts.device}",
+        "results": str(folder),
+    }
+
+
+def _print_earlier(folder: Path, compute: Compute) -> None:
+    """Say why a finished analysis is computed again, where what it was made from is not there."""
+    finished, parts = (folder / name for name in (AGREEMENT, ".work"))
+    if finished.exists() and not parts.is_dir() and not compute.force:
+        console.print(
+            "The analysis that is here has no parts to take up (it is of an earlier version, or "
+            "its .work folder was removed): it is computed anew."
+        )
+
+
+def _own_output(output: Output, source: Source, *, several: bool) -> Output:
+    """Where one of several analyses goes: below `out`, each by its own name."""
+    if output.out is None or not several:
+        return output
+    return replace(output, out=str(Path(output.out, source.home.name)))
+
+
+def _group(kind: type[Group], options: dict[str, Any]) -> Group:
+    return kind(**{one.name: options[one.name] for one in fields(kind)})  # type: ignore[arg-type]
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes, or the only one."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def _peak_gigabytes() -> float:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
