@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from els.analysis.comparison import Comparison
-from els.analysis.options import FORMATS, Output, chosen_formats
+from els.analysis.options import Output, chosen_formats
 from els.analysis.report.tables import comparison_table
 from els.analysis.report.write import write_comparison, write_comparison_figures, write_figures
 from els.analysis.results import AGREEMENT, Results
@@ -70,18 +70,16 @@ def compare(options: dict[str, Any]) -> Comparison:
     check_unique(folders)
     results = [Results.load(folder) for folder in folders]
     _warn_of_protocols(results)
-    formats = tuple(dict.fromkeys((FORMATS[0], *chosen_formats(options["formats"]))))
-    output = Output(**{name: options[name] for name in ("logger", "project", "relog")})
-    return write_and_log(results, comparison_folder(folders, options["out"]), formats, output)
+    told = {name: options[name] for name in ("logger", "project", "relog")}
+    output = Output(figures=options["formats"], **told)
+    return write_and_log(results, comparison_folder(folders, options["out"]), output)
 
 
-def write_and_log(
-    results: Sequence[Results], folder: Path, formats: Sequence[str], output: Output
-) -> Comparison:
+def write_and_log(results: Sequence[Results], folder: Path, output: Output) -> Comparison:
     """One row a network, one column a machine: printed, as CSV, figures and a page, and to W&B."""
     comparison = Comparison(tuple(results))
     console.print(comparison_table(comparison, console.width))
-    files = write_comparison(comparison, folder, formats)
+    files = write_comparison(comparison, folder, output.formats)
     log_comparison(comparison, files, folder, output)
     print_page(files.page, len(files.paths) - 1)
     return comparison

@@ -163,6 +163,14 @@ class Results:
     attribution: Attribution | None = None
     seen: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        found = (
+            f"{kind} {float(values['pearson_r'].median()):.2f}"
+            for kind, values in self.by_seed.items()
+        )
+        seeds = f"{len(self.seeds)} seeds"
+        return f"Results({self.provenance.run}, {seeds}, pearson_r: {', '.join(found)})"
+
     @property
     def primary(self) -> str:
         """The machine that is meant to predict this network."""
@@ -240,12 +248,13 @@ class Results:
         names += [ATTRIBUTION] * (self.attribution is not None)
         return [folder / name for name in names]
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, folder: str | Path) -> list[Path]:
         """Write everything to a folder; returns the paths.
 
         agreement.json is taken away first and written last, so that while it is there all the
         files belong together.
         """
+        folder = Path(folder)
         (folder / AGREEMENT).unlink(missing_ok=True)
         paths = [*self.fitted(folder), *self.measured(folder)]
         earlier_ones = [*folder.glob("*scales*.json"), *folder.glob(WEIGHTS_FILE)]
@@ -263,12 +272,21 @@ class Results:
         return paths
 
     @classmethod
-    def load(cls, folder: Path) -> Results:
+    def load(cls, folder: str | Path) -> Results:
         """Read what `save` wrote, by this version or an earlier one.
 
+        Args:
+            folder: that of the analysis, such as runs/digits_resnet/analysis.
+
         Raises:
-            InputError: when a file is missing or damaged.
+            InputError: when there is no such folder, or a file is missing or damaged.
         """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no folder '{folder}'; give that of an analysis, such as "
+                "runs/digits_resnet/analysis"
+            )
         try:
             return cls._load(folder)
         except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:

@@ -20,12 +20,11 @@ from els.analysis.overwriting import check_earlier
 from els.analysis.pipeline import analyse
 from els.analysis.report.tables import agreement_tables, pairs_table, probes_text, scales_table
 from els.analysis.report.words import headline
-from els.analysis.report.write import write_report
+from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results
 from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.log import tracked
-from els.analysis.tracking.tracker import Tracker
-from els.console import console, key_values, plural, progress
+from els.console import console, key_values, progress
 from els.work import Work
 
 Group = TypeVar("Group")
@@ -45,8 +44,7 @@ def run(options: dict[str, Any]) -> Results | list[Results]:
     if len(results) == 1:
         return results[0]
     if is_first():
-        where = comparison_folder(folders, output.out)
-        write_and_log(results, where, output.formats, output)
+        write_and_log(results, comparison_folder(folders, output.out), output)
     return results
 
 
@@ -74,30 +72,29 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
             work.clear()
         results = analyse(study, work, fitted=tracker.fitted)
         if first:
-            _report(results, work, folder, output, tracker)
+            tracker.stage("writing the report")
+            files = _write(results, work, folder, output)
+            tracker.finished(results, files)
         work.prune()
+    if first:
+        _print_findings(results, files, output)
     return results
 
 
-def _report(results: Results, work: Work, folder: Path, output: Output, tracker: Tracker) -> None:
-    """Write, print and log what was found; the numbers and the page come last."""
+def _write(results: Results, work: Work, folder: Path, output: Output) -> ReportFiles:
+    """Write what was found."""
     if not work.computed:
         console.print("This analysis was finished before; --force computes it again.")
     for kind, seen in results.seen.items():
         shares = (f"{t:.2f}: {share:.0%}" for t, share in zip(results.t, seen, strict=True))
         console.print(f"{kind} compared with, at t  " + "  ".join(shares))
     console.print("writing the report ...")
-    tracker.stage("writing the report")
     results.save(folder)
-    files = write_report(results, folder, output.formats)
-    tracker.finished(results, files)
-    _print_findings(results)
-    print_page(files.page, len(files.paths) - 1)
-    if output.open_page:
-        _open(files.page)
+    return write_report(results, folder, output.formats)
 
 
-def _print_findings(results: Results) -> None:
+def _print_findings(results: Results, files: ReportFiles, output: Output) -> None:
+    """Print what was found; the main sentence and the page come last."""
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if results.probes is not None:
         console.print(probes_text(results))
@@ -108,6 +105,9 @@ def _print_findings(results: Results) -> None:
     if results.pairs:
         console.print(pairs_table(results))
     console.print(headline(results))
+    print_page(files.page, len(files.paths) - 1)
+    if output.open_page:
+        _open(files.page)
 
 
 def _open(page: Path) -> None:
@@ -121,7 +121,7 @@ def _open(page: Path) -> None:
 
 def _summary(study: Study, folder: Path) -> dict[str, str]:
     """What is about to be analysed, as labels and values."""
-    protocol, facts, data = study.protocol, study.provenance.network, study.provenance.data
+    protocol, facts = study.protocol, study.provenance.network
     c, h, w = study.images.image_shape
     classes = "unconditional" if facts.num_classes is None else f"{facts.num_classes} classes"
     steps = " and ".join(map(str, protocol.network_steps))
@@ -130,7 +130,7 @@ def _summary(study: Study, folder: Path) -> dict[str, str]:
         "network": f"{facts.name}, {facts.padding} padding, {classes}",
         "parameters": f"{facts.parameters:,}",
         "receptive field": facts.field_text,
-        "images": f"{data.name}, {plural(len(study.images), 'image')}, {c} x {h} x {w}",
+        "images": f"{study.images.description}, {c} x {h} x {w}",
         "machines": ", ".join(machine.kind for machine in study.machines),
         "seeds": f"{protocol.calibration_seeds} to calibrate on, {evaluation} to compare",
         "steps": f"network {steps}, machines {protocol.steps}",

@@ -13,8 +13,8 @@ USAGE = {
 Measure how well closed-form machines predict what trained networks draw.
 
   {analyze} runs/garments_resnet
-  {analyze} runs/A runs/B --machines all      (several are compared)
-  {analyze} runs/A --config quick             (a first look; paper: as in the paper)
+  {analyze} runs/A runs/B --machines all   (several are compared)
+  {analyze} runs/A --config quick          (or paper: as in the paper)
   {analyze} figures|compare|list|dashboard --help
 
 RUN is a folder of train.py, a checkpoint, wandb:entity/project/name:alias, a

@@ -33,6 +33,10 @@ class Summary:
     median: float
     ci95: tuple[float, float]
 
+    def __str__(self) -> str:
+        low, high = self.ci95
+        return f"{self.median:.2f} [{low:.2f}, {high:.2f}]"
+
     def columns(self, name: str) -> dict[str, float]:
         """The median by the name, and the ends of the interval as `_low` and `_high`."""
         low, high = self.ci95

@@ -83,6 +83,10 @@ class Scales:
     source: str = ""
     scale: Annotated[str, Field(alias="dial")] = "size"
 
+    def __repr__(self) -> str:
+        ends = [f"{self.values[i]:g} at t = {self.t[i]:g}" for i in (0, -1) if self.t]
+        return f"{self.scale}s of {self.machine or self.source}: {' to '.join(ends)}"
+
     @property
     def identity(self) -> object:
         """Plain data that tells these values from others."""

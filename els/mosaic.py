@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from els.calibration import data_points
-from els.denoiser import at_time
+from els.denoiser import Labels, Times, as_times, at_time
 from els.engines.windows import window
 from els.files import sha256_of_tensor
 from els.images import ImageSet, to_float
@@ -110,20 +110,21 @@ class Mosaic:
 
 
 def trace(
-    machine: PatchMachine, x: Tensor, t: Tensor, label: Tensor | None = None
+    machine: PatchMachine, x: Tensor, t: Times, label: Labels = None
 ) -> tuple[Tensor, Tensors]:
     """A patch machine's answer, and where it came from.
 
     Args:
         machine: a machine with a fitted scale.
         x: noisy images (b c h w).
-        t: one time for all of them (b,).
+        t: one time for all of them.
         label: class indices (b,) or None.
 
     Returns:
         x0_hat (b c h w), and the fields of `Mosaic` at this time (b ...), on the CPU; `side` (b) is
         one of its `sides`.
     """
+    t = as_times(t, x)
     found = machine.posterior(x, t, label)
     image, row, column = found.best.cpu().unbind(dim=1)
     pixels = rearrange(machine.images.pixels[image, :, row, column], "b h w c -> b c h w")

@@ -11,7 +11,16 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from els.denoiser import Denoiser, at_time, identity_of, schedule_of
+from els.denoiser import (
+    Denoiser,
+    Labels,
+    Times,
+    as_labels,
+    as_times,
+    at_time,
+    identity_of,
+    schedule_of,
+)
 from els.errors import InputError
 from els.files import read_record, write_json
 from els.sampling import Starts, Step, ddim_steps
@@ -131,7 +140,7 @@ def _probes_at(
 
 
 def effective_receptive_field(
-    denoiser: Denoiser, x: Tensor, t: Tensor, label: Tensor | None = None
+    denoiser: Denoiser, x: Tensor, t: Times, label: Labels = None
 ) -> Tensor:
     """How much each pixel of x moves the centre pixel of x0_hat (Luo et al., 2016).
 
@@ -149,8 +158,8 @@ def effective_receptive_field(
     Args:
         denoiser: must be differentiable with respect to x.
         x: noisy images (b c h w).
-        t: times (b,) in (0, 1].
-        label: class indices (b,), or None.
+        t: times in (0, 1], one for all images or (b,).
+        label: class indices, one for all images or (b,), or None.
 
     Returns:
         the map (h w), float64, at least 0; its scale depends on t.
@@ -158,6 +167,7 @@ def effective_receptive_field(
     Raises:
         InputError: when the denoiser has no gradient, as the compiled machines.
     """
+    t, label = as_times(t, x), as_labels(label, x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         centre = denoiser(x, t, label)[:, :, x.shape[2] // 2, x.shape[3] // 2]
@@ -211,8 +221,8 @@ def default_shifts(side: int) -> list[Shift]:
 def equivariance_error(
     denoiser: Denoiser,
     x: Tensor,
-    t: Tensor,
-    label: Tensor | None = None,
+    t: Times,
+    label: Labels = None,
     *,
     shifts: Sequence[Shift] | None = None,
 ) -> Tensor:
@@ -236,8 +246,8 @@ def equivariance_error(
     Args:
         denoiser: any.
         x: noisy images (b c h w).
-        t: times (b,) in (0, 1].
-        label: class indices (b,), or None.
+        t: times in (0, 1], one for all images or (b,).
+        label: class indices, one for all images or (b,), or None.
         shifts: (rows, columns) by which to shift; default: `default_shifts`.
 
     Returns:
@@ -252,6 +262,7 @@ def equivariance_error(
     shifts = default_shifts(min(h, w)) if shifts is None else shifts
     if all(rows % h == 0 and columns % w == 0 for rows, columns in shifts):
         raise InputError(f"equivariance needs shifts that move the image; it was given {shifts}")
+    t, label = as_times(t, x), as_labels(label, x)
     at_home = denoiser(x, t, label).double()
     depth = _border_distance(h, w).to(x.device)
     squares, pairs = (torch.zeros(min(h, w) // 2, dtype=torch.float64) for _ in range(2))

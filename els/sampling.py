@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from els.denoiser import Denoiser, at_time, coefficients, eps_from_x0, identity_of, schedule_of
-from els.machines.local import PatchMachine
+from els.denoiser import (
+    Denoiser,
+    Labels,
+    as_labels,
+    at_time,
+    coefficients,
+    eps_from_x0,
+    identity_of,
+    schedule_of,
+)
+from els.engines.subsample import Estimate
+from els.errors import InputError
 from els.schedule import COSINE, CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
+
+_BATCH = 16  # images that are sampled together, as in an analysis
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Step:
     x0_hat: Tensor
     x_next: Tensor
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.x.shape))
+        return f"Step({self.i}, t = {self.t:g} to {self.s:g}, {shape})"
+
 
 @torch.no_grad()
 def ddim_steps(
@@ -42,7 +58,7 @@ def ddim_steps(
     x: Tensor,
     *,
     steps: int = 20,
-    label: Tensor | None = None,
+    label: Labels = None,
     schedule: CosineSchedule = COSINE,
 ) -> Iterator[Step]:
     """Walk the DDIM path of Song et al. (2021) from pure noise, eta = 0.
@@ -53,12 +69,13 @@ def ddim_steps(
         denoiser: see `els.denoiser.Denoiser`.
         x: noise (b c h w), the images at t = 1.
         steps: number of steps n.
-        label: class indices (b,) or None.
+        label: class indices (b,), one for all images, or None.
         schedule: the schedule that the denoiser was made for.
 
     Yields:
         every `Step` in order.
     """
+    label = as_labels(label, x)
     grid = schedule.timesteps(steps).tolist()
     for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         at_t, at_s = at_time(x, t), at_time(x, s)
@@ -74,7 +91,7 @@ def ddim(
     x: Tensor,
     *,
     steps: int = 20,
-    label: Tensor | None = None,
+    label: Labels = None,
     schedule: CosineSchedule = COSINE,
 ) -> Tensor:
     """The samples (b c h w) at the end of `ddim_steps`.
@@ -95,7 +112,7 @@ class Starts:
     Attributes:
         image_shape: (c, h, w).
         num_classes: number of classes of a conditional denoiser, or None.
-        label: the class of every seed; None draws one for each of them.
+        label: the class of every seed; None draws one for each of them, where there are classes.
         device: where the noise is wanted.
     """
 
@@ -107,16 +124,95 @@ class Starts:
     def __call__(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Noise (n c h w) and class indices (n,), or None, of the seeds."""
         noise = seeded_noise(seeds, self.image_shape).to(self.device)
-        if self.num_classes is None:
-            return noise, None
         if self.label is not None:
             return noise, torch.full((len(seeds),), self.label, device=self.device)
+        if self.num_classes is None:
+            return noise, None
         return noise, seeded_labels(seeds, self.num_classes).to(self.device)
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, *, label: int | None = None) -> Starts:
+        """Where the sampling of a network or a machine starts, on the device of its weights.
+
+        A machine has no classes of its own: asked for no label, it takes all its images.
+
+        Raises:
+            InputError: when it does not say what its images are like, as a bare function.
+        """
+        image_shape = getattr(denoiser, "image_shape", None)
+        if image_shape is None:
+            raise InputError(
+                f"{denoiser!r} has no image_shape: give it one, or call ddim(denoiser, noise)"
+            )
+        num_classes = getattr(denoiser, "num_classes", None)
+        return cls(image_shape, num_classes, label, getattr(denoiser, "device", "cpu"))
 
     @property
     def identity(self) -> object:
         """Plain data that tells these starts from others."""
         return [list(self.image_shape), self.num_classes, self.label]
+
+
+def sample(
+    denoiser: Denoiser, seeds: Iterable[int], *, steps: int = 20, label: Labels = None
+) -> Tensor:
+    """What a network or a machine draws from the noise of each seed.
+
+    The same seeds give any denoiser the same noise, that of `seeded_noise`.
+
+    Args:
+        denoiser: one that knows its `image_shape`; for a bare function, see `ddim`.
+        seeds: the n seeds, such as range(8).
+        steps: number of DDIM steps.
+        label: class indices (n,), or one for all. Default: of a conditional network, a class drawn
+            from each seed (`seeded_labels`); of a machine, none, which is all its images.
+
+    Returns:
+        the samples (n c h w), on the CPU.
+
+    Raises:
+        InputError: when there is no seed, or the denoiser refuses its input.
+
+    Example:
+        >>> from els.images import load_images
+        >>> from els.machines import make_machine
+        >>> machine = make_machine("local", load_images("digits", limit=20, size=8), size=3)
+        >>> sample(machine, range(2), steps=3).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    try:
+        chosen = [int(seed) for seed in seeds]
+    except TypeError:
+        chosen = []
+    if not chosen:
+        raise InputError(f"seeds are {seeds!r}; give at least one, such as range(8)")
+    noise, drawn = Starts.of(denoiser)(chosen)
+    labels = drawn if label is None else as_labels(label, noise)
+    parts = [
+        ddim(
+            denoiser,
+            noise[some],
+            steps=steps,
+            label=None if labels is None else labels[some],
+            schedule=schedule_of(denoiser),
+        ).cpu()
+        for some in torch.arange(len(noise), device=noise.device).split(_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+class Sampler:
+    """What gives a denoiser that knows its `image_shape` a method to sample it."""
+
+    def sample(
+        self: Denoiser, n: int, seed: int = 0, steps: int = 20, label: Labels = None
+    ) -> Tensor:
+        """Samples (n c h w): those of the seeds seed, ..., seed + n - 1; see `els.sample`.
+
+        Raises:
+            InputError: as `els.sample`.
+        """
+        return sample(self, range(seed, seed + n), steps=steps, label=label)
 
 
 class Tracer(Protocol):
@@ -147,6 +243,10 @@ class Paths:
     last: Tensor
     seen: Tensor
     traces: Tensors = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.samples.shape))
+        return f"Paths({len(self.t)} steps, {shape})"
 
 
 def sample_paths(
@@ -201,6 +301,20 @@ def sample_paths(
     )
 
 
+@runtime_checkable
+class Estimating(Denoiser, Protocol):
+    """A denoiser that can answer from a part of its images, as the patch machines."""
+
+    @property
+    def tolerance(self) -> float:
+        """Standard error that is good enough; 0 is exact."""
+        ...
+
+    def estimate(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:
+        """x0_hat with its standard error."""
+        ...
+
+
 class _Recorder:
     """A denoiser that keeps what is to be known of each of its answers."""
 
@@ -217,7 +331,7 @@ class _Recorder:
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `els.denoiser.Denoiser`."""
-        if isinstance(self.denoiser, PatchMachine) and self.denoiser.tolerance:
+        if isinstance(self.denoiser, Estimating) and self.denoiser.tolerance:
             estimate = self.denoiser.estimate(x, t, label)
             self.seen.append(estimate.seen)
             return estimate.mean

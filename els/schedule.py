@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from els.errors import InputError
+
 
 @dataclass(frozen=True)
 class CosineSchedule:
@@ -43,10 +45,10 @@ class CosineSchedule:
         """The grid 1, (n-1)/n, ..., 1/n, 0 of n sampling steps: shape (n + 1,), float64.
 
         Raises:
-            ValueError: when n is not positive.
+            InputError: when n is not positive.
         """
         if n < 1:
-            raise ValueError(f"the number of sampling steps is {n}; it must be at least 1")
+            raise InputError(f"the number of sampling steps is {n}; it must be at least 1")
         return torch.arange(n, -1, -1, dtype=torch.float64) / n
 
     def _angle(self, t: Tensor | float) -> Tensor:

@@ -47,6 +47,11 @@ class Weights:
     seeds: tuple[int, ...]
     source: str = ""
 
+    def __repr__(self) -> str:
+        return (
+            f"weights of {self.machine}: {len(self.components)} components at {len(self.t)} times"
+        )
+
     @property
     def identity(self) -> object:
         """Plain data that tells these weights from others."""

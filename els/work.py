@@ -85,7 +85,7 @@ class Work:
 
     def __init__(
         self,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         *,
         context: object = (),
         batch: int = 16,
@@ -106,7 +106,7 @@ class Work:
             barrier: returns when every process has called it.
             progress: shown while items are computed.
         """
-        self.folder = folder
+        self.folder = None if folder is None else Path(folder)
         self.context = context
         self.batch = batch
         self.rank = rank

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from els.calibration import fit_scales
-from els.images import load_images
-from els.machines import make_machine
-from els.sampling import Starts
+import els
 
 
 def main() -> None:
@@ -26,16 +23,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="number of training images; default: all")
     options = parser.parse_args()
 
-    images = load_images("digits", limit=options.limit)
-    network = make_machine("boundary", images, size=options.true_size)
-    machine = make_machine("boundary", images)  # no size: it is what is fitted
-    starts = Starts(images.image_shape)
-    scales = fit_scales(network, machine, starts, range(options.seeds), steps=options.steps)
+    images = els.load_images("digits", limit=options.limit)
+    network = els.make_machine("boundary", images, size=options.true_size)
+    machine = els.make_machine("boundary", images)  # no size: it is what is fitted
+    starts, seeds = els.Starts.of(network), range(options.seeds)
+    scales = els.fit_scales(network, machine, starts, seeds, steps=options.steps)
 
     for t, size, cosines in zip(scales.t, scales.values, scales.mean_table(), strict=True):
         print(f"t = {t:.2f}   {scales.scale} {size}   cosine of the eps_hats {max(cosines):.6f}")
-    fitted = make_machine("boundary", images, size=scales)  # its size follows t from here on
-    print(f"ready to sample: {fitted.kind}, size {scales.at(0.5)} at t = 0.5")
+    print("ready to sample:", machine.fitted(scales))  # its size follows t from here on
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import argparse
 from einops import rearrange
 from PIL import Image
 
-from els.images import load_images, to_uint8
-from els.machines import make_machine
-from els.sampling import ddim_steps, seeded_noise
+import els
+from els.images import to_uint8
+from els.sampling import ddim_steps
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("--out", default="samples.png")
     options = parser.parse_args()
 
-    images = load_images("digits", limit=options.limit)
+    images = els.load_images("digits", limit=options.limit)
     size = None if options.kind == "ideal" else options.size  # ideal has no patches
-    machine = make_machine(options.kind, images, size=size)
-    x = seeded_noise(range(options.seeds), images.image_shape)  # (n c h w)
+    machine = els.make_machine(options.kind, images, size=size)
+    x = els.seeded_noise(range(options.seeds), images.image_shape)  # (n c h w)
     for step in ddim_steps(machine, x, steps=options.steps):
         x = step.x_next
         print(f"t = {step.t:.2f}   x0_hat has a standard deviation of {step.x0_hat.std():.2f}")

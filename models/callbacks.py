@@ -1,4 +1,4 @@
-"""What happens beside training: samples, checkpoints, speed and progress."""
+"""What happens beside training: samples, averages, checkpoints and speed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from els.errors import InputError
-from els.files import replacing
+from els.files import replacing, write_tensors
 from els.images import to_uint8
+from els.models.blocks import Trained
+from els.models.runs import remove
+from els.models.stopping import Stopping
 from els.sampling import ddim, seeded_labels, seeded_noise
 
 
@@ -27,13 +30,36 @@ def is_log_step(trainer: pl.Trainer) -> bool:
     return trainer.global_step % every == 0
 
 
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Whether the step that was just made, or is being made, is training's last."""
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    if trainer.should_stop or (steps != -1 and trainer.global_step >= steps):
+        return True
+    if epochs is None or epochs == -1:
+        return False
+    return trainer.is_last_batch and trainer.current_epoch + 1 >= epochs
+
+
+class FinalValidation(Callback):
+    """Validate after the last step, whenever that is: the results are those of the end."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
+    ) -> None:
+        """Make a validation due, which Lightning looks at next."""
+        if is_last_step(trainer):
+            trainer.check_val_every_n_epoch = 1
+            trainer.val_check_batch = trainer.fit_loop.batch_idx + 1
+
+
 class SampleGrid(Callback):
     """Draw a grid of samples with the validated weights, always from the same seeds.
 
     Must come before the EMA callback, which puts the training weights back when validation ends.
 
     Args:
-        every_n_epochs: draw after a validation when that many epochs have passed; 0 for never.
+        every_n_epochs: draw after a validation when that many epochs have passed, and after the
+            last one; 0 for never.
         count: number of samples, seeds 0 .. count - 1.
         steps: DDIM steps.
     """
@@ -49,7 +75,8 @@ class SampleGrid(Callback):
         if trainer.sanity_checking or not self.every_n_epochs or not trainer.is_global_zero:
             return
         epoch = trainer.current_epoch
-        if self._last_epoch is not None and epoch - self._last_epoch < self.every_n_epochs:
+        early = self._last_epoch is not None and epoch - self._last_epoch < self.every_n_epochs
+        if early and not is_last_step(trainer):
             return
         self._last_epoch = epoch
         self._log(trainer, self.draw(pl_module))
@@ -75,6 +102,8 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples", [image], caption=[caption])
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", picture, trainer.global_step)
 
 
 class EMA(WeightAveraging):
@@ -99,8 +128,22 @@ class EMA(WeightAveraging):
         return average + (1 - decay) * (current - average)
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or as they were: written beside, then renamed.
+
+    Lightning's own go by way of the system's temporary folder, from where they are copied when it
+    is on another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint."""
+        write_tensors(Path(path), checkpoint)
+
+
 class LastCheckpoint(ModelCheckpoint):
-    """Keep `last.ckpt` fresh: at most once every `seconds`, and always when training ends.
+    """Keep `last.ckpt` fresh: at most once every `seconds`, and always when training ends or stops.
 
     Lightning's own `save_last` follows the monitored checkpoint, so that it lags behind when the
     loss stops improving; and its end-of-training hook comes after EMA has overwritten the weights.
@@ -108,23 +151,58 @@ class LastCheckpoint(ModelCheckpoint):
     Args:
         dirpath: the folder of `last.ckpt`.
         seconds: least time between two saves, at the ends of epochs.
+        stopping: what knows whether training was asked to stop.
+
+    Attributes:
+        kept: what the network of the file had learned when it was saved; None before that.
+        replaced: the folder of a run that this one replaces, deleted after the first save.
     """
 
-    def __init__(self, dirpath: Path | None = None, seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        dirpath: Path | None = None,
+        seconds: float = 60.0,
+        stopping: Stopping | None = None,
+    ) -> None:
         super().__init__(
             dirpath=dirpath, filename="last", monitor=None, enable_version_counter=False,
             save_on_train_epoch_end=True,
         )  # fmt: skip
         self.seconds = seconds
+        self.stopping = stopping or Stopping()
+        self.kept: Trained | None = None
+        self.replaced: Path | None = None
         self._saved_at = -float("inf")  # the first epoch is kept at once
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop when training was asked to, at a step after which it can go on."""
+        # At the end of an epoch, validation and `on_train_epoch_end` come first.
+        between = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if between and not trainer.is_last_batch and self.stopping.wanted(trainer):
+            self._keep(trainer, pl_module)
+            self.stopping.stop()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Save when it is time to, or when this was the last epoch."""
         over = trainer.should_stop or trainer.fit_loop.done
         due = trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.seconds)
-        if over or due:
-            super().on_train_epoch_end(trainer, pl_module)
-            self._saved_at = time.monotonic()
+        stop = self.stopping.wanted(trainer)
+        if over or due or stop:
+            self._keep(trainer, pl_module)
+        if stop and not over:
+            self.stopping.stop()
+
+    def _keep(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self._saved_at = time.monotonic()
+        if not self.best_model_path:  # in a fast_dev_run
+            return
+        self.kept = pl_module.trained
+        if self.replaced is not None and trainer.is_global_zero:
+            remove(self.replaced)
+            self.replaced = None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Report this file as `last`, so that loggers do not alias it `best`."""
@@ -154,21 +232,3 @@ class ImagesPerSecond(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the time that validation takes out of the count."""
         self._since = None
-
-
-class PlainProgress(Callback):
-    """One line after every validation, for output that is not a terminal."""
-
-    @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print where training stands."""
-        if trainer.sanity_checking:
-            return
-        shown = ("train/loss", "val/loss", "test/loss", "train/images_per_second")
-        values = [
-            f"{name} {float(trainer.callback_metrics[name]):.4g}"
-            for name in shown
-            if name in trainer.callback_metrics
-        ]
-        print(f"epoch {trainer.current_epoch} step {trainer.global_step}  " + "  ".join(values),
-              flush=True)  # fmt: skip

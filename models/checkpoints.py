@@ -155,7 +155,7 @@ def _own(content: dict[str, Any], path: Path) -> _Own:
             if name.startswith("net.")
         }
         net = restore_network(meta["network"]["name"], meta["network"]["config"], weights)
-        trained = _trained(content, meta)
+        trained = _trained(content)
         return net, tuple(meta["image_shape"]), DataSpec(**meta["data"]), trained
     except InputError as error:
         raise InputError(f"'{path}' cannot be read: {error}") from error
@@ -163,10 +163,24 @@ def _own(content: dict[str, Any], path: Path) -> _Own:
         raise InputError(f"'{path}' is not a complete checkpoint of train.py: {error!r}") from error
 
 
-def _trained(content: Mapping[str, Any], meta: Mapping[str, Any]) -> Trained | None:
-    """What the checkpoint says of its training; Lightning's numbers where it says nothing."""
-    if meta.get("trained") is not None:
-        return as_record(Trained, meta["trained"])
+def read_training(path: Path) -> tuple[dict[str, Any], Trained | None]:
+    """What training goes on from: the network's name and arguments, and what it has learned.
+
+    Raises:
+        InputError: when the file is damaged, or no checkpoint of training.
+    """
+    content = _read(path)
+    if not (_is_own(content) and "optimizer_states" in content):
+        raise InputError(f"'{path}' is no checkpoint of train.py, which training could go on from")
+    network = content[METADATA_KEY]["network"]
+    return {"name": network["name"], **network["config"]}, _trained(content)
+
+
+def _trained(content: Mapping[str, Any]) -> Trained | None:
+    """What a checkpoint of this project says of its training; else what Lightning says."""
+    trained = content[METADATA_KEY].get("trained")
+    if trained is not None:
+        return as_record(Trained, trained)
     if not {"global_step", "epoch"} <= content.keys():
         return None
     # Lightning counts epochs from 0, and those checkpoints were written at the ends of epochs.

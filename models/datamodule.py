@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -35,6 +37,23 @@ class Batches(Dataset[Batch]):
         index = torch.as_tensor(indices)
         labels = self.images.labels if self.labelled else None
         return self.images.pixels[index], None if labels is None else labels[index], index
+
+
+class Order(DistributedSampler[Batch]):
+    """A shuffled order, that of an epoch in which training goes on without what it has done.
+
+    Args:
+        batches: the images.
+        done: how many images of the epoch this process has been trained on.
+        options: those of `DistributedSampler`.
+    """
+
+    def __init__(self, batches: Batches, done: Callable[[], int], **options: Any) -> None:
+        super().__init__(batches, **options)
+        self._done = done
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(super().__iter__(), self._done(), None)
 
 
 class Images(pl.LightningDataModule):
@@ -111,8 +130,13 @@ class Images(pl.LightningDataModule):
         """Shuffled batches; the order depends on the seed and the epoch alone."""
         batches = Batches(self.images, self.conditional)
         processes, rank = self._place()
-        sampler: DistributedSampler[Batch] = DistributedSampler(
-            batches, num_replicas=processes, rank=rank, shuffle=True, seed=self.source.seed
+        sampler = Order(
+            batches,
+            lambda: whole * self._batches_done(),
+            num_replicas=processes,
+            rank=rank,
+            shuffle=True,
+            seed=self.source.seed,
         )
         whole = min(self.batch_size, len(sampler))
         return self._loader(batches, sampler, whole, drop_last=True)
@@ -155,6 +179,11 @@ class Images(pl.LightningDataModule):
         # The processes of one job start together.
         with FileLock(Path(spec.root) / ".download.lock"):
             return spec.load(split, download=True, progress=progress)
+
+    def _batches_done(self) -> int:
+        """Batches of this epoch that training has had, before it was stopped and goes on."""
+        assert self.trainer is not None
+        return self.trainer.fit_loop.batch_idx + 1
 
     def _place(self) -> tuple[int, int]:
         """The number of processes, and which of them this is."""

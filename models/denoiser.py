@@ -6,17 +6,19 @@ import hashlib
 from dataclasses import asdict
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from els.denoiser import x0_from_eps
+from els.denoiser import Labels, Times, as_labels, as_times, x0_from_eps
 from els.errors import InputError
 from els.files import sha256_of_tensor
 from els.images import DataSpec
 from els.models.blocks import Network, NetworkFacts, Trained
+from els.sampling import Sampler
 from els.schedule import CosineSchedule
 
 
-class NetworkDenoiser:
+class NetworkDenoiser(Sampler):
     """denoiser(x, t, label) -> x0_hat from a network that predicts eps.
 
     Attributes:
@@ -42,6 +44,19 @@ class NetworkDenoiser:
         self.image_shape = image_shape
         self.data = data
         self.trained = trained
+
+    def __repr__(self) -> str:
+        facts, shape = self.facts, " x ".join(map(str, self.image_shape))
+        classes = "" if facts.num_classes is None else f", {facts.num_classes} classes"
+        return (
+            f"NetworkDenoiser({facts.name}, {facts.padding} padding{classes}, "
+            f"{facts.parameters:,} parameters, {shape})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        return next(self.net.parameters()).device
 
     @property
     def padding(self) -> str:
@@ -76,18 +91,20 @@ class NetworkDenoiser:
         """See `els.models.blocks.NetworkFacts`."""
         return self.net.facts
 
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """x0_hat (b c h w); see `els.denoiser.Denoiser`.
+    def __call__(self, x: Tensor, t: Times, label: Labels = None) -> Tensor:
+        """x0_hat (b c h w); see `els.denoiser.Denoiser`. One t or label may stand for all images.
 
         Raises:
-            InputError: when x does not have the network's image shape, or a label is out of range.
+            InputError: when x does not have the network's image shape, or a time or a label is out
+                of range.
         """
         if tuple(x.shape[1:]) != self.image_shape:
             raise InputError(
                 f"the images to denoise have shape {tuple(x.shape[1:])}; "
                 f"the network was trained on {self.image_shape}"
             )
-        if label is not None and self.num_classes is not None:
+        t, label = as_times(t, x), as_labels(label, x)
+        if label is not None and self.num_classes is not None and len(label):
             low, high = int(label.min()), int(label.max())
             if low < 0 or high >= self.num_classes:
                 raise InputError(

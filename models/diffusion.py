@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -69,6 +69,19 @@ class Diffusion(pl.LightningModule):
         self.net.to(memory_format=self.memory_format)
         self.held_out_loss = LossByNoise()
         self._val_loss: float | None = None
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *_: Any, **__: Any) -> NoReturn:
+        """Refused: a checkpoint says what its network is, and not all of what trained it.
+
+        Raises:
+            InputError: always, with what to call instead.
+        """
+        raise InputError(
+            f"Diffusion cannot be made from '{checkpoint_path}' alone: "
+            f"els.load_denoiser({checkpoint_path!r}) gives its network, and train.py fit "
+            "--ckpt_path goes on with its training"
+        )
 
     def denoiser(self) -> NetworkDenoiser:
         """The network as it is now, behind the denoiser contract."""

@@ -25,8 +25,8 @@ LEVELS = (
     ("els.images",),
     ("els.engines.query", "els.engines.posterior", "els.engines.dictionary", "els.engines.windows"),
     ("els.engines",),
-    ("els.machines",),
     ("els.sampling",),
+    ("els.machines",),
     ("els.calibration", "els.probes", "els.novelty", "els.agreement"),
     ("els.stacking", "els.mosaic"),
     ("els.console",),
@@ -43,8 +43,8 @@ LEVELS = (
 )
 # The only modules that may import a library.
 USERS = {
-    "rich": r"els\.console|els\.analysis\..*",
-    "jsonargparse": r"els\.console|els\.analysis\..*|els\.models\.cli",
+    "rich": r"els\.console|els\.models\.progress|els\.analysis\..*",
+    "jsonargparse": r"els\.console|els\.analysis\..*",
     "matplotlib": r"els\.analysis\.report\.(figures|style|sprites)",
     "altair": r"els\.analysis\.report\.(charts|page)",
     "vl_convert": r"els\.analysis\.report\.(charts|page)",
@@ -65,7 +65,7 @@ TESTED_ELSEWHERE = {
     "els.images.named": "tests/els/test_images.py",
     "els.images.sets": "tests/els/test_images.py",
     "els.images.source": "tests/els/test_images.py",
-    "els.images.files": "tests/els/test_images.py",
+    "els.images.files": "tests/els/test_images.py and test_pictures.py",
     **dict.fromkeys(
         (f"els.machines.{name}" for name in ("tempered", "nearest", "smoothed", "wiener",
          "pca_local", "patch_composite", "global_equivariant")),

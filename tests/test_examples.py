@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from entry import run
 
+import els
+
 TINY = ("--limit", 60, "--seeds", 2, "--steps", 3)
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 
@@ -32,10 +34,23 @@ def test_fit_scales_finds_the_size_that_the_denoiser_has() -> None:
     assert re.findall(r"size (\d+) ", said("fit_scales", "--true_size", 7))[:3] == ["7", "7", "7"]
 
 
-def test_compare_samples_finds_a_machine_equal_to_itself() -> None:
-    printed = said("compare_samples", "--machine", "ideal", "--other", "ideal")
+def test_agreement_is_found_for_a_trained_run(trained: Path) -> None:
+    done = run("-m", "examples.agreement", trained)
+    assert done.returncode == 0, done.stdout + done.stderr
     for metric in ("pearson_r", "r2", "R2"):
-        assert re.search(rf"^{metric} +1\.00 \[1\.00, 1\.00\]$", printed, re.MULTILINE), printed
+        assert re.search(
+            rf"^{metric} -?\d\.\d\d \[-?\d\.\d\d, -?\d\.\d\d\]$", done.stdout, re.MULTILINE
+        ), done.stdout
+    assert re.search(r"^sizes of boundary: \d+ at t = 1 to \d+ at t = 0.05$", done.stdout, re.M)
+
+
+def test_agreement_has_twelve_lines_of_code_and_imports_only_els() -> None:
+    lines = (ROOT / "examples" / "agreement.py").read_text().split('"""')[2].splitlines()
+    code = [line for line in lines if line and not line.startswith("#")]
+    assert len(code) <= 12
+    assert [line for line in code if "import" in line] == ["import sys", "import els"]
+    named = set(re.findall(r"els\.(\w+)", "\n".join(code)))
+    assert named <= set(els.__all__)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -45,4 +60,4 @@ def test_every_example_is_short(name: str) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    assert EXAMPLES == ["compare_samples", "fit_scales", "sample_machine"]
+    assert EXAMPLES == ["agreement", "fit_scales", "sample_machine"]

@@ -4,47 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
-from typing import IO, TypeVar
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from els.errors import InputError, reason
+from els.errors import InputError
+from els.images.pictures import VERSION, Pictures
 from els.images.source import SHARES, Source, divide, materialise
 from els.work import Progress, silent
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-File = TypeVar("File", Path, str)  # in a folder, or the name of one in an archive
+_LABELS = "dataset.json"
 _MANY = 2000  # files that take long enough to read for progress to be shown
 
 
 def file_source(
-    files: Sequence[File],
-    opener: Callable[[File], IO[bytes]],
+    pictures: Pictures,
     labels: Tensor | None,
     classes: Sequence[str],
     origin: Path,
+    *,
+    passed_over: int = 0,
 ) -> Source:
-    """A source over image files; `origin` is the folder or archive they are in."""
+    """A source over image files.
+
+    Args:
+        pictures: the files.
+        labels: int64 (n,) or None.
+        classes: names, or empty.
+        origin: the folder or archive that they are in.
+        passed_over: how many other files are in it.
+    """
+    files = pictures.files
 
     def read(indices: Tensor, size: int, channels: int, progress: Progress) -> Tensor:
         chosen = [files[i] for i in indices.tolist()]
         key = hashlib.sha256(
-            f"{origin.resolve()} {origin.stat().st_mtime_ns} {size} {channels} "
+            f"{VERSION} {origin.resolve()} {origin.stat().st_mtime_ns} {size} {channels} "
             f"{[str(file) for file in chosen]}".encode()
         ).hexdigest()
 
         def fill(out: Tensor) -> None:
             def decode(i: int) -> None:
-                out[i] = _decode(chosen[i], opener, size, channels)
+                """Central square, then an antialiased resize."""
+                image = pictures.read(chosen[i], channels)
+                image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+                out[i] = tvf.pil_to_tensor(image)
 
             shown = progress if len(chosen) >= _MANY else silent
             with ThreadPoolExecutor() as pool, shown(f"reading {origin.name}", len(chosen)) as step:
@@ -53,8 +67,15 @@ def file_source(
 
         return materialise((len(chosen), channels, size, size), key, fill)
 
-    channels = 1 if _mode(files[0], opener) in {"1", "L", "I;16", "LA"} else 3
-    return Source(read, len(files), labels, tuple(classes), channels)
+    return Source(
+        read,
+        len(files),
+        labels,
+        tuple(classes),
+        1 if pictures.is_grey(files[0]) else 3,
+        passed_over=passed_over,
+        several=pictures.several,
+    )
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -62,41 +83,21 @@ def open_file(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-@contextmanager
-def _explain_corrupt(file: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise InputError(
-            f"'{file}' cannot be read as an image ({reason(error)}); repair or remove it"
-        ) from error
+def is_image(path: PurePath) -> bool:
+    """Whether a file, by its path from the root, is an image that a person put there.
 
-
-def _mode(file: File, opener: Callable[[File], IO[bytes]]) -> str:
-    with _explain_corrupt(file), opener(file) as stream:
-        return Image.open(stream).mode
-
-
-def _decode(file: File, opener: Callable[[File], IO[bytes]], size: int, channels: int) -> Tensor:
-    """One image as uint8 (c size size): central square, then an antialiased resize."""
-    with _explain_corrupt(file), opener(file) as stream:
-        image = Image.open(stream).convert("L" if channels == 1 else "RGB")
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return tvf.pil_to_tensor(image)
+    The copies and notes that systems leave behind (`._x.png`, `__MACOSX/x.png`) are not.
+    """
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def load_folder(root: Path, split: str, download: bool, seed: int) -> tuple[Source, Tensor]:
     """The images below a folder, and which of them are of the split; sub-folders are classes."""
     if not root.is_dir():
         raise InputError(f"there is no folder '{root}'; give the folder of images as the data root")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    there = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    files = sorted(path for path in there if is_image(path.relative_to(root)))
     if not files:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"'{root}' holds no image; files ending in {kinds} are looked for")
@@ -105,7 +106,8 @@ def load_folder(root: Path, split: str, download: bool, seed: int) -> tuple[Sour
     labelled = all(len(file.relative_to(root).parts) > 1 for file in files) and len(set(tops)) > 1
     classes = sorted(set(tops)) if labelled else []
     labels = torch.tensor([classes.index(top) for top in tops]) if labelled else None
-    source = file_source(files, open_file, labels, classes, root)
+    others = len(there) - len(files)
+    source = file_source(Pictures(files, open_file), labels, classes, root, passed_over=others)
     return source, divide(source.count, split, seed, SHARES, f"'{root}'")
 
 
@@ -115,17 +117,18 @@ def load_zip(root: Path, split: str, download: bool, seed: int) -> tuple[Source,
         raise InputError(f"there is no file '{root}'; give the zip file itself as the data root")
     try:
         archive = zipfile.ZipFile(root)
-        names = sorted(n for n in archive.namelist() if Path(n).suffix.lower() in IMAGE_SUFFIXES)
-        meta = (
-            json.loads(archive.read("dataset.json")) if "dataset.json" in archive.namelist() else {}
-        )
+        there = [one.filename for one in archive.infolist() if not one.is_dir()]
+        names = sorted(name for name in there if is_image(PurePosixPath(name)))
+        meta = json.loads(archive.read(_LABELS)) if _LABELS in there else {}
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InputError(f"'{root}' is not a readable zip of images: {error}") from error
     if not names:
         raise InputError(f"'{root}' holds no image")
     labels = _zip_labels(meta, names, root)
     classes = [] if labels is None else [str(i) for i in range(int(labels.max()) + 1)]
-    source = file_source(names, lambda name: BytesIO(archive.read(name)), labels, classes, root)
+    pictures = Pictures(names, lambda name: BytesIO(archive.read(name)))
+    others = len(there) - len(names) - (_LABELS in there)
+    source = file_source(pictures, labels, classes, root, passed_over=others)
     return source, divide(source.count, split, seed, SHARES, f"'{root}'")
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from els.errors import InputError, reason
 from els.images.files import file_source, load_folder, load_zip, open_file
 from els.images.garments import CLASSES, load_garments
-from els.images.sets import ImageSet
+from els.images.pictures import Pictures
+from els.images.sets import ImageSet, Origin
 from els.images.source import SHARES, Source, array_source, divide, limited
 from els.work import Progress, silent
 
 SPLITS = ("train", "val", "test", "all")
+OWN = ("folder", "zip")  # whose images are the user's, found at the data root
 _SIZES = {"digits": 16, "garments": 28}  # of the sets whose images are smaller than 32 x 32
 
 
@@ -120,11 +122,19 @@ def load_images(
     size = _SIZES.get(name, 32) if size is None else size
     if size < 4:
         raise InputError(f"size is {size}; images must have at least 4 x 4 pixels")
-    source, indices = DATASETS[name](Path(root), split, download, seed)
-    indices = limited(indices, limit, seed)
+    source, every = DATASETS[name](Path(root), split, download, seed)
+    indices = limited(every, limit, seed)
     labels = None if source.labels is None else source.labels[indices]
     pixels = source.read(indices, size, channels or source.channels, progress)
-    return ImageSet(pixels=pixels, labels=labels, classes=source.classes)
+    origin = Origin(
+        name=f"{name} '{root}'" if name in OWN else name,
+        split=split,
+        count=len(every),
+        held_out=source.count - len(every) if split == "train" else 0,
+        passed_over=source.passed_over,
+        several=len(source.several),
+    )
+    return ImageSet(pixels=pixels, labels=labels, classes=source.classes, origin=origin)
 
 
 def _digits(root: Path, split: str, download: bool, seed: int) -> tuple[Source, Tensor]:
@@ -192,7 +202,7 @@ def _celeba(root: Path, split: str, download: bool, seed: int) -> tuple[Source, 
         data = CelebA(str(root), split=official, download=download)
     folder = root / "celeba" / "img_align_celeba"
     files = [folder / name for name in data.filename]
-    source = file_source(files, open_file, None, [], folder)
+    source = file_source(Pictures(files, open_file), None, [], folder)
     return source, torch.arange(source.count)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ class Source:
         labels: int64 (n,) or None.
         classes: names, or empty.
         channels: channels of the images as they are stored.
+        passed_over: how many files beside them are no images.
+        several: the files read so far that have several frames, of which the first is taken.
     """
 
     read: Callable[[Tensor, int, int, Progress], Tensor]
@@ -35,6 +37,8 @@ class Source:
     labels: Tensor | None
     classes: tuple[str, ...]
     channels: int
+    passed_over: int = 0
+    several: Set[object] = frozenset()
 
 
 def limited(indices: Tensor, limit: int | None, seed: int) -> Tensor:

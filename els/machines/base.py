@@ -8,18 +8,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from els.denoiser import coefficients
+from els.denoiser import Labels, Times, as_labels, as_times, coefficients
 from els.engines.dispatch import ENGINES, EngineName
 from els.engines.posterior import Posterior
 from els.engines.windows import WindowName
 from els.errors import InputError
 from els.images import ImageSet
+from els.sampling import Sampler
 from els.schedule import COSINE, CosineSchedule
 
 Number = int | float  # a patch size is a whole number, and stays one on disk
@@ -83,7 +85,7 @@ class Scale:
     candidates: tuple[Number, ...]
 
 
-class Machine(ABC):
+class Machine(Sampler, ABC):
     """A closed-form denoiser made from training images.
 
     Attributes:
@@ -108,12 +110,20 @@ class Machine(ABC):
     ) -> None:
         self.kind = kind
         self.images = images
-        self.value: Number | ByTime | None = size if self.scale else None
         self.schedule = schedule
         self.options = options
         self._known: dict[object, Any] = {}
-        if isinstance(size, int | float) and self.scale:
-            self.check(size)
+        self.value: Number | ByTime | None = self._checked(size)
+
+    def __repr__(self) -> str:
+        count = f"{len(self.images):,} image{'s' * (len(self.images) != 1)}"
+        shape = " x ".join(map(str, self.image_shape))
+        return ", ".join([self.kind, *self._about(), f"{count} of {shape}", *self._how()])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(c, h, w)."""
+        return self.images.image_shape
 
     @property
     def identity(self) -> list[object]:
@@ -138,23 +148,24 @@ class Machine(ABC):
         return self
 
     def __call__(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
+        self, x: Tensor, t: Times, label: Labels = None, size: Number | None = None
     ) -> Tensor:
-        """x0_hat (b c h w) at noisy images x (b c h w) and times t (b,) in (0, 1].
+        """x0_hat (b c h w) at noisy images x (b c h w) and times t in (0, 1].
 
         Args:
-            label: class indices (b,): each query sees only the images of its class.
+            t: one for all images, or (b,).
+            label: a class index for all images, or (b,): each sees only the images of its class.
             size: a value of the scale for this call, in place of the machine's own.
 
         Raises:
-            InputError: when x does not have the shape of the images or is not finite, or a label
-                or a size is out of range.
+            InputError: when x does not have the shape of the images or is not finite, or a time, a
+                label or a size is out of range.
         """
         return self.at_values(x, t, None if size is None else [size], label)[0]
 
     @torch.no_grad()
     def at_values(
-        self, x: Tensor, t: Tensor, values: Sequence[Number] | None, label: Tensor | None = None
+        self, x: Tensor, t: Times, values: Sequence[Number] | None, label: Labels = None
     ) -> Tensor:
         """x0_hat (k b c h w) for every one of k scale values, or (1 b c h w) for the machine's own.
 
@@ -163,7 +174,7 @@ class Machine(ABC):
         Raises:
             InputError: as `__call__`.
         """
-        self.check_query(x)
+        t, label = self.check_query(x, t, label)
         if values is not None and not len(values):
             raise InputError(f"the {self.kind} machine was asked at no value of its scale")
         out = x.new_empty(1 if values is None else len(values), *x.shape)
@@ -188,9 +199,16 @@ class Machine(ABC):
         """
 
     def fitted(self, size: Any) -> Self:
-        """The same machine at another value of its scale; both share what they know."""
+        """The same machine at another value of its scale; both share what they know.
+
+        Args:
+            size: as in `els.machines.make_machine`: one value, or fitted `els.Scales`.
+
+        Raises:
+            InputError: when it is neither, or out of range.
+        """
         other = copy(self)
-        other.value = size
+        other.value = self._checked(size)
         return other
 
     @property
@@ -216,19 +234,23 @@ class Machine(ABC):
                 found.append(value)
         return found
 
-    def check_query(self, x: Tensor) -> None:
-        """Refuse images that are not of the machine's shape, or not finite.
+    def check_query(self, x: Tensor, t: Times, label: Labels) -> tuple[Tensor, Tensor | None]:
+        """The times (b,) and labels (b,) of images that can be answered.
 
         Raises:
-            InputError: when they are not.
+            InputError: when x is not of the machine's shape, of floats and finite, or t or label
+                cannot be of these images.
         """
         if tuple(x.shape[1:]) != self.images.image_shape:
             raise InputError(
                 f"the images to denoise have shape {tuple(x.shape[1:])}, the training images "
                 f"{self.images.image_shape}; they must be the same"
             )
+        if not x.is_floating_point():
+            raise InputError(f"the images to denoise are {x.dtype}; they must be floats in [-1, 1]")
         if not x.isfinite().all():
             raise InputError("the images to denoise hold NaN or infinite pixels")
+        return as_times(t, x), as_labels(label, x)
 
     def group_queries(
         self, t: Tensor, label: Tensor | None, values: Sequence[Number] | None
@@ -268,6 +290,40 @@ class Machine(ABC):
                 f"the {self.kind} machine needs a {self.scale_name}: one, or fitted scales"
             )
         return self.value if isinstance(self.value, int | float) else self.value.at(t)
+
+    def _checked(self, size: Any) -> Number | ByTime | None:
+        """A value of the scale, or values by time, which are checked where they are used."""
+        if self.scale is None or size is None:
+            return None
+        if isinstance(size, Tensor | np.generic):
+            size = size.item()
+        if isinstance(size, int | float):
+            self.check(size)
+        elif not hasattr(size, "at"):
+            raise InputError(
+                f"the {self.scale_name} of the {self.kind} machine is {size!r}; it must be a "
+                "number, or fitted scales as of els.fit_scales or els.Scales.load"
+            )
+        return size
+
+    def _about(self) -> list[str]:
+        """The scale, for people."""
+        if self.scale is None:
+            return []
+        if self.value is None:
+            return [f"no {self.scale_name} yet"]
+        if isinstance(self.value, int | float):
+            return [f"{self.scale_name} {self.value:g}"]
+        ends = (f"{self.value.at(t):g} at t = {t:g}" for t in (1, 0.05))
+        return [f"{self.scale_name} {' to '.join(ends)}"]
+
+    def _how(self) -> list[str]:
+        """Those options that are not as they are left, for people."""
+        return [
+            f"{one.name} {getattr(self.options, one.name)}"
+            for one in fields(self.options)
+            if getattr(self.options, one.name) != one.default
+        ]
 
     def _values_at(self, t: float, values: Sequence[Number] | None) -> tuple[Number, ...]:
         if self.scale is None:
@@ -322,7 +378,7 @@ class PosteriorMachine(Machine):
 
     @torch.no_grad()
     def posterior(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
+        self, x: Tensor, t: Times, label: Labels = None, size: Number | None = None
     ) -> Posterior:
         """All that the dictionary says about x (b c h w), with details; arguments as `__call__`.
 
@@ -333,7 +389,7 @@ class PosteriorMachine(Machine):
         Raises:
             InputError: as `__call__`.
         """
-        self.check_query(x)
+        t, label = self.check_query(x, t, label)
         asked = None if size is None else [size]
         parts, order = [Posterior.empty(x[:0], x.dtype, details=True)], []
         for (values, one_label), i in self.group_queries(t, label, asked).items():

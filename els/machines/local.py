@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from els.denoiser import Labels, Times
 from els.engines.dictionary import Rule, check_size
 from els.engines.dispatch import choose, posteriors
 from els.engines.posterior import Posterior
@@ -107,7 +108,7 @@ class PatchMachine(PosteriorMachine):
         return (choose(query, self.options.engine),)
 
     def __call__(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
+        self, x: Tensor, t: Times, label: Labels = None, size: Number | None = None
     ) -> Tensor:
         """See `Machine.__call__`."""
         if self.tolerance:
@@ -116,13 +117,13 @@ class PatchMachine(PosteriorMachine):
 
     @torch.no_grad()
     def estimate(
-        self, x: Tensor, t: Tensor, label: Tensor | None = None, size: Number | None = None
+        self, x: Tensor, t: Times, label: Labels = None, size: Number | None = None
     ) -> Estimate:
         """x0_hat from as many images as `tolerance` asks for, with its standard error.
 
         Arguments and errors are those of `__call__`.
         """
-        self.check_query(x)
+        t, label = self.check_query(x, t, label)
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
         seen = torch.zeros(len(x))
         asked = None if size is None else [size]

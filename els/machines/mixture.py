@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from els.denoiser import Labels, Times
 from els.errors import InputError
 from els.images import ImageSet
 from els.machines.base import Machine, Number, value_identity
@@ -56,7 +57,7 @@ class Mixture(Machine):
     ) -> None:
         super().__init__(kind, images, schedule=schedule)
         self.parts = tuple(parts)
-        self.weights = weights
+        self.weights = _checked_weights(weights)
 
     @property
     def identity(self) -> list[object]:
@@ -77,10 +78,15 @@ class Mixture(Machine):
             for value in part.values
         )
 
+    def _about(self) -> list[str]:
+        """See `Machine._about`."""
+        fitted = "no weights yet" if self.weights is None else "fitted weights"
+        return [f"{len(self.names)} components", fitted]
+
     @torch.no_grad()
-    def components(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def components(self, x: Tensor, t: Times, label: Labels = None) -> Tensor:
         """What every component answers (k b c h w); arguments as `Machine.__call__`."""
-        self.check_query(x)
+        t, label = self.check_query(x, t, label)
         out = x.new_empty(len(self.names), *x.shape)
         for (_, one_label), i in self.group_queries(t, label, None).items():
             images = self.of_class(one_label)
@@ -92,9 +98,13 @@ class Mixture(Machine):
         return out
 
     def fitted(self, size: Any) -> Self:
-        """The same mixture with other weights."""
+        """The same mixture with other weights.
+
+        Raises:
+            InputError: when they are not weights by time.
+        """
         other = copy(self)
-        other.weights = size
+        other.weights = _checked_weights(size)
         return other
 
     def x0_hats(
@@ -103,7 +113,8 @@ class Mixture(Machine):
         """See `Machine.x0_hats`."""
         if self.weights is None:
             raise InputError(f"the {self.kind} machine needs fitted weights")
-        weights = torch.tensor([self.weights.at(time) for time in t.tolist()]).to(x)  # (b k)
+        weights = torch.tensor([self.weights.at(time) for time in t.tolist()]).to(x)
+        weights = weights.view(len(x), -1)  # (b k)
         if weights.shape[1] != len(self.names):
             raise InputError(
                 f"there are {weights.shape[1]} weights for the {len(self.names)} components "
@@ -119,3 +130,12 @@ class Mixture(Machine):
                 for i, answer in zip(used, some, strict=True):
                     total += mine[:, i].view(-1, 1, 1, 1) * answer.to(x)
         return [total] * len(values)
+
+
+def _checked_weights(weights: Any) -> WeightsByTime | None:
+    if weights is not None and not hasattr(weights, "at"):
+        raise InputError(
+            f"the weights of the mixture are {weights!r}; they must be fitted, as those of "
+            "els.stacking.fit_weights"
+        )
+    return weights

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from els.engines.dictionary import Rule
 from els.engines.dispatch import EngineName
 from els.engines.windows import WindowName
 from els.errors import InputError
-from els.images import ImageSet
+from els.images import ImageSet, as_images
 from els.machines.base import NO_VALUE, Around, ByTime, Machine, MachineOptions, Number, Symmetry
 from els.machines.global_equivariant import GlobalEquivariant
 from els.machines.ideal import Ideal
@@ -176,7 +178,7 @@ def described() -> str:
 
 def make_machine(
     kind: str,
-    images: ImageSet,
+    images: ImageSet | Tensor,
     *,
     size: Number | ByTime | WeightsByTime | None = None,
     schedule: CosineSchedule = COSINE,
@@ -193,11 +195,13 @@ def make_machine(
 
     Args:
         kind: one of `MACHINES`, whose entries say what answers for a pixel.
-        images: the training images.
+        images: the training images; or their pixels (n c h w), uint8, or floats in [-1, 1], which
+            are rounded to 256 values.
         size: the value of the machine's scale: an odd patch size k, a width in pixels, a threshold
             in [0, 1], a smoothing in units of sigma, or a temperature; or one for each time with
-            `.at(t)`, such as fitted scales. May be left out where every call gives its own, or
-            without a scale. The fitted `els.stacking.Weights` of `mixture`.
+            `.at(t)`, such as the fitted `els.Scales`. May be left out where every call gives its
+            own, where scales are still to be fitted (`machine.fitted(scales)` is the machine with
+            them), or without a scale. The fitted `els.stacking.Weights` of `mixture`.
         schedule: the noise schedule; default: the paper's.
         engine: "native" (compiled, on the CPU), "triton" (compiled, on a GPU), "torch" (any device)
             or "auto", the fastest that works here.
@@ -215,17 +219,20 @@ def make_machine(
         around: the patch machine that `mixture` is built around: `boundary` or `equivariant`.
 
     Raises:
-        InputError: unknown kind, no images, or an option or size out of range.
+        InputError: unknown kind, no images or something else, or an option or size out of range.
 
     Example:
         >>> import torch
         >>> from els.images import load_images
         >>> machine = make_machine("boundary", load_images("digits", limit=50), size=3)
-        >>> machine(torch.zeros(2, 1, 16, 16), torch.tensor([0.5, 1.0])).shape
+        >>> machine
+        boundary, size 3, 50 images of 1 x 16 x 16
+        >>> machine(torch.zeros(2, 1, 16, 16), 0.5).shape
         torch.Size([2, 1, 16, 16])
     """
     if kind not in MACHINES:
         raise InputError(f"unknown machine '{kind}'; known are {', '.join(MACHINES)}")
+    images = as_images(images)
     if not len(images):
         raise InputError(f"the {kind} machine was given no training images")
     entry = MACHINES[kind]

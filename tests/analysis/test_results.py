@@ -120,3 +120,18 @@ def test_damage_is_one_line(name: str, content: bytes, results: Results, tmp_pat
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError):
         Results.load(tmp_path)
+
+
+def test_a_folder_may_be_named_by_a_string(results: Results, tmp_path: Path) -> None:
+    results.save(str(tmp_path))
+    assert Results.load(str(tmp_path)).summary == Results.load(tmp_path).summary
+    with pytest.raises(InputError, match=r"there is no folder '.*none'; give that of an analysis"):
+        Results.load(str(tmp_path / "none"))
+
+
+def test_results_say_in_a_line_what_was_found(results: Results) -> None:
+    told = ", ".join(
+        f"{kind} {float(values['pearson_r'].median()):.2f}"
+        for kind, values in results.by_seed.items()
+    )
+    assert repr(results) == f"Results({results.provenance.run}, 6 seeds, pearson_r: {told})"

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import torch
 
-from els.agreement import agreement, beats, compare_pairs, summarise
+from els.agreement import Summary, agreement, beats, compare_pairs, summarise
 from els.errors import InputError
 
 
@@ -50,6 +50,10 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
 def test_beats_counts_seeds() -> None:
     better, worse = torch.tensor([0.9, 0.5, 0.7, 0.8]), torch.tensor([0.8, 0.6, 0.6, 0.8])
     assert beats({"pearson_r": better}, {"pearson_r": worse}) == 0.5
+
+
+def test_a_summary_reads_as_a_median_with_its_interval() -> None:
+    assert str(Summary(0.876, (0.81, 0.9))) == "0.88 [0.81, 0.90]"
 
 
 def _scores(**values: list[float]) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,16 @@ def test_calibration_needs_seeds_and_sizes() -> None:
     for seeds, sizes in (((), (3,)), ((0,), ())):
         with pytest.raises(InputError, match="calibration needs seeds and values to try"):
             fit_scales(machine, machine, Starts((1, 8, 8)), seeds, candidates=sizes)
+
+
+def test_scales_say_in_a_line_what_they_are(tmp_path: Path) -> None:
+    fitted = Scales("boundary", "cosine", (0,), (3, 9), (1.0, 0.5, 0.05), (9, 5, 3), (), ())
+    assert repr(fitted) == "sizes of boundary: 9 at t = 1 to 3 at t = 0.05"
+    wide = replace(fitted, machine="boundary_soft", scale="width", values=(2.4, 1.2, 0.5))
+    assert repr(wide) == "widths of boundary_soft: 2.4 at t = 1 to 0.5 at t = 0.05"
+    (tmp_path / "released.json").write_text("[3, 5, 7, 9]")
+    released = Scales.load(str(tmp_path / "released.json"))
+    assert repr(released) == f"sizes of {tmp_path}/released.json: 9 at t = 1 to 3 at t = 0.25"
 
 
 def _scales(table: list[list[list[float]]], values: tuple[int, ...], criterion: str) -> Scales:

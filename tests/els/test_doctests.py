@@ -10,7 +10,9 @@ import pytest
     ("module", "name"),
     [
         ("els.machines.registry", "make_machine"),
+        ("els.denoiser", "as_times"),
         ("els.sampling", "ddim"),
+        ("els.sampling", "sample"),
         ("els.calibration", "fit_scales"),
         ("els.agreement", "agreement"),
         ("els.images.named", "load_images"),

@@ -131,7 +131,7 @@ def test_a_decoding_that_fails_leaves_no_half_set(
 def test_missing_and_damaged_data_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"put its files under .*MNIST/raw.*--data.download true"):
         load_images("mnist", root=tmp_path)
-    with pytest.raises(InputError, match="unknown data set 'imagenet'; known are digits"):
+    with pytest.raises(InputError, match="unknown data set 'imagenet'; known are garments, digits"):
         load_images("imagenet")
     with pytest.raises(InputError, match="there is no folder"):
         load_images("folder", root=tmp_path / "none")
@@ -200,3 +200,26 @@ def test_classes_are_picked_by_label() -> None:
         images.of_class(3)
     with pytest.raises(InputError, match="have no labels"):
         ImageSet(images.pixels).of_class(0)
+
+
+def test_images_say_what_they_are_and_never_their_pixels() -> None:
+    digits = load_images("digits")
+    assert digits.description == "digits, 1,437 images, 360 held out"
+    assert repr(digits) == "ImageSet(digits, 1,437 images, 360 held out, 1 x 16 x 16, 10 classes)"
+    assert load_images("digits", split="val").description == "digits (val), 180 images"
+    assert load_images("digits", split="all").description == "digits (all), 1,797 images"
+    some = load_images("digits", limit=50)
+    assert some.description == "digits, 50 of 1,437 images, 360 held out"
+    assert digits.of_class(3).description.startswith("digits, 1")
+    assert repr(random_images(1)) == "ImageSet(1 image, 1 x 8 x 8)"
+
+
+def test_pixels_and_labels_of_another_kind_are_no_images() -> None:
+    pixels = random_images(4).pixels
+    for wrong in (pixels.float(), pixels.long(), pixels.numpy(), "digits"):
+        with pytest.raises(InputError, match=r"they must be a tensor of uint8 \(n c h w\)"):
+            ImageSet(wrong)
+    with pytest.raises(InputError, match=r"pixels have shape \(1, 8, 8\); it must be"):
+        ImageSet(pixels[0])
+    with pytest.raises(InputError, match=r"labels have shape \(3,\) for 4 images"):
+        ImageSet(pixels, torch.arange(3))

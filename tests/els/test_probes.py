@@ -231,3 +231,9 @@ def test_probes_come_back_from_disk_unchanged(tmp_path: Path) -> None:
             Probes.load(tmp_path / "network.json")
     with pytest.raises(InputError, match="there is no file"):
         Probes.load(tmp_path / "nowhere.json")
+
+
+def test_one_time_stands_for_all_images() -> None:
+    (x, t), net = query(2, 1, 12, 12), Net(width=16, depth=1)
+    for measure in (effective_receptive_field, equivariance_error):
+        torch.testing.assert_close(measure(net, x, 0.5), measure(net, x, t), equal_nan=True)

@@ -1,6 +1,17 @@
+import pytest
 import torch
 
-from els.sampling import Starts, ddim, ddim_steps, sample_paths, seeded_labels, seeded_noise
+from els.errors import InputError
+from els.sampling import (
+    Sampler,
+    Starts,
+    ddim,
+    ddim_steps,
+    sample,
+    sample_paths,
+    seeded_labels,
+    seeded_noise,
+)
 from els.schedule import CosineSchedule
 
 
@@ -61,3 +72,52 @@ def test_a_seed_gives_the_same_noise_in_any_company() -> None:
     assert torch.equal(alone[0], among[1])
     assert not torch.equal(among[0], among[1])
     assert torch.equal(seeded_labels([7], 10), seeded_labels([3, 7], 10)[1:])
+
+
+class Conditional(Sampler):
+    """A denoiser of seven classes that says what its images are like."""
+
+    image_shape = (1, 4, 4)
+    num_classes = 7
+    schedule = CosineSchedule(0.02)
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        assert label.shape == t.shape == x.shape[:1]
+        return torch.tanh(x) * (1 + label[:, None, None, None])
+
+
+def test_samples_are_those_of_an_analysis_from_the_same_seeds() -> None:
+    denoiser, seeds = Conditional(), range(2, 22)  # more than one batch
+    want = sample_paths(denoiser, Starts.of(denoiser), seeds, steps=3).samples
+    assert torch.equal(sample(denoiser, seeds, steps=3), want)
+    assert torch.equal(denoiser.sample(20, seed=2, steps=3), want)
+    assert torch.equal(denoiser.sample(1, 5, 3), want[3:4])
+    assert torch.equal(sample(denoiser, torch.arange(2, 22), steps=3), want)
+
+
+def test_samples_can_be_of_a_class_or_of_one_for_each() -> None:
+    denoiser = Conditional()
+    noise = seeded_noise(range(3), (1, 4, 4))
+    for label in (2, torch.tensor(2), torch.tensor([0, 6, 3])):
+        want = ddim(denoiser, noise, label=label, schedule=denoiser.schedule)
+        assert torch.equal(denoiser.sample(3, label=label), want)
+    assert Starts((1, 4, 4), label=2)(range(2))[1].tolist() == [2, 2]  # of a machine
+    one = Starts.of(denoiser, label=2)
+    assert torch.equal(sample_paths(denoiser, one, range(3)).samples, denoiser.sample(3, label=2))
+
+
+def test_what_cannot_be_sampled_is_told() -> None:
+    with pytest.raises(InputError, match=r"has no image_shape: give it one, or call ddim"):
+        sample(lambda x, t, label: x, range(2))
+    for seeds in (4, [], range(0)):
+        with pytest.raises(InputError, match=r"give at least one, such as range\(8\)"):
+            sample(Conditional(), seeds)
+    with pytest.raises(InputError, match="steps is 0; it must be at least 1"):
+        Conditional().sample(2, steps=0)
+
+
+def test_paths_and_steps_say_what_they_are_without_their_pixels() -> None:
+    paths = sample_paths(Conditional(), Starts.of(Conditional()), range(2), steps=3)
+    assert repr(paths) == "Paths(3 steps, 2 x 1 x 4 x 4)"
+    (step,) = ddim_steps(lambda x, t, label: x, torch.zeros(2, 1, 4, 4), steps=1)
+    assert repr(step) == "Step(0, t = 1 to 0, 2 x 1 x 4 x 4)"

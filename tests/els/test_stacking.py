@@ -106,3 +106,8 @@ def test_a_mixture_without_weights_or_with_others_says_so() -> None:
         make_machine("mixture", images, size=few)(x, t)
     with pytest.raises(InputError, match="around is 'local'; it must be boundary or equivariant"):
         make_machine("mixture", images, around="local")
+
+
+def test_weights_say_in_a_line_what_they_are() -> None:
+    weights = Weights("mixture", ("local 3", "wiener"), (1.0, 0.5), ((0.5, 0.5), (0, 1)), (0,))
+    assert repr(weights) == "weights of mixture: 2 components at 2 times"

@@ -8,10 +8,12 @@ from PIL import Image
 from els.errors import InputError
 from els.models.callbacks import (
     EMA,
+    FinalValidation,
     ImagesPerSecond,
     LastCheckpoint,
-    PlainProgress,
     SampleGrid,
+    WholeFiles,
+    is_last_step,
     is_log_step,
 )
 from els.models.denoiser import NetworkDenoiser
@@ -23,7 +25,8 @@ def trainer(folder: Path | None = None, **facts: object) -> SimpleNamespace:
     """As much of a trainer as callbacks ask."""
     usual = {"sanity_checking": False, "is_global_zero": True, "global_step": 0, "world_size": 2,
              "current_epoch": 0, "log_every_n_steps": 2, "callback_metrics": {}, "loggers": [],
-             "default_root_dir": folder}  # fmt: skip
+             "default_root_dir": folder, "should_stop": False, "max_steps": -1, "max_epochs": 50,
+             "is_last_batch": False}  # fmt: skip
     return SimpleNamespace(**usual | facts)
 
 
@@ -59,10 +62,13 @@ def test_samples_are_drawn_every_so_many_epochs(tmp_path: Path) -> None:
     for epoch in range(4):
         grid.on_validation_epoch_end(trainer(tmp_path, current_epoch=epoch), module)
     grid.on_validation_epoch_end(trainer(tmp_path, current_epoch=8, sanity_checking=True), module)
+    last = trainer(tmp_path, current_epoch=5, max_epochs=6, is_last_batch=True)
+    grid._last_epoch = 4
+    grid.on_validation_epoch_end(last, module)
     never = SampleGrid(every_n_epochs=0)
     never.on_validation_epoch_end(trainer(tmp_path, current_epoch=9), module)
     files = sorted((tmp_path / "samples").iterdir())
-    assert [file.name for file in files] == ["epoch00000.png", "epoch00002.png"]
+    assert [file.stem for file in files] == ["epoch00000", "epoch00002", "epoch00005"]
     assert Image.open(files[0]).size == (8, 8)
 
 
@@ -106,9 +112,39 @@ def test_speed_counts_the_images_of_all_processes(monkeypatch: pytest.MonkeyPatc
     assert [is_log_step(trainer(global_step=step)) for step in range(3)] == [True, False, True]
 
 
-def test_a_line_after_every_validation(capsys: pytest.CaptureFixture) -> None:
-    values = {"val/loss": torch.tensor(0.25), "train/loss": torch.tensor(0.5), "other": 1}
-    told = trainer(current_epoch=3, global_step=7, callback_metrics=values)
-    PlainProgress().on_validation_end(told, Module())
-    PlainProgress().on_validation_end(trainer(sanity_checking=True), Module())
-    assert capsys.readouterr().out == "epoch 3 step 7  train/loss 0.5  val/loss 0.25\n"
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"max_epochs": 4, "current_epoch": 3, "is_last_batch": True}, True),
+        ({"max_epochs": 4, "current_epoch": 3}, False),
+        ({"max_epochs": 4, "current_epoch": 2, "is_last_batch": True}, False),
+        ({"max_epochs": None, "max_steps": 7, "global_step": 7}, True),
+        ({"max_epochs": 4, "max_steps": 7, "global_step": 6}, False),
+        ({"max_epochs": -1, "is_last_batch": True}, False),
+        ({"should_stop": True}, True),  # by early stopping, or after the longest time
+    ],
+)
+def test_the_last_step_is_known_and_validated(facts: dict, expected: bool) -> None:
+    now = trainer(**facts, fit_loop=SimpleNamespace(batch_idx=4))
+    now.check_val_every_n_epoch, now.val_check_batch = 10, 45
+    assert is_last_step(now) == expected
+    FinalValidation().on_train_batch_end(now, Module(), None, None, 4)
+    due = (now.check_val_every_n_epoch, now.val_check_batch)
+    assert due == ((1, 5) if expected else (10, 45))
+
+
+def test_a_checkpoint_that_is_not_written_whole_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    WholeFiles().save_checkpoint({"step": 1}, path)
+
+    def cut_short(self: Path, content: bytes) -> None:
+        self.open("wb").write(content[:9])
+        raise SystemExit(130)  # a second Ctrl-C
+
+    monkeypatch.setattr(Path, "write_bytes", cut_short)
+    with pytest.raises(SystemExit):
+        WholeFiles().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

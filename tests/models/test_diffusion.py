@@ -132,3 +132,8 @@ def test_a_checkpoint_says_the_last_held_out_loss(module: Diffusion, batch: Batc
     assert going_on._val_loss == module.logged["val/loss"]
     module.on_load_checkpoint({METADATA_KEY: {}})  # of an older checkpoint
     assert module.trained.val_loss is None
+
+
+def test_lightnings_way_to_load_says_what_to_call() -> None:
+    with pytest.raises(InputError, match=r"els\.load_denoiser\('runs/x/last\.ckpt'\) gives its"):
+        Diffusion.load_from_checkpoint("runs/x/last.ckpt")

@@ -11,6 +11,8 @@ from conftest import random_images
 
 from els.errors import InputError
 from els.machines import MACHINES, Machine, make_machine
+from els.machines.base import PosteriorMachine
+from els.sampling import ddim, sample, seeded_noise
 from els.schedule import CosineSchedule
 
 IMAGES = random_images(8, 2, 6, 6, classes=2)
@@ -54,6 +56,8 @@ class MachineTester:
         self.a_class_is_a_smaller_set_of_images()
         self.answers_have_the_dtype_of_the_question()
         self.bad_queries_are_refused()
+        self.one_number_stands_for_a_batch()
+        self.it_can_be_sampled()
         self.identity_tells_machines_apart()
 
     def a_batch_is_its_singletons(self) -> None:
@@ -94,6 +98,35 @@ class MachineTester:
             machine(self.x[..., :5], self.t)
         with pytest.raises(InputError, match="NaN or infinite"):
             machine(self.x * torch.nan, self.t)
+
+    def one_number_stands_for_a_batch(self) -> None:
+        """A time or a class is given once, as a number or a tensor without dimensions."""
+        machine = self.make()
+        want = machine(self.x, torch.full((4,), 0.4, dtype=torch.float64), torch.ones(4).long())
+        for t in (0.4, torch.tensor(0.4, dtype=torch.float64)):
+            assert torch.equal(machine(self.x, t, 1), want)
+            assert torch.equal(machine.at_values(self.x, t, None, torch.tensor(1))[0], want)
+        if isinstance(machine, PosteriorMachine):
+            torch.testing.assert_close(
+                machine.posterior(self.x, 0.4, 1).effective_size,
+                machine.posterior(self.x, self.t.new_full((4,), 0.4), 1).effective_size,
+            )
+        for t in (0, 1.01, self.t[:3]):
+            with pytest.raises(InputError, match=r"^t (is|has shape)"):
+                machine(self.x, t)
+        with pytest.raises(InputError, match="uint8; they must be floats"):
+            machine(self.x.byte(), 0.5)
+
+    def it_can_be_sampled(self) -> None:
+        """By its own method and from any seeds, with the same noise for the same seed."""
+        machine = self.make()
+        noise = seeded_noise(range(3, 5), (2, 6, 6))
+        want = ddim(machine, noise, steps=2, schedule=machine.schedule)
+        assert torch.equal(machine.sample(2, seed=3, steps=2), want)
+        got = sample(machine, [4, 3], steps=2)
+        torch.testing.assert_close(got, want.flip(0), rtol=1e-4, atol=1e-4)
+        of_class = ddim(machine, noise, steps=2, label=torch.tensor([1, 1]))
+        assert torch.equal(machine.sample(2, 3, 2, label=1), of_class)
 
     def identity_tells_machines_apart(self) -> None:
         """It is plain data that changes with all that changes an answer, and with nothing else."""

@@ -1,0 +1,50 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from els.models.command_line import Command
+
+
+def command(line: str, program: str = "train.py") -> Command:
+    return Command(program, shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    "extra", ["", "--ckpt_path last", "--ckpt_path=x.ckpt", "--run.overwrite true",
+              "--run.overwrite", "--run.overwrite=true --ckpt_path a"],
+)  # fmt: skip
+def test_the_command_that_goes_on_is_the_same_with_one_checkpoint(extra: str) -> None:
+    line = "fit --config a.yaml --run.name 'my run' --data.root \"it's\" --model.net.init_args.x 3"
+    going_on = command(f"{line} {extra} --trainer.max_epochs 5").going_on()
+    args = [*shlex.split(line), "--trainer.max_epochs", "5", "--ckpt_path", "last"]
+    assert shlex.split(going_on.replace("\\\n", " ")) == ["python", "train.py", *args]
+    assert max(map(len, going_on.splitlines())) <= 68
+    assert not any(part.rstrip(" \\").endswith("--data.root") for part in going_on.splitlines())
+
+
+def test_the_command_is_the_one_that_was_called() -> None:
+    assert command("fit", "/usr/bin/els-train").going_on() == "els-train fit --ckpt_path last"
+    assert command("fit", "/usr/bin/els-train").analyze == "els-analyze"
+    assert command("fit").analyze == "python analyze.py"
+
+
+def test_a_run_that_is_only_named_is_read_from_its_own_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "config.yaml").write_text("run:\n")
+    own = str(Path("runs", "x", "config.yaml"))
+    for line in ("fit --run.name x --ckpt_path last", "validate --run.name=x", "test --run.name x"):
+        args = shlex.split(line)
+        assert command(line).complete() == [args[0], "--config", own, *args[1:]]
+    for line in (
+        "fit --run.name x",
+        "fit --run.name x --ckpt_path last --config digits_resnet",
+        "fit --run.name y --ckpt_path last",
+        "fit --run.name x --run.dir z --ckpt_path last",
+        "validate",
+    ):
+        assert command(line).complete() == shlex.split(line)
+    assert command("fit --help_all").complete() == ["fit", "--help"]
