@@ -1,4 +1,4 @@
-# make demo   install, train on the embedded digits, analyse, print the agreement, open the page
+# make demo   install, train on the garments that come along, analyse, open the page
 # make bench  measure the machines, side by side in one run
 # make test   install, lint, run every test
 PYTHON ?= python3
@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo bench test lint types format clean
 
 demo: $(INSTALLED)
-	$(BIN)/python train.py fit --config configs/digits_resnet.yaml --run.overwrite true
-	$(BIN)/python analyze.py --checkpoint runs/digits_resnet/checkpoints/last.ckpt --open_page true
+	$(BIN)/python train.py fit --config garments_resnet --run.overwrite true
+	$(BIN)/python analyze.py runs/garments_resnet --config quick --open_page
 
 bench: $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py

@@ -63,6 +63,8 @@ TESTED_ELSEWHERE = {
     "els.models.unet": "tests/models/test_networks.py",
     "els.models.blocks": "tests/models/test_networks.py",
     "els.images.named": "tests/els/test_images.py",
+    "els.images.garments.stored": "tests/els/test_images.py",
+    "els.images.garments.make": "tests/els/test_images.py",
     "els.images.sets": "tests/els/test_images.py",
     "els.images.source": "tests/els/test_images.py",
     "els.images.files": "tests/els/test_images.py and test_pictures.py",

@@ -34,8 +34,8 @@ from els.mosaic import Mosaic
 BY_TIME, IMAGES, MOSAICS, FIGURES, CHARTS = "analysis", "images", "mosaics", "figures", "charts"
 TIME = f"{BY_TIME}/t"
 AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each by its kind
-MACHINES, PAIRS = f"{AGREEMENT}/machines", f"{AGREEMENT}/pairs"
-PEARSON_R, BEATS_IDEAL = "pearson_r", "beats_ideal"
+MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
+PAIRS = f"{AGREEMENT}/pairs"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
@@ -170,17 +170,17 @@ def machine_table(results: Results) -> wandb.Table:
 
 
 def pair_table(results: Results) -> wandb.Table:
-    """A row for every two machines: on how many seeds the one is closer, and by how much."""
+    """A row for every two machines: how often the one is closer, and by how much, seed by seed."""
     return _table(
         [
             {
-                "machine": one.machine,
-                "against": one.other,
-                "wins": one.wins,
-                **one.difference.columns("difference"),
-                "distinguishable": one.distinguishable,
+                "machine": pair.machine,
+                "against": pair.other,
+                "wins": pair.wins,
+                **pair.difference.columns("difference"),
+                "distinguishable": pair.distinguishable,
             }
-            for one in results.pairs
+            for pair in results.pairs
         ]
     )
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from els.errors import InputError
 from els.images import DataSpec, ImageSet, load_images, source, to_float, to_uint8
+from els.images.garments import FILE
+from els.images.garments.make import make
 
 
 def write_images(
@@ -36,6 +38,24 @@ def test_digits_need_nothing_and_are_divided() -> None:
     assert len(torch.unique(together, dim=0)) > 1790  # a few digits are drawn twice
     assert len(whole) == 1437
     assert len(load_images("digits", split="all")) == 1797
+
+
+def test_garments_come_with_the_package_and_are_those_of_fashion_mnist() -> None:
+    parts = {split: load_images("garments", split=split) for split in ("train", "val", "test")}
+    assert [len(part) for part in parts.values()] == [2000, 250, 250]
+    assert parts["train"].image_shape == (1, 28, 28)
+    assert len(parts["train"].classes) == 10
+    assert FILE.stat().st_size < 1_000_000
+    assert all((FILE.parent / name).is_file() for name in ("LICENSE", "SOURCE.md", "make.py"))
+    everything = load_images("garments", split="all")
+    root = shared("data")
+    source = load_images("fashion_mnist", root=root, size=28, limit=2500, seed=0)
+    assert torch.equal(everything.pixels, source.pixels)
+    assert torch.equal(everything.labels, source.labels)
+
+
+def test_the_file_of_garments_is_made_again_byte_by_byte() -> None:
+    assert make(shared("data")) == FILE.read_bytes()
 
 
 def test_limit_is_a_seeded_subset_in_the_same_order() -> None:

@@ -75,6 +75,19 @@ def test_agreement_is_that_of_the_first_machine(results: Results) -> None:
     assert pair[:3] == ["local", "ideal", machines["local"]["beats_ideal"]]
 
 
+def test_machines_against_each_other_are_a_table(results: Results) -> None:
+    (row,) = content.pair_table(results).data
+    (pair,) = results.pairs
+    assert row == [
+        "local",
+        "ideal",
+        pair.wins,
+        pair.difference.median,
+        *pair.difference.ci95,
+        False,
+    ]
+
+
 def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
     kinds = ["boundary", "local", "ideal"]
     usual = content.numbers(made_results(kinds))
