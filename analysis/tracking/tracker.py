@@ -111,7 +111,7 @@ class _Stage:
 
     def _log(self) -> None:
         self.logged = time.monotonic()
-        share = self.done / self.total
+        share = min(1.0, self.done / self.total)
         row = {content.SHARE: share}
         if self.done:
             row[content.LEFT] = (self.logged - self.begun) * (1 / share - 1) / 60
