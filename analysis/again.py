@@ -70,9 +70,8 @@ def compare(options: dict[str, Any]) -> Comparison:
     check_unique(folders)
     results = [Results.load(folder) for folder in folders]
     _warn_of_protocols(results)
-    output = Output(
-        figures=options["formats"], logger=options["logger"], project=options["project"]
-    )
+    told = {name: options[name] for name in ("logger", "project", "relog")}
+    output = Output(figures=options["formats"], **told)
     return write_and_log(results, comparison_folder(folders, options["out"]), output)
 
 

@@ -106,6 +106,9 @@ def _compare_parser() -> Parser:
     _formats(parser)
     parser.add_argument("--logger", type=LoggerName, default="wandb", help="as of analyses")
     parser.add_argument("--project", type=str, default="els", help="the W&B project")
+    parser.add_argument(
+        "--relog", type=bool, default=False, help="log to W&B again what it has already"
+    )
     return parser
 
 

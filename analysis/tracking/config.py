@@ -76,7 +76,7 @@ def _plain(value: object) -> Any:
 
 def training_numbers(study: Study) -> dict[str, float]:
     """The network's steps, epochs and held-out loss, as far as its checkpoint tells them."""
-    trained = study.network.trained
+    trained = study.provenance.trained
     told = {} if trained is None else asdict(trained)
     return {name: value for name, value in told.items() if value is not None}
 

@@ -161,7 +161,7 @@ def agreement_panels(wr: ModuleType) -> list[object]:
             wr.MediaBrowser(title=f"The {name} seed", media_keys=[f"{content.IMAGES}/{name}"])
             for name in NAMED_SEEDS
         ),
-        wr.WeavePanelSummaryTable(table_name=content.MACHINES),
+        *(wr.WeavePanelSummaryTable(table_name=name) for name in (content.MACHINES, content.PAIRS)),
     ]
 
 

@@ -64,9 +64,9 @@ def tracked(
         _say_finished(record)
         yield Tracker()
         return
-    home = output.folder(source)
+    home, name = output.folder(source), study.provenance.run
     described = {"config": config.config(study), "tags": config.tags(study)}
-    with _run(record, home, home.name, output, "analysis", described) as run:
+    with _run(record, home, name, output, "analysis", described) as run:
         live = LiveRun(run, replace(record, where=_where(run)), folder)
         run.summary.update(config.network_numbers(study))
         print_run_link(run, console.print)  # now, so that the analysis can be watched
@@ -74,11 +74,11 @@ def tracked(
         if live.report is None:
             return
         checkpoint = use_checkpoint(run, source)
-        follows = _log_files(run, *live.report, name=home.name, checkpoint=checkpoint)
+        follows = _log_files(run, *live.report, name=name, checkpoint=checkpoint)
         live.stage("finished")
     replace(live.record, finished=True).save(folder)
     if follows is not None:
-        _log_what_follows(*follows, home, output)
+        _log_what_follows(*follows, home, name, output)
     if _is_online(run):  # what is to be uploaded later is needed still
         shutil.rmtree(_kept(run), ignore_errors=True)
 
@@ -94,7 +94,9 @@ def _run(
 ) -> Iterator[Run]:
     """A run that is finished as its body ends: well, or as failed."""
     with _own_staging():
-        settings = wandb_settings(name, home, output.project, job_type)
+        # An analysis with a name of its own is in the group of its run too.
+        settings = wandb_settings(home.name, home, output.project, job_type)
+        settings["name"] = f"{name}-{job_type}"
         try:
             run = wandb.init(**settings, id=record.id, resume="allow", **described)
         except wandb.errors.Error as error:
@@ -137,10 +139,10 @@ def _log_files(
 
 
 def _log_what_follows(
-    scales: wandb.Artifact, report: wandb.Artifact, home: Path, output: Output
+    scales: wandb.Artifact, report: wandb.Artifact, home: Path, name: str, output: Output
 ) -> None:
     """Log the report as what the scales led to."""
-    with _run(LoggedRun(new_id(), ""), home, home.name, output, "report", {}) as run:
+    with _run(LoggedRun(new_id(), ""), home, name, output, "report", {}) as run:
         run.use_artifact(scales)
         run.log_artifact(report)
 
@@ -210,7 +212,7 @@ def log_comparison(
         return
     paths = [one.provenance.checkpoint.path for one in comparison.results]
     described = {"config": {"checkpoints": paths}}
-    with _run(record, folder, "comparison", output, "comparison", described) as run:
+    with _run(record, folder, folder.name, output, "comparison", described) as run:
         run.log(content.comparison_panels(comparison, files))
         print_run_link(run, console.print)
     replace(record, where=_where(run), finished=True).save(folder)

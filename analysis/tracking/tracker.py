@@ -98,9 +98,10 @@ class _Stage:
     def __init__(self, run: Run, total: int) -> None:
         self.run = run
         self.total = total
-        self.done = 0
+        self.done = 0.0
         self.begun = time.monotonic()
-        self._log()
+        if total:  # else all of it was kept from before
+            self._log()
 
     def advance(self, count: float) -> None:
         """So many more are done."""
@@ -110,7 +111,7 @@ class _Stage:
 
     def _log(self) -> None:
         self.logged = time.monotonic()
-        share = self.done / self.total
+        share = min(1.0, self.done / self.total)
         row = {content.SHARE: share}
         if self.done:
             row[content.LEFT] = (self.logged - self.begun) * (1 / share - 1) / 60

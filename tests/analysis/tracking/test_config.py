@@ -25,8 +25,11 @@ def study(tmp_path: Path) -> Study:
     path = write_checkpoint(tmp_path / "tiny" / "checkpoints" / "last.ckpt")
     (tmp_path / "tiny" / "config.yaml").write_text(OPTIONS)
     made = small_study(path)
-    made.network.trained = Trained(steps=12, epochs=3)
-    return made
+    return trained_for(made, Trained(steps=12, epochs=3))
+
+
+def trained_for(study: Study, trained: Trained | None) -> Study:
+    return replace(study, provenance=replace(study.provenance, trained=trained))
 
 
 def test_runs_can_be_grouped_and_filtered_by_network_data_protocol_and_training(
@@ -91,7 +94,7 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 def test_the_loss_is_known_where_the_checkpoint_tells_it(study: Study) -> None:
     parameters = {"network/parameters": study.provenance.network.parameters}
     assert config.network_numbers(study) == parameters
-    study.network.trained = Trained(steps=11, epochs=2, val_loss=0.25)
+    study = trained_for(study, Trained(steps=11, epochs=2, val_loss=0.25))
     assert config.network_numbers(study) == {**parameters, "val/loss": 0.25}
     told = config.config(study)["train"]
     assert (told["steps"], told["epochs"], told["val_loss"]) == (11, 2, 0.25)
@@ -99,8 +102,8 @@ def test_the_loss_is_known_where_the_checkpoint_tells_it(study: Study) -> None:
 
 def test_a_network_of_elsewhere_and_one_that_sees_the_whole_image(study: Study) -> None:
     net = build_network("UNet", {"channels": 1, "widths": [16, 32], "attention": [1]})
-    study.network.net, study.network.trained = net, None
-    provenance = replace(study.provenance, network=net.facts, training=None)
+    study.network.net = net
+    provenance = replace(study.provenance, network=net.facts, training=None, trained=None)
     elsewhere = replace(study, provenance=provenance)
     told = config.config(elsewhere)
     assert told["train"] == {}

@@ -146,6 +146,7 @@ def test_a_report_without_scales_is_one_artifact(results: Results, tmp_path: Pat
     panels = {
         "seeds",
         "agreement/machines",
+        "agreement/pairs",
         "charts/histogram",
         "images/best",
         "figures/criterion",

@@ -83,7 +83,9 @@ def test_runs_are_grouped_and_without_a_login_the_view_is_a_file(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     commands.main(["dashboard", "--project", "p"])
-    assert capsys.readouterr().out.startswith("runs/dashboard.json: the workspace, not saved")
+    said = capsys.readouterr().out
+    assert said.startswith("runs/dashboard.json: the workspace, not saved")
+    assert "Offline, the page of an analysis is its dashboard" in said
     written = json.loads((tmp_path / "runs" / "dashboard.json").read_text())
     assert (written["project"], written["name"]) == ("p", "Training and analysis")
     (runs,) = written["spec"]["section"]["runSets"]
@@ -107,6 +109,7 @@ def test_with_a_login_the_view_is_saved(
         return {"upsertView": {"view": {"name": "nw-abc-v", "id": "1"}}}
 
     monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "login", lambda **options: True)
     service = SimpleNamespace(execute_graphql=None, app_url="https://w.example")
     api = SimpleNamespace(default_entity="me", _service_api=service)
     monkeypatch.setattr(wandb, "Api", lambda: api)

@@ -65,7 +65,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     with contextlib.redirect_stdout(said):
         commands.main(args)
     grown = set(home.rglob("*")) - before
-    commands.main([*args, "--relog", "true"])
+    commands.main([*args, "--relog"])
     return Story(home, wandb_runs(home, "analysis"), said.getvalue(), grown)
 
 
@@ -178,6 +178,11 @@ def test_a_run_fails_with_its_analysis_and_can_go_on(tmp_path: Path) -> None:
         raise ZeroDivisionError
     (failed,) = wandb_runs(folder.parent, "analysis")
     assert failed["exit"][0]["exit_code"] == 1
+    begun = failed["run"][0]
+    assert (begun["display_name"], begun["run_group"]) == (
+        f"{study.provenance.run}-analysis",
+        "tiny",
+    )
     assert wandb_summary(failed)["progress/stage"] == "calibrating"
     with tracked(study, folder, source, output, anew=True) as tracker:
         pass
@@ -378,7 +383,7 @@ def test_online_the_report_follows_from_the_scales_and_nothing_stays_staged(
     ) as tracker:
         tracker.finished(results, files)
     assert [run.job_type for run in runs] == ["analysis", "report"]
-    assert [run.used for run in runs] == [["team/els/tiny-checkpoint:v0"], ["tiny-scales:v0"]]
+    assert [run.used for run in runs] == [["team/els/tiny-checkpoint:v0"], ["last-scales:v0"]]
     assert [[one.type for one in run.logged] for run in runs] == [["scales"], ["report"]]
     assert not (tmp_path / "synced" / "artifacts").exists()
     assert files.page.exists()
