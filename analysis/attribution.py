@@ -200,13 +200,13 @@ def _part(arrays: Mapping[str, np.ndarray], kind: str) -> dict[str, dict[str, Te
 def shown_images(
     images: ImageSet, mosaics: Iterable[Mosaic], order: Iterable[int], *, budget: int = _BUDGET
 ) -> TrainingImages:
-    """The images that the final mosaics of the seeds draw on, the first seeds' first.
+    """The images that the mosaics of the seeds draw on at any step, the first seeds' first.
 
     Args:
         images: the training images.
         mosaics: of the same seeds.
         order: positions of the seeds, those to be shown first.
-        budget: bytes of pixels to keep; a seed's images with the most pixels come first.
+        budget: bytes of pixels to keep; a seed's images with the most weight come first.
     """
     most = max(1, budget // images.pixels[0].numel())
     chosen: dict[int, None] = {}
@@ -214,12 +214,11 @@ def shown_images(
     for i in order:
         if len(chosen) >= most:
             break
-        won = torch.cat([one.best[-1][i, 0].flatten() for one in mosaics])
-        next_best = torch.cat([one.second[i, 0].flatten() for one in mosaics])
-        for some in (won, next_best):
-            found, counts = some.unique(return_counts=True)
-            ranked = found[counts.argsort(descending=True, stable=True)].tolist()
-            chosen |= dict.fromkeys(ranked)
+        won = torch.cat([one.best[:, i, 0].flatten() for one in mosaics])
+        weight = torch.cat([one.weight[:, i].flatten() for one in mosaics]).double()
+        found, place = won.unique(return_inverse=True)
+        total = torch.zeros(len(found), dtype=torch.float64).index_add_(0, place, weight)
+        chosen |= dict.fromkeys(found[total.argsort(descending=True, stable=True)].tolist())
     indices = torch.tensor(sorted(list(chosen)[:most]))
     part = images.take(indices)
     return TrainingImages(indices, part.pixels, part.labels, part.classes)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from els.agreement import agreement_by_t
+from els.agreement import IDEAL, agreement_by_t
 from els.analysis.attribution import (
     COPIES,
     HELD_OUT,
@@ -172,7 +172,8 @@ def _attribute(
 ) -> Attribution:
     """Where the network's and the machines' samples of equally many steps come from."""
     mosaics = {} if tracer is None else _mosaics(study, paths, results.labels, tracer, work)
-    sides = list(dict.fromkeys([NETWORK, study.primary.kind, *mosaics]))
+    # The memoriser's path is shown beside the others.
+    sides = list(dict.fromkeys([NETWORK, study.primary.kind, *mosaics, *({IDEAL} & set(paths))]))
     real = {HELD_OUT: study.held_out, COPIES: study.training_sample}
     images = {name: found for name, found in real.items() if found is not None}
     samples = {side: paths[side].samples for side in sides}

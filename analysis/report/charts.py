@@ -14,7 +14,7 @@ from els.analysis.report.views import TIME, Dots, HeatMap, Lines, Panels, Scatte
 Spec = dict[str, Any]
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
-_HEIGHT, _LOW = 300, 200
+_HEIGHT = 300
 _LEAST = 1e-6  # of a logarithmic scale of colours
 _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # One column for each step; noise is on the left, as in every chart.
@@ -121,7 +121,7 @@ def _heat_map(view: HeatMap) -> Chart:
     ]
     y = alt.Y("row:O", sort="descending", title=view.y)
     if view.log:
-        scale = alt.Scale(scheme="cividis", reverse=True, type="log")
+        scale = alt.Scale(scheme="cividis", type="log")
     else:
         scale = alt.Scale(scheme="cividis", domain=[0, view.most])
     tooltip = [
@@ -162,8 +162,9 @@ def _scatter(view: Scatter) -> Chart:
     ]
     names = [one.name for one in view.points]
     colours = [one.style.colour for one in view.points]
-    x = alt.X("x:Q", title=view.x, scale=alt.Scale(zero=False))
-    y = alt.Y("y:Q", title=view.y, scale=alt.Scale(zero=False))
+    scale = alt.Scale(zero=False, nice=False, padding=6)
+    x = alt.X("x:Q", title=view.x, scale=scale, axis=alt.Axis(tickCount=6))
+    y = alt.Y("y:Q", title=view.y, scale=scale, axis=alt.Axis(tickCount=6))
     points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=50, opacity=0.75)
     points = points.encode(
         x=x,
@@ -183,32 +184,31 @@ def _scatter(view: Scatter) -> Chart:
     return alt.layer(line, points).properties(height=_HEIGHT)
 
 
-def _histogram(view: Dots) -> Chart:
-    """The rows of dots as histograms over each other."""
-    rows = [{"of": row.name, "value": value} for row in view.rows for value in row.values]
+def _dots(view: Dots) -> Chart:
+    """A row of dots for each side, with a bar over its quartiles and a stroke at its median."""
+    values = [{"of": row.name, "value": value} for row in view.rows for value in row.values]
+    boxes = [
+        {"of": row.name, "low": row.low, "value": row.middle, "high": row.high} for row in view.rows
+    ]
     names, colours = [row.name for row in view.rows], [row.style.colour for row in view.rows]
-    colour = alt.Color(
-        "of:N",
-        title=None,
-        scale=alt.Scale(domain=names, range=colours),
-        legend=alt.Legend(orient="bottom", columns=2),
+    y = alt.Y("of:N", sort=names, title=None, axis=alt.Axis(labelLimit=0))
+    colour = alt.Color("of:N", scale=alt.Scale(domain=names, range=colours), legend=None)
+    x = alt.X("value:Q", title=None, axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=False))
+    spread = alt.Chart(alt.Data(values=boxes))
+    bar = spread.mark_bar(opacity=0.3, height=14).encode(
+        x=alt.X("low:Q", title=None, scale=alt.Scale(zero=False)), x2="high:Q", y=y, color=colour
     )
-    return (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar(opacity=0.55)
-        .encode(
-            x=alt.X("value:Q", bin=alt.Bin(maxbins=24), title=None),
-            y=alt.Y("count():Q", stack=None, title="images", axis=alt.Axis(tickMinStep=1)),
-            color=colour,
-            tooltip=["of:N", "count():Q"],
-        )
-        .properties(height=_LOW)
+    stroke = spread.mark_tick(thickness=3, size=18).encode(
+        x=x, y=y, color=colour, tooltip=["of:N", alt.Tooltip("value:Q", title="median")]
     )
+    dots = alt.Chart(alt.Data(values=values)).mark_point(filled=True, size=24, opacity=0.55)
+    dots = dots.encode(x=x, y=y, color=colour, tooltip=["of:N", "value:Q"])
+    return alt.layer(bar, dots, stroke).properties(height=30 * len(names))
 
 
 _RENDERERS: dict[type, Callable[[Any], Chart]] = {
     Lines: _lines,
     HeatMap: _heat_map,
     Scatter: _scatter,
-    Dots: _histogram,
+    Dots: _dots,
 }

@@ -92,9 +92,84 @@ function chartSection(name, specs) {
   show();
 }
 
+// --- contents -------------------------------------------------------------------------------------
+
+function contents() {
+  const links = [...document.querySelectorAll("main section[id]")].flatMap((section) => {
+    const heading = section.querySelector("h2");
+    return heading ? [element("a", { href: `#${section.id}` }, heading.textContent)] : [];
+  });
+  $("contents").append(...links);
+  const visible = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries)
+      if (isIntersecting)
+        for (const link of links) link.classList.toggle("here", link.hash === `#${target.id}`);
+  }, { rootMargin: "-20% 0px -70% 0px" });
+  for (const section of document.querySelectorAll("main section[id]")) visible.observe(section);
+}
+
+// --- time: a slider that can play ---------------------------------------------------------------
+
+function player(slider, button, show, { every = 350, spoken = null } = {}) {
+  let timer = null;
+  const last = () => Number(slider.max);
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    button.textContent = "Play";
+    if (spoken) spoken.setAttribute("aria-live", "polite");
+  };
+  const play = () => {
+    if (Number(slider.value) === last()) slider.value = 0;
+    button.textContent = "Stop";
+    if (spoken) spoken.setAttribute("aria-live", "off");  // else it is read out at every step
+    show();
+    timer = setInterval(() => {
+      slider.value = Number(slider.value) + 1;
+      show();
+      if (Number(slider.value) >= last()) stop();
+    }, every);
+  };
+  button.addEventListener("click", () => (timer ? stop() : play()));
+  slider.addEventListener("input", () => { stop(); show(); });
+  return { play, stop };
+}
+
+// --- the first screen ---------------------------------------------------------------------------
+
+function hero({ noise, columns, rows }, path) {
+  const slider = $("hero-t"), table = $("hero");
+  table.style.setProperty("--columns", columns.length + 1);
+  const rank = (row) => row.split(", ").slice(1).join(", ") || row;
+  const heading = (name, detail = "") =>
+    element("div", { class: "heading" }, name, element("small", {}, detail));
+  table.append(heading("noise"), ...columns.map(({ name, kind }) =>
+    heading(name, name === kind ? "" : kind)));
+  const moving = [];
+  rows.forEach((row, i) => {
+    const start = tile(`noise of ${row}`);
+    draw(start, noise, 0, i);
+    table.append(element("figure", {}, start, element("figcaption", {}, rank(row))));
+    for (const column of columns) {
+      const canvas = tile(`${column.name}, ${row}`);
+      moving.push([canvas, path.seeds[i].sheet, column.row]);
+      table.append(canvas);
+    }
+  });
+  const show = () => {
+    const step = Number(slider.value);
+    $("hero-now").textContent = `t = ${path.t[step].toFixed(2)}`;
+    slider.setAttribute("aria-valuetext", $("hero-now").textContent);
+    for (const [canvas, sheet, row] of moving) draw(canvas, sheet, step, row);
+  };
+  const { play } = player(slider, $("hero-play"), show, { every: 250 });
+  show();
+  if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) play();
+}
+
 // --- network, machines and seeds side by side ---------------------------------------------------
 
-function gallery({ sheet, names, rows, metrics, primary }) {
+function gallery({ sheet, names, paper, rows, metrics, primary }) {
   const table = $("gallery"), metric = $("gallery-metric"), body = element("tbody");
   let by = "", descending = true;
   const header = element("tr");
@@ -103,6 +178,7 @@ function gallery({ sheet, names, rows, metrics, primary }) {
     const cell = element("th", { scope: "col", "data-name": name });
     if (name in sortable) {
       const button = element("button", { type: "button", title: `sort by ${name}` }, name);
+      if (name in paper) button.append(element("small", {}, paper[name]));
       button.addEventListener("click", () => {
         descending = by === name ? !descending : name !== "seed";
         by = name;
@@ -117,16 +193,22 @@ function gallery({ sheet, names, rows, metrics, primary }) {
     line.append(element("th", { scope: "row" }, `${row.seed}`, element("small", {}, row.note)));
     names.forEach((name, column) => {
       const canvas = tile(`${name}, seed ${row.seed}`);
-      const cell = element("td", {}, canvas);
+      const cell = element("td", { "data-name": name }, canvas);
       draw(canvas, sheet, column, i);
-      if (name in metrics)
-        for (const [key, values] of Object.entries(metrics[name]))
-          cell.append(element("small", {}, `${key} ${values[i].toFixed(2)}`));
+      if (name in metrics) cell.append(element("small", { "data-machine": name, "data-row": i }));
       line.append(cell);
     });
     return line;
   });
+  function tell() {
+    for (const line of lines)
+      for (const number of line.querySelectorAll("small[data-machine]")) {
+        const { machine, row } = number.dataset;
+        number.textContent = `${metric.value} ${metrics[machine][metric.value][row].toFixed(2)}`;
+      }
+  }
   function fill() {
+    tell();
     const order = [...rows.keys()];
     if (by) {
       const value = by === "seed" ? (i) => rows[i].seed : (i) => metrics[by][metric.value][i];
@@ -145,204 +227,9 @@ function gallery({ sheet, names, rows, metrics, primary }) {
   fill();
 }
 
-// --- along the path -------------------------------------------------------------------------------
+// --- start ----------------------------------------------------------------------------------------
 
-function walk({ t, size, names, captions, primary, seeds }) {
-  const slider = $("walk-t"), chooser = $("walk-seed"), play = $("walk-play");
-  const figures = names.map((name) => {
-    const canvas = tile(name), caption = element("figcaption");
-    $("walk").append(element("figure", {}, canvas, caption));
-    return { canvas, caption };
-  });
-  function show() {
-    const i = Number(slider.value), seed = seeds[Number(chooser.value)];
-    $("walk-now").textContent = `t = ${t[i].toFixed(2)}` +
-      (size ? `, k = ${size[i]}` : "") + `, pearson_r of network and ${primary} ${seed.pearson_r[i].toFixed(2)}`;
-    slider.setAttribute("aria-valuetext", $("walk-now").textContent);
-    figures.forEach(({ canvas, caption }, row) => {
-      draw(canvas, seed.sheet, i, row);
-      const note = seed.notes[row] ? `: ${seed.notes[row][i]}` : "";
-      caption.replaceChildren(element("strong", {}, names[row]), note,
-        element("br"), captions[row]);
-    });
-  }
-  let timer = null;
-  const stop = () => {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = "Play";
-    $("walk-now").setAttribute("aria-live", "polite");
-  };
-  play.addEventListener("click", () => {
-    if (timer) return stop();
-    if (Number(slider.value) === t.length - 1) slider.value = 0;
-    play.textContent = "Stop";
-    $("walk-now").setAttribute("aria-live", "off");  // else it is read out at every step
-    timer = setInterval(() => {
-      slider.value = Number(slider.value) + 1;
-      show();
-      if (Number(slider.value) === t.length - 1) stop();
-    }, 350);
-  });
-  slider.addEventListener("input", () => { stop(); show(); });
-  chooser.addEventListener("change", show);
-  show();
-}
-
-// --- the mosaic explorer --------------------------------------------------------------------------
-
-const CELL = 24;  // canvas pixels for each pixel of the image
-
-function explorer({ height: h, width: w, moved, training, seeds }) {
-  const canvas = $("mosaic"), context = canvas.getContext("2d");
-  const slot = new Map(training.indices.map((image, i) => [image, i]));
-  let at = Math.floor(h / 2) * w + Math.floor(w / 2), picture = null;
-  canvas.width = w * CELL;
-  canvas.height = h * CELL;
-  canvas.style.aspectRatio = `${w} / ${h}`;
-
-  const current = () => seeds[Number($("mosaic-seed").value)].sides[$("mosaic-side").value];
-  const box = (x, y, width, height, colour, line) => {
-    context.strokeStyle = colour;
-    context.lineWidth = line;
-    context.strokeRect(x, y, width, height);
-  };
-
-  function paint() {
-    if (!picture) return;
-    const side = current(), mine = side.image[at];
-    context.imageSmoothingEnabled = false;
-    context.drawImage(picture.image, picture.column * w, 0, w, h, 0, 0, w * CELL, h * CELL);
-    context.fillStyle = "rgba(230, 159, 0, 0.45)";
-    side.image.forEach((image, p) => {
-      if (image === mine && p !== at) context.fillRect((p % w) * CELL, Math.floor(p / w) * CELL, CELL, CELL);
-    });
-    if ($("mosaic-view").value === "mosaic") borders(side.image);
-    const x = (at % w) * CELL, y = Math.floor(at / w) * CELL, r = (side.k - 1) / 2;
-    box(x - r * CELL, y - r * CELL, side.k * CELL, side.k * CELL, "#56b4e9", 3);
-    box(x, y, CELL, CELL, "#000", 5);
-    box(x, y, CELL, CELL, "#fff", 2);
-  }
-
-  function borders(image) {
-    context.strokeStyle = "rgba(213, 94, 0, 0.75)";
-    context.lineWidth = 1.5;
-    context.beginPath();
-    image.forEach((one, p) => {
-      const x = (p % w) * CELL, y = Math.floor(p / w) * CELL;
-      if (p % w < w - 1 && image[p + 1] !== one) {
-        context.moveTo(x + CELL, y);
-        context.lineTo(x + CELL, y + CELL);
-      }
-      if (p + w < h * w && image[p + w] !== one) {
-        context.moveTo(x, y + CELL);
-        context.lineTo(x + CELL, y + CELL);
-      }
-    });
-    context.stroke();
-  }
-
-  // The training image with the patch's window in it, and the patch alone.
-  async function source(name, image, row, column, k, text) {
-    const whole = $(`${name}-image`), zoom = $(`${name}-patch`), r = (k - 1) / 2;
-    const found = slot.get(image);
-    Object.assign(whole.dataset, { image, row, column });
-    $(`${name}-text`).textContent = text;
-    whole.hidden = zoom.hidden = found === undefined;
-    if (found === undefined) {
-      if (image !== null) $(`${name}-text`).textContent += " (left out of this page to keep it small)";
-      return;
-    }
-    zoom.hidden = moved;
-    if (moved) $(`${name}-text`).textContent += " (it may be mirrored or turned)";
-    const scale = 8, ticket = (whole.ticket = Symbol());
-    const sheet = await imageOf(training.sheet.url);
-    if (whole.ticket !== ticket) return;
-    const sx = (found % training.columns) * w, sy = Math.floor(found / training.columns) * h;
-    whole.width = w * scale;
-    whole.height = h * scale;
-    const big = whole.getContext("2d");
-    big.imageSmoothingEnabled = false;
-    big.drawImage(sheet, sx, sy, w, h, 0, 0, w * scale, h * scale);
-    big.strokeStyle = "#56b4e9";
-    big.lineWidth = 3;
-    big.strokeRect((column - r) * scale, (row - r) * scale, k * scale, k * scale);
-    zoom.width = zoom.height = k;
-    const small = zoom.getContext("2d");
-    for (let dy = -r; dy <= r; dy++)
-      for (let dx = -r; dx <= r; dx++)
-        if (row + dy >= 0 && row + dy < h && column + dx >= 0 && column + dx < w)
-          small.drawImage(sheet, sx + column + dx, sy + row + dy, 1, 1, dx + r, dy + r, 1, 1);
-  }
-
-  const label = (image) => {
-    const found = slot.get(image);
-    return found === undefined || !training.labels ? "" : ` (${training.labels[found]})`;
-  };
-
-  function describe() {
-    const side = current(), image = side.image[at], next = side.second[at];
-    const others = side.image.filter((one) => one === image).length - 1;
-    const place = `row ${Math.floor(at / w)}, column ${at % w}`;
-    const share = side.top[at], patches = Math.round(side.effective[at]).toLocaleString("en");
-    const decided = share < 0.01
-      ? `no single source: ${patches} patches share it, and the best, of training image ` +
-        `${image}${label(image)}, has weight ${number(side.weight[at])}`
-      : `training image ${image}${label(image)} wins with weight ${number(side.weight[at])}; ` +
-        `${patches === "1" ? "1 patch counts" : `${patches} patches count`}, and one image holds ` +
-        `${number(share)} of the weight`;
-    const same = others === 1 ? "1 other pixel has its winner" : `${others} other pixels have their winner`;
-    $("mosaic-text").textContent = `Pixel at ${place}: ${decided}. ${same} in this image (orange).`;
-    source("best", image, side.row[at], side.column[at], side.k,
-      `image ${image}${label(image)}, row ${side.row[at]}, column ${side.column[at]}, ` +
-      `weight ${number(side.weight[at])}`);
-    const none = side.second_weight[at] === 0;
-    source("next", none ? null : next, side.second_row[at], side.second_column[at], side.k,
-      none ? "no other image counts" :
-      `best of another image: ${next}${label(next)}, row ${side.second_row[at]}, ` +
-      `column ${side.second_column[at]}, weight ${number(side.second_weight[at])}`);
-    Object.assign(canvas.dataset, { row: Math.floor(at / w), column: at % w });
-  }
-
-  async function show() {
-    const side = current(), view = $("mosaic-view").value;
-    const image = await imageOf(side.sheet.url);
-    if (current() !== side) return;
-    picture = { image, column: view === "mosaic" ? 1 : 0 };
-    paint();
-    describe();
-  }
-
-  function go(row, column) {
-    const next = Math.min(h - 1, Math.max(0, row)) * w + Math.min(w - 1, Math.max(0, column));
-    if (next === at) return;
-    at = next;
-    paint();
-    describe();
-  }
-
-  function point(event) {
-    const area = canvas.getBoundingClientRect();
-    go(Math.floor((event.clientY - area.top) / area.height * h),
-       Math.floor((event.clientX - area.left) / area.width * w));
-  }
-  canvas.addEventListener("pointermove", (event) => {
-    if (event.pointerType === "mouse" || event.buttons) point(event);
-  });
-  canvas.addEventListener("pointerdown", point);
-  canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    go(Math.floor(at / w) + step[0], (at % w) + step[1]);
-  });
-  for (const id of ["mosaic-seed", "mosaic-side", "mosaic-view"]) $(id).addEventListener("change", show);
-  show();
-}
-
-// --- start ------------------------------------------------------------------------------------------
-
+contents();
 if (data.gallery) gallery(data.gallery);
+if (data.hero) hero(data.hero, data.path);
 for (const [name, specs] of Object.entries(data.charts)) if (specs.length) chartSection(name, specs);
-if (data.walk) walk(data.walk);
-if (data.explorer) explorer(data.explorer);

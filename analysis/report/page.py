@@ -10,25 +10,28 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from torch import Tensor
 
-from els.agreement import METRICS
-from els.analysis.attribution import NETWORK, Attribution, Tracing
+from els.agreement import IDEAL, METRICS
+from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
+from els.analysis.report.pictures import PAPER_NAMES, explorer, gallery, hero, seed_name, walk
 from els.analysis.report.released import released_sizes
-from els.analysis.report.sprites import coloured, in_colour, sheet
-from els.analysis.report.tables import agreement_cells, comparison_cell, probes_text
+from els.analysis.report.tables import (
+    agreement_cells,
+    comparison_cell,
+    pair_cells,
+    probes_text,
+    shown_pairs,
+)
+from els.analysis.report.verdicts import verdicts
 from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival
-from els.analysis.report.words import headline
+from els.analysis.report.words import headline, plain_sentence
 from els.analysis.results import Results
 from els.files import replacing
-from els.images import to_uint8
 from els.machines import MACHINES
-from els.mosaic import Mosaic
 
 PAGE_LIMIT = 10_000_000  # bytes
 # Seeds shown side by side, and seeds with path and mosaic: as many as the limit leaves room for.
@@ -110,11 +113,12 @@ def page_charts(results: Results) -> dict[str, list[Spec]]:
 def _page(results: Results, charts: Charts, side_by_side: int | None, explored: int) -> str:
     shown, seeds = results.order[:side_by_side], results.order[:explored]
     attribution = results.attribution
-    data: Data = {"charts": charts, "gallery": _gallery(results, shown)}
+    data: Data = {"charts": charts, "gallery": gallery(results, shown)}
     if attribution is not None and seeds:
-        data["walk"] = _walk(results, attribution, seeds)
+        data["path"] = walk(results, attribution, seeds)
+        data["hero"] = hero(results, attribution, seeds)
         if attribution.tracing is not None:
-            data["explorer"] = _explorer(results, attribution, attribution.tracing, seeds)
+            data["mosaic"] = explorer(results, attribution.tracing, seeds)
     content = {
         **_introduction(results),
         **_curves(results),
@@ -126,7 +130,11 @@ def _page(results: Results, charts: Charts, side_by_side: int | None, explored: 
         "steps": len(results.t),
         "agreement": [(one, *_header_and_rows(agreement_cells(one))) for one in results.agreement],
         "attributed": attribution is not None,
-        "explored": [_seed_name(results, seed) for seed in seeds],
+        "hero": "hero" in data,
+        "memoriser": attribution is not None and IDEAL in attribution.paths,
+        "pairs": _header_and_rows(pair_cells(shown_pairs(results))),
+        "verdicts": verdicts(results),
+        "explored": [seed_name(results, seed) for seed in seeds],
         "sides": _sides(attribution),
     }
     return _document("page", f"Agreement: {results.provenance.run}", content, data)
@@ -141,7 +149,7 @@ def _document(template: str, title: str, content: Data, data: Data) -> str:
             **content,
             title=title,
             style=_asset("page.css"),
-            script=_asset("page.js"),
+            script="\n".join(map(_asset, ("page.js", "mosaic.js"))),
             library=_library(),
             data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         )
@@ -180,8 +188,13 @@ def _introduction(results: Results) -> Data:
     fitted = None if scales is None else scales.scale
     if results.weights is not None and results.weights.machine == results.primary:
         fitted = "weights"
-    machines = [(kind, MACHINES[kind].says) for kind in results.machines if kind in MACHINES]
+    machines = [
+        (kind, PAPER_NAMES.get(kind, ""), MACHINES[kind].says)
+        for kind in results.machines
+        if kind in MACHINES
+    ]
     return {
+        "plain": plain_sentence(results),
         "headline": headline(results),
         "primary": results.primary,
         "fitted": fitted,
@@ -244,179 +257,17 @@ def _commands(results: Results) -> str:
         for name, value in asdict(source.protocol).items()
         if value is not None and value != []
     ]
-    start = f"python analyze.py --checkpoint {shlex.quote(source.checkpoint.path)}"
-    analysis = " \\\n    ".join([start, *options])
+    again = f"{source.run}_again"
+    trained = source.training is not None
+    checkpoint = f"runs/{again}" if trained else source.checkpoint.path
+    analysis = " \\\n    ".join([f"python analyze.py {shlex.quote(checkpoint)}", *options])
     if source.training is None:
-        return analysis
-    config, name = shlex.quote(source.training.path), shlex.quote(f"{source.run}_again")
-    return f"python train.py fit --config {config} --run.name {name}\n{analysis}"
+        return f"{analysis} \\\n    --name again"
+    config, name = shlex.quote(source.training.path), shlex.quote(again)
+    return f"python train.py fit --config {config} --run.dir runs --run.name {name}\n{analysis}"
 
 
 def _argument(value: object) -> str:
     if isinstance(value, list):
-        return "'[" + ",".join(str(one) for one in value) + "]'"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-# --- network, machines and seeds side by side -------------------------------------------------
-
-
-def _gallery(results: Results, seeds: Sequence[int]) -> Data:
-    samples = {
-        "noise": results.noise,
-        NETWORK: results.network[results.network_steps],
-        **results.machines,
-    }
-    chosen = list(seeds)
-    names = _standing(results)
-    return {
-        "sheet": sheet(torch.stack([to_uint8(x[chosen]) for x in samples.values()], dim=1)),
-        "names": list(samples),
-        "metrics": {
-            kind: {name: _rounded(values[name][chosen]) for name in METRICS}
-            for kind, values in results.by_seed.items()
-        },
-        "primary": results.primary,
-        "rows": [
-            {"seed": results.seeds[i], "note": _joined(names.get(i), _label(results, i))}
-            for i in chosen
-        ],
-    }
-
-
-def _standing(results: Results) -> dict[int, str]:
-    """Which seeds are predicted best, worst and in the middle."""
-    named = results.named_seeds
-    return {seed: name for name, seed in named.items()} if len(named) == 3 else {}
-
-
-def _seed_name(results: Results, seed: int) -> str:
-    number = f"seed {results.seeds[seed]}"
-    return _joined(number, _standing(results).get(seed), _label(results, seed))
-
-
-def _label(results: Results, seed: int) -> str:
-    if results.labels is None:
-        return ""
-    tracing = None if results.attribution is None else results.attribution.tracing
-    return _class_name(tracing, int(results.labels[seed]))
-
-
-def _class_name(tracing: Tracing | None, label: int) -> str:
-    classes = () if tracing is None else tracing.training.classes
-    return f"class {classes[label] if label < len(classes) else label}"
-
-
-def _joined(*parts: str | None) -> str:
-    return ", ".join(part for part in parts if part)
-
-
-# --- where samples come from ------------------------------------------------------------------
-
-
-def _walk(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Data:
-    """x0_hat of network and machine at every step, and what the machine made its from."""
-    traced, tracing = attribution.traced, attribution.tracing
-    names = [f"{side}: x0_hat" for side in attribution.paths]
-    captions = ["what the image would be without noise"] * len(names)
-    if traced is not None and tracing is not None:
-        names += [f"{tracing.machine}: mosaic", "patches that count", "top image's share"]
-        most = float(traced.effective_size.max())
-        captions += [
-            "the winning training pixels",
-            f"dark 1, bright {most:,.0f}, logarithmic",
-            "dark 0, bright 1",
-        ]
-    return {
-        "t": _rounded(results.t),
-        "names": names,
-        "captions": captions,
-        "size": traced and list(traced.sides),
-        "primary": results.primary,
-        "seeds": [_walk_of(results, attribution, traced, seed) for seed in seeds],
-    }
-
-
-def _walk_of(results: Results, attribution: Attribution, traced: Mosaic | None, seed: int) -> Data:
-    rows = [in_colour(path[:, seed]) for path in attribution.paths.values()]
-    notes: list[list[str] | None] = [None] * len(rows)
-    if traced is not None:
-        effective, share = traced.effective_size[:, seed], traced.top_share[:, seed]
-        scale = traced.effective_size.max().log().clamp(min=1)
-        rows += [
-            in_colour(traced.pixels[:, seed]),
-            coloured(effective.clamp(min=1).log() / scale),
-            coloured(share),
-        ]
-        consistency = traced.consistency[:, seed]
-        notes += [
-            None if consistency.isnan().any() else [f"consistency {c:.2f}" for c in consistency],
-            [f"median {m:,.0f}" for m in traced.of_a_pixel("effective_size")[:, seed]],
-            [f"median {m:.2g}" for m in traced.of_a_pixel("top_share")[:, seed]],
-        ]
-    return {
-        "sheet": sheet(torch.stack(rows)),
-        "notes": notes,
-        "pearson_r": _rounded(results.by_t[results.primary][:, seed]),
-    }
-
-
-def _explorer(
-    results: Results, attribution: Attribution, tracing: Tracing, seeds: Sequence[int]
-) -> Data:
-    """The final mosaics, and the training images that they show."""
-    training = tracing.training
-    count = len(training.indices)
-    columns = max(1, min(count, round(count**0.5)))
-    rows = -(-count // columns)
-    padded = torch.zeros(rows * columns, *training.pixels.shape[1:], dtype=torch.uint8)
-    padded[:count] = training.pixels
-    labels = None
-    if training.labels is not None:
-        labels = [_class_name(tracing, label) for label in training.labels.tolist()]
-    return {
-        "height": results.noise.shape[2],
-        "width": results.noise.shape[3],
-        # A winner may then be a mirrored or turned copy of the patch at its place.
-        "moved": bool(results.provenance.protocol.symmetries),
-        "training": {
-            "indices": training.indices.tolist(),
-            "labels": labels,
-            "columns": columns,
-            "sheet": sheet(padded.unflatten(0, (rows, columns))),
-        },
-        "seeds": [
-            {
-                "sides": {
-                    side: _explorer_side(mosaic, attribution.paths[side][-1, seed], seed)
-                    for side, mosaic in tracing.mosaics.items()
-                }
-            }
-            for seed in seeds
-        ],
-    }
-
-
-def _explorer_side(mosaic: Mosaic, sample: Tensor, seed: int) -> Data:
-    image, row, column = (part.flatten().tolist() for part in mosaic.best[-1][seed])
-    second, second_row, second_column = (part.flatten().tolist() for part in mosaic.second[seed])
-    return {
-        "sheet": sheet(torch.stack([sample, mosaic.pixels[-1][seed]])[None]),
-        "k": mosaic.sides[-1],
-        "image": image,
-        "row": row,
-        "column": column,
-        "second": second,
-        "second_row": second_row,
-        "second_column": second_column,
-        "weight": _rounded(mosaic.weight[-1][seed].flatten()),
-        "effective": _rounded(mosaic.effective_size[-1][seed].flatten()),
-        "top": _rounded(mosaic.top_share[-1][seed].flatten()),
-        "second_weight": _rounded(mosaic.second_weight[seed].flatten()),
-    }
-
-
-def _rounded(values: Tensor | Sequence[float], digits: int = 4) -> list[float]:
-    """Round to `digits` significant digits."""
-    plain = values.tolist() if isinstance(values, Tensor) else values
-    return [float(f"{value:.{digits}g}") for value in plain]
+        return shlex.quote(",".join(map(str, value)))
+    return str(value).lower() if isinstance(value, bool) else shlex.quote(str(value))

@@ -31,6 +31,7 @@ EFFECTIVE_SIZE, TOP_SHARE, CONSISTENCY = "effective_size", "top_share", "consist
 EQUIVARIANCE, RECEPTIVE_FIELD = "equivariance_error", "erf"
 NOVELTY = "novelty"
 _METRIC_WIDTH, _CELL_WIDTH = 11, 22
+_FEW = 4
 _SHOWN_TIMES = (1, 0.75, 0.5, 0.25, 0)
 _DASHES = box.Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 
@@ -104,6 +105,12 @@ def pairs_table(results: Results) -> Table:
     """The first machine against each of the others, seed by seed."""
     mine = [pair for pair in results.pairs if pair.machine == results.primary]
     return _table(f"{results.primary} against the others, seed by seed", pair_cells(mine))
+
+
+def shown_pairs(results: Results) -> list[Pair]:
+    """Every two machines where they are few; else the first against each of the others."""
+    few = len(results.machines) <= _FEW
+    return [pair for pair in results.pairs if few or pair.machine == results.primary]
 
 
 def pair_cells(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:

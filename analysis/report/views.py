@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from els.agreement import IDEAL
-from els.analysis.attribution import NOVELTY
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
 from els.analysis.comparison import Comparison
 from els.analysis.report.released import released_sizes
 from els.analysis.report.style import DASHED, DOTTED, Style, machine_style
@@ -28,10 +28,11 @@ Numbers = tuple[float, ...]
 TIME = "t (1 = pure noise)"
 _IN_PIXELS = (SIZE.name, "width")
 _BLACK, _GREY, _BROWN = "#000000", "#888888", "#8B5E3C"
+_SMALLEST = 1e-12  # a loss of zero is compared with this
 _CRITERIA = {
-    "cosine": "1 - cosine of the eps_hats",
-    "l2": "L2 of the eps_hats",
-    "mse": "squared error of x0_hat",
+    "cosine": "1 - cosine, times the best of a t",
+    "l2": "L2, times the best of a t",
+    "mse": "squared error, times the best of a t",
 }
 
 
@@ -231,7 +232,8 @@ def scales(results: Results) -> Lines | None:
     if data is not None and data.scale == SIZE.name:
         name = f"{data.machine}: denoises unseen images best"
         series.append(Series(name, Style(_BLACK, (0, (2, 1)), "x", thin=True), data.t, data.values))
-    title = "Fitted size: median and middle 80 % of seeds"
+    series += ceiling(_sized(results).values())
+    title = "Fitted size, and the sizes that are as good"
     return Lines(title, "patch size k (pixels)", tuple(series), step=True)
 
 
@@ -272,6 +274,7 @@ def sizes(results: Results) -> Lines | None:
         series.append(Series(name, Style(_GREY, DASHED), data.t, data.values))
     if probes is not None:
         series += measured_series("network: side holding {} % of the gradient", probes, _BROWN)
+    series += ceiling(_sized(results).values())
     released = released_sizes(results)
     if released is not None:
         t, values = tuple(released), _numbers(released.values())
@@ -291,9 +294,10 @@ def other_scale(results: Results) -> Lines | None:
 
 
 def criterion(results: Results) -> Panels | None:
-    """The calibration criterion for every t and value of each fitted scale.
+    """What each value of each fitted scale loses at each t, relative to the best one there.
 
-    Of a cosine, what it lacks of 1 is shown: at high noise all cosines are near 1.
+    Of a cosine the loss is what it lacks of 1. At high noise all values lose little and at low
+    noise all lose much, so that only the comparison at one t says anything.
     """
     views = tuple(_criterion(kind, one) for kind, one in results.scales.items())
     return Panels("", views) if views else None
@@ -301,13 +305,16 @@ def criterion(results: Results) -> Panels | None:
 
 def _criterion(kind: str, one: Scales) -> HeatMap:
     found = tuple(map(tuple, one.mean_table()))
-    cells = tuple(tuple(1 - value for value in line) for line in found)
+    losses = found
+    if one.criterion == "cosine":
+        losses = tuple(tuple(1 - value for value in line) for line in found)
+    cells = tuple(tuple(loss / max(min(line), _SMALLEST) for loss in line) for line in losses)
     return HeatMap(
         title=kind,
         y=f"{one.scale} (pixels)" if one.scale in _IN_PIXELS else one.scale,
         t=one.t,
         rows=one.candidates,
-        cells=cells if one.criterion == "cosine" else found,
+        cells=cells,
         unit=_CRITERIA[one.criterion],
         log=True,
         marks=one.values,
@@ -395,13 +402,19 @@ def novelty(results: Results) -> Panels | None:
     views = []
     for name, title in NOVELTY.items():
         rows = tuple(
-            _row(side, values[name], machine_style(sides, side))
+            _row(side, values[name], _side_style(results, side))
             for side, values in by_seed.items()
             if name in values
         )
         if rows:
             views.append(Dots(title, title, sides, rows))
     return Panels("Novelty: seeds, quartiles and median", tuple(views))
+
+
+def _side_style(results: Results, side: str) -> Style:
+    """A machine has its own colour everywhere; the network is black, real images are not."""
+    real = {NETWORK: _BLACK, HELD_OUT: _GREY, COPIES: _BROWN}
+    return Style(real[side]) if side in real else machine_style(list(results.machines), side)
 
 
 def consistency(results: Results) -> Panels | None:
@@ -490,9 +503,19 @@ COMPARISON_VIEWS: dict[str, Callable[[Comparison], View | None]] = {
 
 
 def fitted_series(name: str, one: Scales, style: Style) -> Series:
-    """A fitted scale, with the middle 80 % of the calibration seeds."""
-    low, high = np.quantile(np.array(one.by_seed), [0.1, 0.9], axis=1).tolist()
-    return Series(name, style, one.t, one.values, tuple(low), tuple(high))
+    """A fitted scale, with the values that are as good."""
+    low, high = zip(*one.band, strict=True)
+    return Series(name, style, one.t, one.values, low, high)
+
+
+def ceiling(fitted: Iterable[Scales]) -> list[Series]:
+    """A line at the largest size that was tried, where one of the scales is at it."""
+    found = [one for one in fitted if any(one.at_edge)]
+    if not found:
+        return []
+    most = float(max(found[0].candidates))
+    style = Style(_GREY, DOTTED, thin=True)
+    return [Series(f"largest size tried ({most:g})", style, (1.0, 0.0), (most, most))]
 
 
 def measured_series(name: str, probes: Probes, colour: str) -> list[Series]:

@@ -6,6 +6,13 @@ from els.agreement import IDEAL, Pair, Summary
 from els.analysis.results import Provenance, Results
 from els.console import plural
 
+# How much of a picture is predicted, by the least correlation.
+_AMOUNTS = (
+    (0.9, "nearly what"),
+    (0.7, "much of what"),
+    (0.4, "some of what"),
+    (-1.0, "little of what"),
+)
 HARDLY_TRAINED = 0.5  # a held-out loss; answering zero has 1, and small trained networks below 0.2
 
 
@@ -60,3 +67,18 @@ def _rivals(results: Results) -> list[Pair]:
     others.sort(key=lambda kind: machines[kind].metrics["pearson_r"].median, reverse=True)
     chosen = [kind for kind in others if kind in (*others[:1], IDEAL)]
     return [pair for pair in map(results.pair, chosen) if pair is not None]
+
+
+def plain_sentence(results: Results) -> str:
+    """What was found in plain words, before any number."""
+    if hardly_trained(results.provenance):
+        return "This network was hardly trained: what it draws says little yet."
+    correlation = results.agreement[0].machines[results.primary].metrics["pearson_r"].median
+    amount = next(word for least, word in _AMOUNTS if correlation >= least)
+    text = f"Without any training, theory draws {amount} this network draws from the same noise"
+    pair = results.pair(IDEAL)
+    if pair is None:
+        return f"{text}."
+    if pair.distinguishable and pair.difference.median > 0:
+        return f"{text}; a machine that can only memorise draws something else."
+    return f"{text}; but so does a machine that can only memorise."

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from els.analysis.attribution import NETWORK
 from els.analysis.comparison import Comparison
 from els.analysis.report import page as page_module
 from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_page
-from els.analysis.report.words import headline
+from els.analysis.report.words import headline, plain_sentence
 from els.analysis.results import Results, TrainingConfig
+from els.images import to_uint8
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -124,10 +126,53 @@ def test_it_opens_from_disk_with_nothing_amiss_and_nothing_fetched(
 def test_the_sections_come_in_the_order_of_the_argument(desktop: Tab, path: Path) -> None:
     desktop.open(path)
     assert desktop.page.locator("h2").all_inner_texts() == [
-        "Network and machines, side by side", "Agreement in numbers", "Fitted scale", "Calibration",
-        "Agreement by time", "Machine against ideal", "Along the path", "Mosaic explorer",
-        "Novelty", "Local consistency", "Equivariance error", "How this was made",
+        "Machine against machine", "Agreement in numbers", "Network and machines, side by side",
+        "Where a sample comes from", "Fitted scale", "Calibration", "Agreement by time",
+        "Machine against ideal", "Novelty", "Local consistency", "Equivariance error",
+        "What this page shows", "How this was made",
     ]  # fmt: skip
+
+
+def test_the_first_screen_moves_from_noise_to_network_theory_and_memoriser(
+    tab: Tab, path: Path, results: Results
+) -> None:
+    tab.open(path)
+    page, last = tab.page, len(results.t) - 1
+    assert page.locator("#hero .heading").all_inner_texts() == [
+        "noise", "network", "theory\nboundary", "memoriser\nideal"
+    ]  # fmt: skip
+    assert plain_sentence(results) in page.locator(".plainly").inner_text()
+    page.wait_for_function(f"document.getElementById('hero-t').value == '{last}'")  # it has played
+    page.locator("#hero-t").fill("1")
+    page.wait_for_timeout(50)
+    for row, seed in enumerate(results.order[:3]):
+        for column, side in enumerate((NETWORK, "boundary", "ideal")):
+            canvas = page.locator("#hero canvas").nth(4 * row + 1 + column)
+            url = canvas.evaluate("c => c.toDataURL()")
+            drawn = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+            want = results.attribution.paths[side][1, seed, 0].numpy()
+            assert np.array_equal(np.asarray(drawn.convert("RGB"))[..., 0], want)
+
+
+def test_contents_lead_to_every_section(desktop: Tab, path: Path) -> None:
+    desktop.open(path)
+    links = desktop.page.locator("#contents a").all()
+    headings = desktop.page.locator("main section h2").all_inner_texts()
+    assert [link.inner_text() for link in links] == headings
+    for link in links:
+        assert desktop.page.locator(link.get_attribute("href")).count() == 1
+
+
+def test_machines_against_each_other_are_a_table(
+    desktop: Tab, path: Path, results: Results
+) -> None:
+    desktop.open(path)
+    rows = desktop.page.locator("#against tbody tr").all_inner_texts()
+    assert len(rows) == len(results.pairs)
+    for row, pair in zip(rows, results.pairs, strict=True):
+        assert row.split()[:2] == [pair.machine, pair.other]
+        assert f"{pair.wins:.0%}" in row
+        assert ("not distinguishable" in row) == (not pair.distinguishable)
 
 
 def test_nothing_is_wider_than_the_screen(tab: Tab, path: Path, tmp_path: Path) -> None:
@@ -177,7 +222,7 @@ def test_seeds_start_with_best_median_and_worst_and_can_be_sorted(
 
 def test_the_gallery_shows_what_was_drawn(desktop: Tab, path: Path, results: Results) -> None:
     desktop.open(path)
-    want = page_module.to_uint8(results.machines["local"][results.order[1], 0]).numpy()
+    want = to_uint8(results.machines["local"][results.order[1], 0]).numpy()
     got = desktop.pixels("#gallery tbody tr:nth-child(2) canvas[aria-label^='local']")
     assert np.array_equal(got[..., 0], want)
 
@@ -185,6 +230,7 @@ def test_the_gallery_shows_what_was_drawn(desktop: Tab, path: Path, results: Res
 def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Results) -> None:
     tab.open(path)
     page, slider = tab.page, tab.page.locator("#walk-t")
+    page.locator("#seed").select_option("0")
     last = len(results.t) - 1
     seen = []
     for i in range(last + 1):
@@ -196,7 +242,7 @@ def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Result
         )
         got = tab.pixels("#walk canvas")
         assert np.array_equal(got[..., 0], want)
-        mosaic = tab.pixels("#walk figure:nth-child(3) canvas")
+        mosaic = tab.pixels("#walk figure:nth-child(4) canvas")
         assert np.array_equal(
             mosaic[..., 0], results.attribution.tracing.mosaics["boundary"].pixels[i, seed, 0]
         )
@@ -209,89 +255,186 @@ def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Result
     assert tab.complaints == []
 
 
-def test_pointing_at_a_pixel_shows_the_patch_that_won(
+def _mosaic_of(results: Results, side: str, seed: int, step: int) -> dict[str, torch.Tensor]:
+    """What the page should know of the sample at a step, each (h w)."""
+    mosaic = results.attribution.tracing.mosaics[side]
+    at = step - (len(results.t) - len(mosaic.t))
+    image, row, column = mosaic.best[at, seed]
+    return {"image": image, "row": row, "column": column, "weight": mosaic.weight[at, seed],
+            "effective": mosaic.effective_size[at, seed]}  # fmt: skip
+
+
+def _assert_told(tab: Tab, results: Results, side: str, seed: int, step: int) -> None:
+    """The words, the source and the winning patch are those of the pixel that is pointed at."""
+    canvas, source = tab.page.locator("#mosaic"), tab.page.locator("#source")
+    at = tuple(int(canvas.get_attribute(f"data-{name}")) for name in ("row", "column"))
+    want = {name: values[at] for name, values in _mosaic_of(results, side, seed, step).items()}
+    for name in ("image", "row", "column"):
+        assert int(source.get_attribute(f"data-{name}")) == int(want[name])
+    text, weight = tab.page.locator("#mosaic-text").inner_text(), float(want["weight"])
+    assert ("copied from" in text) == (weight > 0.5)
+    assert ("mostly from" in text) == (0.1 < weight <= 0.5)
+    assert ("an average of" in text) == (weight <= 0.1)
+    if weight <= 0.1:
+        assert f"{round(float(want['effective'])):,} patches" in text
+    training = results.attribution.tracing.training
+    slot = training.indices.tolist().index(int(want["image"]))
+    pixel = int(training.pixels[slot, 0, int(want["row"]), int(want["column"])])
+    assert tab.page.locator("#value-winner").inner_text() == f"{pixel / 255:.2f}"
+    k = results.scales["boundary"].at(results.t[step])
+    winner = tab.pixels("#patch-winner")
+    assert winner.shape[:2] == (k, k)
+    assert winner[k // 2, k // 2, 0] == pixel
+    drawn = results.attribution.paths[side][:, seed, 0, at[0], at[1]]
+    assert tab.page.locator("#value-mean").inner_text() == f"{int(drawn[step]) / 255:.2f}"
+    assert tab.page.locator("#value-sample").inner_text() == f"{int(drawn[-1]) / 255:.2f}"
+
+
+def _choose(tab: Tab, *, seed: int, step: int, side: str = "boundary") -> None:
+    tab.page.locator("#mosaic-side").select_option(side)
+    tab.page.locator("#seed").select_option(str(seed))
+    tab.page.locator("#walk-t").fill(str(step))
+    tab.page.wait_for_function(f"document.getElementById('mosaic').dataset.step == '{step}'")
+    tab.page.wait_for_timeout(100)
+
+
+def test_pointing_at_a_pixel_shows_the_patch_that_won_at_any_t(
     tab: Tab, path: Path, results: Results
 ) -> None:
     tab.open(path)
-    page, seed = tab.page, results.order[0]
-    mosaic = results.attribution.tracing.mosaics["boundary"]
-    training = results.attribution.tracing.training
+    page, (h, w) = tab.page, results.noise.shape[2:]
     canvas = page.locator("#mosaic")
-    canvas.scroll_into_view_if_needed()
-    box, (h, w) = canvas.bounding_box(), results.noise.shape[2:]
     touch = page.viewport_size["width"] == PHONE[0]
-    k = data_of(path)["explorer"]["seeds"][0]["sides"]["boundary"]["k"]
-    assert k == results.scales["boundary"].at(results.t[-1])
-    for row, column in ((3, 5), (8, 8), (h - 1, 0)):
-        x = box["x"] + (column + 0.5) / w * box["width"]
-        y = box["y"] + (row + 0.5) / h * box["height"]
-        (page.touchscreen.tap if touch else page.mouse.move)(x, y)
-        assert canvas.get_attribute("data-row") == str(row)
-        _assert_shows(tab, mosaic.best[-1][seed][:, row, column], "best", training, k)
-        _assert_shows(tab, mosaic.second[seed][:, row, column], "next", training, k)
-        text = page.locator("#mosaic-text").inner_text()
-        weight = float(re.search(r"weight ([0-9.e-]+?)[.;]? ", text)[1])
-        assert weight == pytest.approx(float(mosaic.weight[-1][seed][row, column]), rel=0.01)
-        share = float(mosaic.top_share[-1][seed][row, column])
-        assert ("no single source" in text) == (share < 0.01)
-        same = int((mosaic.best[-1][seed][0] == mosaic.best[-1][seed][0, row, column]).sum()) - 1
-        assert f"{same} other pixel" in text
-        _assert_orange(tab, mosaic.best[-1][seed][0], row, column)
+    for step in (len(results.t) - 1, 2):
+        _choose(tab, seed=0, step=step)
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        for row, column in ((3, 5), (8, 8), (h - 1, 0)):
+            x = box["x"] + (column + 0.5) / w * box["width"]
+            y = box["y"] + (row + 0.5) / h * box["height"]
+            (page.touchscreen.tap if touch else page.mouse.move)(x, y)
+            page.wait_for_function(
+                "(([r, c]) => document.getElementById('mosaic').dataset.row == r && "
+                f"document.getElementById('mosaic').dataset.column == c)([{row}, {column}])"
+            )
+            _assert_told(tab, results, "boundary", results.order[0], step)
+    assert tab.complaints == []
 
 
-def _assert_orange(tab: Tab, images: torch.Tensor, row: int, column: int) -> None:
-    """Pixels with the image of the one pointed at are tinted, and no others."""
-    drawn = tab.pixels("#mosaic").astype(int)[18::24, 18::24]  # a place in each without lines
-    tinted = torch.from_numpy((drawn[..., 0] - drawn[..., 2]) > 40)
-    same = images == images[row, column]
-    same[row, column] = False
-    for line in (row - 1, row, row + 1):  # where the window's own frame may be
-        for cell in (column - 1, column, column + 1):
-            if 0 <= line < len(same) and 0 <= cell < len(same):
-                same[line, cell] = tinted[line, cell]
-    assert torch.equal(tinted, same)
-
-
-def _assert_shows(tab: Tab, want: torch.Tensor, name: str, training: object, k: int) -> None:
-    image, row, column = want.tolist()
-    shown = tab.page.locator(f"#{name}-image")
-    found = [int(shown.get_attribute(f"data-{key}")) for key in ("image", "row", "column")]
-    assert found == [image, row, column]
-    tab.page.wait_for_function(f"document.getElementById('{name}-patch').width == {k}")
-    tab.page.wait_for_timeout(50)
-    at = training.indices.tolist().index(image)
-    assert tab.pixels(f"#{name}-patch")[k // 2, k // 2, 0] == training.pixels[at, 0, row, column]
-
-
-def test_arrow_keys_move_from_pixel_to_pixel(desktop: Tab, path: Path, results: Results) -> None:
+def test_the_winning_patch_is_pasted_in_its_place_with_a_line_to_its_source(
+    desktop: Tab, path: Path, results: Results
+) -> None:
     desktop.open(path)
+    step, (h, w) = 2, results.noise.shape[2:]
+    _choose(desktop, seed=0, step=step)
     canvas, page = desktop.page.locator("#mosaic"), desktop.page
-    page.locator("#mosaic-side").select_option(NETWORK)
-    page.locator("#mosaic-seed").select_option("2")
+    canvas.focus()
+    found = _mosaic_of(results, "boundary", results.order[0], step)
+    at = [int(canvas.get_attribute(f"data-{name}")) for name in ("row", "column")]
+    image, row, column = (int(found[name][tuple(at)]) for name in ("image", "row", "column"))
+    training = results.attribution.tracing.training
+    pixels = training.pixels[training.indices.tolist().index(image), 0]
+    drawn, r = desktop.pixels("#mosaic"), results.scales["boundary"].at(results.t[step]) // 2
+    checked = 0
+    for dy in range(-r + 1, r):  # the outermost lie under the frame
+        for dx in range(-r + 1, r):
+            y, x = at[0] + dy, at[1] + dx
+            inside = 0 <= row + dy < h and 0 <= column + dx < w and 0 <= y < h and 0 <= x < w
+            if inside and (dy or dx):
+                assert drawn[24 * y + 12, 24 * x + 12, 0] == pixels[row + dy, column + dx]
+                checked += 1
+    assert checked
+    line = page.locator("#link line")
+    ends = [float(line.get_attribute(name)) for name in ("x1", "y1", "x2", "y2")]
+    frame = page.locator("#explorer").bounding_box()
+    for name, place, (x, y) in (("#mosaic", at, ends[:2]), ("#source", (row, column), ends[2:])):
+        box = page.locator(name).bounding_box()
+        assert x + frame["x"] == pytest.approx(
+            box["x"] + (place[1] + 0.5) / w * box["width"], abs=1
+        )
+        assert y + frame["y"] == pytest.approx(
+            box["y"] + (place[0] + 0.5) / h * box["height"], abs=1
+        )
+
+
+def test_keys_move_keep_and_let_go(desktop: Tab, path: Path, results: Results) -> None:
+    desktop.open(path)
+    canvas, page, last = desktop.page.locator("#mosaic"), desktop.page, len(results.t) - 1
+    _choose(desktop, seed=2, step=last, side=NETWORK)
+    canvas.scroll_into_view_if_needed()
     canvas.focus()
     at = [int(canvas.get_attribute(f"data-{key}")) for key in ("row", "column")]
     for key in ("ArrowUp", "ArrowUp", "ArrowLeft", "ArrowDown", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
-    assert canvas.get_attribute("data-row") == str(at[0] - 1)
-    assert canvas.get_attribute("data-column") == str(at[1] + 1)
-    best = results.attribution.tracing.mosaics[NETWORK].best[-1][results.order[2]]
-    want = best[:, at[0] - 1, at[1] + 1].tolist()
-    shown = page.locator("#best-image")
-    assert [int(shown.get_attribute(f"data-{k}")) for k in ("image", "row", "column")] == want
+        page.wait_for_timeout(30)
+    moved = [str(at[0] - 1), str(at[1] + 1)]
+    assert [canvas.get_attribute(f"data-{key}") for key in ("row", "column")] == moved
+    _assert_told(desktop, results, NETWORK, results.order[2], last)
+    page.keyboard.press("Enter")
+    assert canvas.get_attribute("data-pinned") == "true"
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.wait_for_timeout(50)
+    assert [canvas.get_attribute(f"data-{key}") for key in ("row", "column")] == moved
+    page.keyboard.press("Escape")
+    page.mouse.move(box["x"] + 6, box["y"] + 6)
+    page.wait_for_function("document.getElementById('mosaic').dataset.row == '0'")
     before = desktop.pixels("#mosaic")
     page.locator("#mosaic-view").select_option("image")
     page.wait_for_timeout(100)
     assert not np.array_equal(desktop.pixels("#mosaic"), before)
+    page.locator("#walk-t").fill("0")  # where the network has no mosaic
+    page.wait_for_function("document.getElementById('mosaic-text').innerText.includes('alone')")
+
+
+def test_the_largest_pieces_have_their_colours_and_light_up(
+    desktop: Tab, path: Path, results: Results
+) -> None:
+    desktop.open(path)
+    _choose(desktop, seed=0, step=2)
+    found = _mosaic_of(results, "boundary", results.order[0], 2)
+    h, w = found["image"].shape
+    places = zip(
+        found["image"].flatten().tolist(),
+        (found["row"] - torch.arange(h)[:, None]).flatten().tolist(),
+        (found["column"] - torch.arange(w)).flatten().tolist(),
+        strict=True,
+    )
+    counts = sorted((count for count in Counter(places).values() if count > 1), reverse=True)[:8]
+    texts = desktop.page.locator("#pieces small").all_inner_texts()
+    assert texts == [f"{count} px" for count in counts]
+    if counts:
+        before = desktop.pixels("#mosaic")
+        desktop.page.locator("#pieces button").first.hover()
+        assert not np.array_equal(desktop.pixels("#mosaic"), before)
+
+
+def test_it_opens_where_it_tells_most(desktop: Tab, path: Path, results: Results) -> None:
+    opens = data_of(path)["mosaic"]["opens"]
+    desktop.open(path)
+    desktop.page.wait_for_function("document.getElementById('mosaic').dataset.row")
+    assert desktop.page.locator("#seed").input_value() == str(opens["seed"])
+    assert desktop.page.locator("#walk-t").input_value() == str(opens["step"])
+    row, column = divmod(opens["pixel"], results.noise.shape[3])
+    canvas = desktop.page.locator("#mosaic")
+    at = [canvas.get_attribute(f"data-{key}") for key in ("row", "column")]
+    assert at == [str(row), str(column)]
+
+
+def test_a_seed_of_the_gallery_is_the_one_that_is_explored(desktop: Tab, path: Path) -> None:
+    desktop.open(path)
+    desktop.page.locator("#gallery tbody tr").nth(2).locator("th").click()
+    assert desktop.page.locator("#seed").input_value() == "2"
 
 
 def test_everything_can_be_reached_with_the_keyboard(desktop: Tab, path: Path) -> None:
     desktop.open(path)
     reached = set()
-    for _ in range(60):
+    for _ in range(100):
         desktop.page.keyboard.press("Tab")
         reached.add(desktop.page.evaluate("document.activeElement.id || ''"))
-    assert {"gallery-metric", "gallery-first", "walk-seed", "walk-play", "walk-t", "mosaic",
-            "mosaic-seed", "mosaic-side", "mosaic-view", "choose-criterion"} <= reached  # fmt: skip
+    assert {"hero-play", "hero-t", "gallery-metric", "gallery-first", "seed", "walk-play", "walk-t",
+            "mosaic", "mosaic-side", "mosaic-view", "choose-criterion"} <= reached  # fmt: skip
 
 
 def test_charts_follow_a_change_of_the_colour_scheme(desktop: Tab, path: Path) -> None:
@@ -315,7 +458,7 @@ def test_a_large_analysis_shows_fewer_seeds_and_says_so(
     write_page(results, tmp_path / "report.html")
     less = data_of(tmp_path / "report.html")
     assert [row["note"] for row in less["gallery"]["rows"]] == ["best", "median", "worst"]
-    assert len(less["explorer"]["seeds"]) == len(less["walk"]["seeds"]) == 1
+    assert len(less["mosaic"]["seeds"]) == len(less["path"]["seeds"]) == 1
     assert "3 of 5 seeds are shown" in (tmp_path / "report.html").read_text()
 
 
@@ -340,7 +483,7 @@ def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_pat
     assert desktop.complaints == []
     assert desktop.page.locator("main img").count() == 0
     assert hostile in desktop.page.locator("h1").inner_text()
-    assert hostile in desktop.page.locator("#mosaic-seed option").first.inner_text()
+    assert hostile in desktop.page.locator("#seed option").first.inner_text()
     assert hostile in desktop.page.locator("#gallery").inner_text()
 
 

@@ -1,0 +1,153 @@
+"""What each figure shows of these results, in a sentence made from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+from els.agreement import summarise
+from els.analysis.attribution import HELD_OUT, NETWORK
+from els.analysis.report.views import medians, rival
+from els.analysis.report.words import pair_text
+from els.analysis.results import Results
+from els.calibration import Scales
+from els.machines.local import SIZE
+
+
+def scales(results: Results) -> str:
+    """How the fitted scale of the first machine changes, and how it compares with data alone."""
+    one = results.scales.get(results.primary)
+    if one is None:
+        return ""
+    first, last = one.values[0], one.values[-1]
+    how = "stays at" if first == last else "falls from" if first > last else "rises from"
+    end = "" if first == last else f" to {last:g} at t = {one.t[-1]:.2g}"
+    text = f"The {one.scale} of {one.machine} {how} {first:g} at t = {one.t[0]:.2g}{end}."
+    if edge := [t for t, at in zip(one.t, one.at_edge, strict=True) if at]:
+        text += (
+            f" At {_times(edge)} it is the largest that was tried: a ceiling of this analysis, "
+            "not a finding."
+        )
+    return text + _against_data(one, results.data_scales)
+
+
+def _against_data(one: Scales, data: Scales | None) -> str:
+    if data is None or data.scale != SIZE.name:
+        return ""
+    pairs = list(zip(data.values, one.values, strict=True))
+    larger, smaller = (sum(sign * (a - b) > 0 for a, b in pairs) for sign in (1, -1))
+    if max(larger, smaller) <= len(pairs) // 4:
+        return " Held-out images alone ask for much the same."
+    if larger > smaller:
+        return (
+            f" To denoise unseen images best, larger ones would be needed at {larger} of "
+            f"{len(pairs)} times: the network looks less far than would serve it."
+        )
+    return f" To denoise unseen images best, smaller ones would do at {smaller} of {len(pairs)}."
+
+
+def criterion(results: Results) -> str:
+    """Where the scale is not decided by what was measured."""
+    one = results.scales.get(results.primary)
+    if one is None:
+        return ""
+    wide = [
+        t
+        for t, (low, high) in zip(one.t, one.band, strict=True)
+        if one.candidates.index(high) - one.candidates.index(low) >= 2
+    ]
+    if not wide:
+        return f"At every t at most two values of {one.machine} are as good as each other."
+    return (
+        f"At {_times(wide)} three or more values of {one.machine} are as good as each other, so "
+        "that the one chosen there means little."
+    )
+
+
+def by_t(results: Results) -> str:
+    """Where on the path the first machine agrees least."""
+    values = medians(results.by_t[results.primary])
+    worst = min(range(len(values)), key=values.__getitem__)
+    return (
+        f"{results.primary} agrees least at t = {results.t[worst]:.2g} ({values[worst]:.2f}) and "
+        f"ends at {values[-1]:.2f}."
+    )
+
+
+def scatter(results: Results) -> str:
+    """The first machine against the one that is drawn against."""
+    pair = results.pair(rival(results) or "")
+    return "" if pair is None else f"{pair.machine} is {pair_text(pair)}."
+
+
+def novelty(results: Results) -> str:
+    """Whether the network copies: its distance to the training images, and that of unseen ones."""
+    by_seed = {} if results.attribution is None else results.attribution.by_seed
+    if not {NETWORK, HELD_OUT} <= set(by_seed):
+        return ""
+    drawn, unseen = (summarise(by_seed[side]["distance"]) for side in (NETWORK, HELD_OUT))
+    numbers = f"(median distance {drawn.median:.2f} against {unseen.median:.2f})"
+    if drawn.ci95[0] > unseen.median:
+        return (
+            "The network's samples are farther from the training images than images are that it "
+            f"has not seen {numbers}: no copies."
+        )
+    if drawn.median < unseen.median / 2:
+        return (
+            "The network's samples are much closer to training images than unseen images are "
+            f"{numbers}: it copies, at least in parts."
+        )
+    return (
+        "The network's samples are about as far from the training images as unseen images are "
+        f"{numbers}."
+    )
+
+
+def consistency(results: Results) -> str:
+    """Where the average at a pixel runs over the fewest patches."""
+    attribution = results.attribution
+    mosaic = None if attribution is None else attribution.traced
+    if mosaic is None:
+        return ""
+    counts = medians(mosaic.of_a_pixel("effective_size"))
+    fewest = min(range(len(counts)), key=counts.__getitem__)
+    return (
+        f"Fewest patches count at t = {mosaic.t[fewest]:.2g} (a median of {counts[fewest]:,.0f}, "
+        f"k = {mosaic.sides[fewest]}). Jumps are where k changes."
+    )
+
+
+def equivariance(results: Results) -> str:
+    """Whether the network is less equivariant near the border than away from it."""
+    if results.probes is None:
+        return ""
+    near = median(errors[1] for errors in results.probes.equivariance if len(errors) > 2)
+    far = median(errors[-1] for errors in results.probes.equivariance if len(errors) > 2)
+    if near > 2 * far:
+        return (
+            f"Near the border the answer depends on the place (error {near:.2f}), away from it "
+            f"hardly ({far:.2f}): what the boundary machine supposes."
+        )
+    return f"The error near the border ({near:.2f}) is much the same as away from it ({far:.2f})."
+
+
+VERDICTS: dict[str, Callable[[Results], str]] = {
+    "scales": scales,
+    "criterion": criterion,
+    "by_t": by_t,
+    "scatter": scatter,
+    "novelty": novelty,
+    "consistency": consistency,
+    "equivariance": equivariance,
+}
+
+
+def verdicts(results: Results) -> dict[str, str]:
+    """The sentence under each figure; empty where there is nothing to say."""
+    return {name: tell(results) for name, tell in VERDICTS.items()}
+
+
+def _times(times: list[float]) -> str:
+    if len(times) == 1:
+        return f"t = {times[0]:.2g}"
+    return f"{len(times)} times from t = {max(times):.2g} to {min(times):.2g}"
