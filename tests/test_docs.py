@@ -88,7 +88,8 @@ def known_flags() -> frozenset[str]:
     analyze = [f"analyze.py {command}" for command in ANALYSES]
     with ThreadPoolExecutor() as pool:
         told = "".join(pool.map(whole_help, ["train.py fit", *analyze]))
-    return frozenset({*FLAG.findall(told), "help", "help_all"})
+    denied = {f"no-{switch}" for switch in re.findall(r"--([\w.]+) \{true,false\}", told)}
+    return frozenset({*FLAG.findall(told), *denied, "help", "help_all"})
 
 
 def whole_help(command: str) -> str:
@@ -99,8 +100,7 @@ def whole_help(command: str) -> str:
 
 
 def is_known(flag: str) -> bool:
-    """Whether a command has it, or the class that it is an argument of; --no-x is one of x."""
-    flag = flag.removeprefix("no-")
+    """Whether a command has it, or the class that it is an argument of."""
     parents = [flag[: dot.start()] for dot in re.finditer(r"\.", flag)]
     return flag in known_flags() or any(f"{one}.help" in known_flags() for one in parents)
 
@@ -121,7 +121,7 @@ def test_flags_are_told_from_what_is_none() -> None:
     assert is_known("no-mosaic")
     assert is_known("csv")
     assert not is_known("no_such")
-    assert not is_known("no-such")
+    assert not is_known("no-seeds")
     assert not is_known("data.no_such")
 
 
