@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -15,6 +14,9 @@ from els.models.blocks import Trained
 from els.models.datamodule import data_of
 from els.models.diffusion import Diffusion
 from els.models.tracking import remember_run, where_logged
+
+# What every logger can keep.
+Logged = str | float | None
 
 
 class RunSummary(Callback):
@@ -63,7 +65,7 @@ def _length(trainer: pl.Trainer) -> str:
     return f"{text}, batch size {data_of(trainer).batch_size}{share}"
 
 
-def _facts(trainer: pl.Trainer, module: Diffusion) -> dict[str, dict[str, Any]]:
+def _facts(trainer: pl.Trainer, module: Diffusion) -> dict[str, dict[str, Logged]]:
     """What runs are compared by, as plain data for the loggers."""
     net, data, steps = module.net, data_of(trainer), trainer.estimated_stepping_batches
     return {

@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 from entry import run
 
+from els.analysis.short_help import COMMANDS as ANALYSES
+
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -21,7 +23,7 @@ PARTS = ("analysis", "benchmarks", "configs", "docs", "els", "examples", "models
 PROJECT_PATH = re.compile(rf"(?:{'|'.join(PARTS)})/[\w./]+|[\w]+\.(?:py|toml|cff|txt)|LICENSE")
 W_AND_B_KEYS = {"analysis/t"}  # which look like paths
 COMMANDS = ("train.py", "analyze.py", "els-train", "els-analyze")
-FLAG = re.compile(r"(?<![\w-])--([A-Za-z][\w.]*)(?!-)")
+FLAG = re.compile(r"(?<![\w-])--([A-Za-z](?:[\w.-]*\w)?)")
 
 
 def blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -83,14 +85,16 @@ def flags(text: str) -> set[str]:
 @cache
 def known_flags() -> frozenset[str]:
     """The flags that some command has; `name.help` is there where name stands for a class."""
-    commands = ("train.py fit", "analyze.py", "analyze.py figures", "analyze.py dashboard")
+    analyze = [f"analyze.py {command}" for command in ANALYSES]
     with ThreadPoolExecutor() as pool:
-        told = "".join(pool.map(help_of, commands))
-    return frozenset({*FLAG.findall(told), "help"})
+        told = "".join(pool.map(whole_help, ["train.py fit", *analyze]))
+    denied = {f"no-{switch}" for switch in re.findall(r"--([\w.]+) \{true,false\}", told)}
+    return frozenset({*FLAG.findall(told), *denied, "help", "help_all"})
 
 
-def help_of(command: str) -> str:
-    done = run(*command.split(), "--help", COLUMNS="200")
+def whole_help(command: str) -> str:
+    """All options of a command; --help shows the common ones alone."""
+    done = run(*command.split(), "--help_all", COLUMNS="200")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -111,9 +115,13 @@ def test_flags_are_told_from_what_is_none() -> None:
         "`--ema.decay 0` a--b `--no_such` --- \n```bash\nwandb x --theirs\npython train.py --a\n```"
     )
     assert flags(text) == {"ema.decay", "no_such", "a"}
+    assert flags("`--no-mosaic --force`, `--a-b.`") == {"no-mosaic", "force", "a-b"}
     assert is_known("model.optimizer.lr")
     assert is_known("calibration_seeds")
+    assert is_known("no-mosaic")
+    assert is_known("csv")
     assert not is_known("no_such")
+    assert not is_known("no-seeds")
     assert not is_known("data.no_such")
 
 

@@ -47,25 +47,24 @@ def test_wandb_has_history_samples_config_and_the_checkpoint(trained: Path) -> N
     records = wandb_records(trained, "train")
     assert records["run"][0]["run_group"] == "tiny"
     logged = {key for record in records["history"] for key in record["item"]}
-    for key in ("train/loss", "train/grad_norm", "train/images_per_second", "val/loss",
-                "val/loss_t0.0-0.2", "val/loss_t0.8-1.0", "samples"):  # fmt: skip
+    expected = "train/loss train/grad_norm train/images_per_second val/loss samples"
+    for key in (*expected.split(), "val/loss_t0.0-0.2", "val/loss_t0.8-1.0"):
         assert any(name == key or name.startswith(f"{key}.") for name in logged), key
     artifacts = [a for a in records["artifact"] if a["type"] == "model"]
     assert {artifact["name"] for artifact in artifacts} == {"tiny-checkpoint"}
-    aliases = {json.loads(a["metadata"])["original_filename"]: set(a["aliases"])
-               for a in artifacts}  # fmt: skip
+    aliases = {
+        json.loads(artifact["metadata"])["original_filename"]: set(artifact["aliases"])
+        for artifact in artifacts
+    }
     assert aliases == {"best.ckpt": {"latest", "best"}, "last.ckpt": {"latest"}}
     assert artifacts[-1]["aliases"] == ["latest"]  # which is then the last's alone
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    for name, epochs, *more in (
-        ("whole", "4"), ("parts", "2"), ("parts", "4", "--ckpt_path", "last")
-    ):  # fmt: skip
-        main([
-            "fit", *TINY, "--run.dir", str(tmp_path), "--run.name", name, "--run.logger", "csv",
-            "--model.scheduler.init_args.total_steps", "12", "--trainer.max_epochs", epochs, *more,
-        ])  # fmt: skip
+    common = "--run.logger csv --model.scheduler.init_args.total_steps 12 --trainer.max_epochs"
+    for name, epochs in (("whole", "4"), ("parts", "2"), ("parts", "4 --ckpt_path last")):
+        more = f"--run.name {name} {common} {epochs}".split()
+        main(["fit", *TINY, "--run.dir", str(tmp_path), *more])
     whole, resumed = losses(tmp_path / "whole"), losses(tmp_path / "parts")
     assert set(resumed) == set(range(12))  # one curve
     assert resumed == pytest.approx(whole, rel=1e-4)
@@ -82,8 +81,8 @@ def test_a_terminal_shows_bars_and_a_pipe_plain_lines(tmp_path: Path) -> None:
     args = ("train.py", "fit", *TINY, "--trainer.max_epochs", "1", "--run.dir", tmp_path)
     terminal = on_terminal(*args, "--run.name", "t", "--run.logger", "csv")
     assert "\x1b[?25l" in terminal  # the cursor is hidden while a bar runs
-    for text in ("receptive field", "1 epoch, 3 steps", "CSV, ", "━", "finished at step 3 of 3, ",
-                 "python analyze.py"):  # fmt: skip
+    said = ("1 epoch, 3 steps", "CSV, ", "━", "finished at step 3 of 3, ", "python analyze.py")
+    for text in ("receptive field", *said):
         assert text in terminal
     assert terminal.index("receptive field") < terminal.index("━")
     folder = tmp_path / "é"
@@ -103,8 +102,8 @@ def test_a_terminal_shows_bars_and_a_pipe_plain_lines(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_together(tmp_path: Path) -> None:
-    done = fit(tmp_path, "--run.name", "ddp", "--run.logger", "csv", "--trainer.devices", "2",
-               "--trainer.strategy", "ddp", "--data.val_limit", "25")  # fmt: skip
+    both = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.val_limit", "25"]
+    done = fit(tmp_path, "--run.name", "ddp", "--run.logger", "csv", *both)
     assert "2 processes" in done.stdout
     assert "batch size 32 in each process\n" in done.stdout
     assert load_denoiser(tmp_path / "ddp" / "checkpoints" / "last.ckpt").image_shape == (1, 16, 16)
@@ -113,30 +112,35 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
 def test_validation_is_the_same_with_any_number_of_processes(
     trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    args = [
-        "validate", *TINY, "--ckpt_path", str(trained / "checkpoints" / "last.ckpt"), "--run.dir",
-        str(trained.parent), "--run.name", "validated", "--run.logger", "none", "--data.val_limit",
-        "25",
-    ]  # fmt: skip
+    checkpoint = str(trained / "checkpoints" / "last.ckpt")
+    args = ["validate", *TINY, "--ckpt_path", checkpoint, "--run.dir", str(trained.parent)]
+    args += ["--run.name", "validated", "--run.logger", "none", "--data.val_limit", "25"]
     main([*args, "--trainer.devices", "1"])
     alone = capsys.readouterr().out
     done = run("train.py", *args, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert done.returncode == 0, done.stderr
-    one, two = (float(re.search(r"val/loss ([\d.]+)", said).group(1))
-                for said in (alone, done.stdout))  # fmt: skip
+    one, two = (
+        float(re.search(r"val/loss ([\d.]+)", said).group(1)) for said in (alone, done.stdout)
+    )
     assert one == pytest.approx(two, rel=1e-3)
+
+
+QUIET = ("--run.logger", "csv", "--samples.every_n_epochs", "0")
 
 
 class Training:
     """`train.py fit` in a process of its own, of which one reads what it says as it goes."""
 
     def __init__(self, folder: Path, *args: str, base: Sequence[str] = ()) -> None:
-        words = [*(base or TINY), "--run.dir", str(folder), "--run.logger", "csv",
-                 "--samples.every_n_epochs", "0", *args]  # fmt: skip
+        words = [*(base or TINY), "--run.dir", str(folder), *QUIET, *args]
         self.process = subprocess.Popen(
-            [sys.executable, "train.py", "fit", *words], cwd=ROOT, text=True, bufsize=1,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [sys.executable, "train.py", "fit", *words],
+            cwd=ROOT,
+            text=True,
+            bufsize=1,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         self.said = ""
 
     def until(self, pattern: str) -> str:
@@ -188,8 +192,8 @@ def test_a_stopped_run_says_what_is_kept_and_goes_on_exactly(
     assert going_on.returncode == 0, going_on.stderr
     assert f"goes on from     step {step:,}, epoch {epoch:,} of {goal}\n" in going_on.stdout
     assert "Warning" not in going_on.stderr
-    fit(tmp_path, "--run.name", "whole", "--run.logger", "csv", *LONG, "--trainer.max_epochs", goal,
-        "--samples.every_n_epochs", "0", base=base)  # fmt: skip
+    unbroken = ["--run.name", "whole", *QUIET, *LONG, "--trainer.max_epochs", goal]
+    fit(tmp_path, *unbroken, base=base)
     whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
     assert set(whole) - set(parts) <= {step - 1}  # it was made, and stopped before it was logged
     assert parts == pytest.approx({step: whole[step] for step in parts}, rel=1e-3)
@@ -210,8 +214,8 @@ def test_stopping_before_the_first_step_and_twice(tmp_path: Path) -> None:
 
 def test_two_processes_stop_together(tmp_path: Path) -> None:
     """Only the first is told, as by SLURM; it speaks for both."""
-    training = Training(tmp_path, "--run.name", "ddp", "--trainer.devices", "2",
-                        "--trainer.strategy", "ddp", *LONG)  # fmt: skip
+    both = ["--run.name", "ddp", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    training = Training(tmp_path, *both, *LONG)
     training.until("about .* left")
     said = training.stop(signal.SIGTERM)
     assert len(re.findall("stopped +at step", training.said)) == 1
@@ -261,9 +265,9 @@ def test_a_run_is_replaced_when_the_new_one_has_begun_and_kept_something(tmp_pat
 def test_a_short_run_is_validated_at_its_end(
     length: list[str], steps: int, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    main(["fit", *TINY, "--run.dir", str(tmp_path), "--run.name", "a", "--run.logger", "none",
-          "--trainer.check_val_every_n_epoch", "10", "--samples.every_n_epochs", "10",
-          *length])  # fmt: skip
+    seldom = ["--trainer.check_val_every_n_epoch", "10", "--samples.every_n_epochs", "10"]
+    run_options = ["--run.dir", str(tmp_path), "--run.name", "a", "--run.logger", "none"]
+    main(["fit", *TINY, *run_options, *seldom, *length])
     (line,) = re.findall(r"finished at .*", capsys.readouterr().out)
     assert re.fullmatch(rf"finished at step {steps} of {steps}, train/loss \S+, val/loss \S+", line)
     folder = tmp_path / "a"
@@ -277,8 +281,8 @@ def test_a_short_run_is_validated_at_its_end(
 def test_a_run_that_goes_on_is_one_run_of_wandb(tmp_path: Path) -> None:
     first = fit(tmp_path, "--run.name", "a", "--trainer.max_epochs", "1")
     assert "\n  wandb sync " in first.stdout
-    again = run("train.py", "fit", "--run.dir", tmp_path, "--run.name", "a", "--ckpt_path", "last",
-                "--trainer.max_epochs", "2")  # fmt: skip
+    more = ["--run.name", "a", "--ckpt_path", "last", "--trainer.max_epochs", "2"]
+    again = run("train.py", "fit", "--run.dir", tmp_path, *more)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "goes on from     step 3, epoch 1 of 2\n" in again.stdout
     parts = sorted((tmp_path / "a" / "wandb").glob("offline-run-*"))
@@ -292,10 +296,18 @@ def test_a_run_that_goes_on_is_one_run_of_wandb(tmp_path: Path) -> None:
         for one in record["update"]
     }
     assert config["network"] == {
-        "class": "ResNet", "channels": 1, "width": 16, "depth": 2, "kernel": 3, "last_kernel": 3,
-        "padding": "zeros", "norm": "none", "classes": None, "parameters": 5857,
+        "class": "ResNet",
+        "channels": 1,
+        "width": 16,
+        "depth": 2,
+        "kernel": 3,
+        "last_kernel": 3,
+        "padding": "zeros",
+        "norm": "none",
+        "classes": None,
+        "parameters": 5857,
         "receptive_field": 9,
-    }  # fmt: skip
+    }
     assert config["training"]["data"] == "digits"
     assert config["run"]["overwrite"] is False
 
@@ -303,10 +315,8 @@ def test_a_run_that_goes_on_is_one_run_of_wandb(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler on a CPU")
 def test_a_compiled_network_trains_alike_and_leaves_an_ordinary_checkpoint(tmp_path: Path) -> None:
     for name in ("false", "true"):
-        main([
-            "fit", *TINY, "--model.compile_net", name, "--run.dir", str(tmp_path), "--run.name",
-            name, "--run.logger", "csv", "--trainer.max_epochs", "1",
-        ])  # fmt: skip
+        more = f"--model.compile_net {name} --run.name {name} --run.logger csv".split()
+        main(["fit", *TINY, *more, "--run.dir", str(tmp_path), "--trainer.max_epochs", "1"])
     plain, compiled = (losses(tmp_path / name) for name in ("false", "true"))
     assert plain == pytest.approx(compiled, rel=1e-4)
     denoiser = load_denoiser(tmp_path / "true" / "checkpoints" / "last.ckpt")

@@ -23,10 +23,21 @@ from els.schedule import CosineSchedule
 
 def trainer(folder: Path | None = None, **facts: object) -> SimpleNamespace:
     """As much of a trainer as callbacks ask."""
-    usual = {"sanity_checking": False, "is_global_zero": True, "global_step": 0, "world_size": 2,
-             "current_epoch": 0, "log_every_n_steps": 2, "callback_metrics": {}, "loggers": [],
-             "default_root_dir": folder, "should_stop": False, "max_steps": -1, "max_epochs": 50,
-             "is_last_batch": False}  # fmt: skip
+    usual = {
+        "sanity_checking": False,
+        "is_global_zero": True,
+        "global_step": 0,
+        "world_size": 2,
+        "current_epoch": 0,
+        "log_every_n_steps": 2,
+        "callback_metrics": {},
+        "loggers": [],
+        "default_root_dir": folder,
+        "should_stop": False,
+        "max_steps": -1,
+        "max_epochs": 50,
+        "is_last_batch": False,
+    }
     return SimpleNamespace(**usual | facts)
 
 

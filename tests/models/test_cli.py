@@ -16,11 +16,10 @@ from els.models.cli import main
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
 def test_fast_dev_run(network: str, padding: str, capsys: pytest.CaptureFixture) -> None:
     name = f"digits_{network}.yaml"
-    cli = main([
-        "fit", "--config", str(ROOT / "configs" / name), "--trainer.fast_dev_run", "true",
-        "--trainer.accelerator", "cpu", "--data.batch_size", "4", "--data.conditional", "true",
-        "--model.net.init_args.padding", padding,
-    ])  # fmt: skip
+    trial = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
+    small = ["--data.batch_size", "4", "--data.conditional", "true"]
+    padded = ["--model.net.init_args.padding", padding]
+    cli = main(["fit", "--config", str(ROOT / "configs" / name), *trial, *small, *padded])
     assert cli.model.net.padding == padding
     summary = capsys.readouterr().out
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in summary.splitlines() if "  " in line)
@@ -110,8 +109,8 @@ def test_the_whole_help_describes_all_options_this_projects_first(
         main(["fit", "--help_all"])
     told = capsys.readouterr().out
     assert "held-out" in told
-    order = ["--run.name", "--data.name", "--samples.count", "--ema.decay", "--model.net",
-             "--trainer.max_epochs"]  # fmt: skip
+    order = ["--run.name", "--data.name", "--samples.count", "--ema.decay", "--model.net"]
+    order.append("--trainer.max_epochs")
     assert [told.index(name) for name in order] == sorted(map(told.index, order))
 
 
@@ -119,8 +118,8 @@ def test_a_trial_of_a_step_leaves_a_finished_run_as_it_is(
     trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
     before = files(trained)
-    main(["fit", *TINY, "--run.dir", str(trained.parent), "--run.name", "tiny",
-          "--trainer.fast_dev_run", "true", "--run.overwrite", "true"])  # fmt: skip
+    trial = ["--run.name", "tiny", "--trainer.fast_dev_run", "true", "--run.overwrite", "true"]
+    main(["fit", *TINY, "--run.dir", str(trained.parent), *trial])
     told = capsys.readouterr().out
     assert "finished at step 1 of 1, train/loss " in told
     assert "checkpoint" not in told

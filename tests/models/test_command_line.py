@@ -11,9 +11,16 @@ def command(line: str, program: str = "train.py") -> Command:
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "--ckpt_path last", "--ckpt_path=x.ckpt", "--run.overwrite true",
-              "--run.overwrite", "--run.overwrite=true --ckpt_path a"],
-)  # fmt: skip
+    "extra",
+    [
+        "",
+        "--ckpt_path last",
+        "--ckpt_path=x.ckpt",
+        "--run.overwrite true",
+        "--run.overwrite",
+        "--run.overwrite=true --ckpt_path a",
+    ],
+)
 def test_the_command_that_goes_on_is_the_same_with_one_checkpoint(extra: str) -> None:
     line = "fit --config a.yaml --run.name 'my run' --data.root \"it's\" --model.net.init_args.x 3"
     going_on = command(f"{line} {extra} --trainer.max_epochs 5").going_on()

@@ -14,9 +14,15 @@ from els.models.progress import Pace, PlainProgress, ProgressBar, duration, time
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59, "59 s"), (89, "89 s"), (170, "3 min"), (10_000, "2.8 h"),
-     (4.2 * 86400, "4.2 days")],
-)  # fmt: skip
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (89, "89 s"),
+        (170, "3 min"),
+        (10_000, "2.8 h"),
+        (4.2 * 86400, "4.2 days"),
+    ],
+)
 def test_durations_are_told_in_one_unit(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -64,9 +70,12 @@ def test_validation_takes_time_but_no_speed() -> None:
 def trainer(step: int, total: float, **losses: float) -> SimpleNamespace:
     metrics = {name.replace("_", "/"): torch.tensor(value) for name, value in losses.items()}
     return SimpleNamespace(
-        global_step=step, estimated_stepping_batches=total, world_size=1, sanity_checking=False,
+        global_step=step,
+        estimated_stepping_batches=total,
+        world_size=1,
+        sanity_checking=False,
         callback_metrics=metrics,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
