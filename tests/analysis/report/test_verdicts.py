@@ -1,0 +1,125 @@
+"""Each sentence under a figure, as it is for results of one kind and of the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from made_results import T, made_results, made_scales
+
+from els.analysis.attribution import HELD_OUT, NETWORK
+from els.analysis.report import verdicts
+from els.analysis.report.views import VIEWS
+from els.analysis.results import Results
+from els.calibration import Scales
+
+KINDS = ("boundary", "local", "ideal")
+
+
+@pytest.fixture
+def results() -> Results:
+    return made_results(KINDS)
+
+
+def fitted(results: Results, *sizes: float, data: Scales | None = None) -> str:
+    scales = {"boundary": made_scales("boundary", sizes=sizes)}
+    return verdicts.scales(replace(results, scales=scales, data_scales=data))
+
+
+def test_sizes_fall_rise_or_stay(results: Results) -> None:
+    assert "falls from 5 at t = 1 to 3 at t = 0.25" in fitted(results, 5, 5, 5, 3)
+    assert "rises from 3 at t = 1 to 5 at t = 0.25" in fitted(results, 3, 3, 5, 5)
+    assert fitted(results, 5, 3, 3, 5) == "The size of boundary stays at 5 at t = 1."
+    assert verdicts.scales(made_results(("ideal",))) == ""
+
+
+def test_a_ceiling_is_called_that_and_nothing_else_is(results: Results) -> None:
+    assert "ceiling" in fitted(results, 7, 7, 5, 3)
+    assert "2 times from t = 1 to 0.75" in fitted(results, 7, 7, 5, 3)
+    assert "ceiling" not in fitted(results, 5, 5, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ((5, 5, 5, 3), "much the same sizes"),
+        ((7, 7, 7, 5), "larger ones are needed at 4 of 4 times, at 3 of them the largest"),
+        ((5, 5, 7, 7), "larger ones are needed at 2 of 4 times, at 2 of them the largest"),
+        ((3, 3, 3, 3), "smaller ones do at 3 of 4 times"),
+    ],
+)
+def test_what_unseen_images_ask_for_is_compared(
+    sizes: tuple[float, ...], told: str, results: Results
+) -> None:
+    data = replace(made_scales("boundary", sizes=sizes), criterion="mse")
+    assert told in fitted(results, 5, 5, 5, 3, data=data)
+
+
+def test_where_many_values_are_as_good_the_choice_means_little(results: Results) -> None:
+    apart = tuple(tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7))
+                  for best in (7, 5, 5, 3))  # fmt: skip
+    sharp = {"boundary": made_scales("boundary", table=apart)}
+    assert "at most two values" in verdicts.criterion(replace(results, scales=sharp))
+    alike = {"boundary": made_scales("boundary", table=(((0.9, 0.9),) * 3, *apart[1:]))}
+    told = verdicts.criterion(replace(results, scales=alike))
+    assert told.startswith("At t = 1 three or more values")
+
+
+def test_agreement_by_time_names_where_it_is_least(results: Results) -> None:
+    at_noise = torch.tensor([0.2, 0.8, 0.9, 0.95])[:, None].expand(4, 6)
+    later = at_noise.flip(0)
+    told = [verdicts.by_t(replace(results, by_t={**results.by_t, "boundary": values}))
+            for values in (at_noise, later)]  # fmt: skip
+    assert "least at t = 1 (0.20), where the network's guess is mostly its own error" in told[0]
+    assert told[0].endswith("ends at 0.95.")
+    assert "least at t = 0.25 (0.20), and ends at 0.20." in told[1]
+
+
+def novelty_of(results: Results, network: float, unseen: float) -> str:
+    found = dict(results.attribution.novelty)
+    for side, value in ((NETWORK, network), (HELD_OUT, unseen)):
+        found[side] = replace(found[side], distance=torch.full((6,), value))
+    return verdicts.novelty(
+        replace(results, attribution=replace(results.attribution, novelty=found))
+    )
+
+
+def test_copies_are_told_from_what_is_new(results: Results) -> None:
+    assert novelty_of(results, 0.4, 0.2).endswith("(median distance 0.40 against 0.20): no copies.")
+    assert "it copies" in novelty_of(results, 0.05, 0.2)
+    assert "about as far" in novelty_of(results, 0.18, 0.2)
+    assert verdicts.novelty(replace(results, attribution=None)) == ""
+
+
+def test_fewest_patches_are_told_with_their_size(results: Results) -> None:
+    tracing = results.attribution.tracing
+    mosaic = tracing.mosaics["boundary"]
+    counts = torch.tensor([900.0, 30, 400, 80])[:, None, None, None].expand(4, 6, 8, 8)
+    traced = replace(mosaic, effective_size=counts, sides=(9, 7, 5, 3))
+    mosaics = {**tracing.mosaics, "boundary": traced}
+    attribution = replace(results.attribution, tracing=replace(tracing, mosaics=mosaics))
+    told = verdicts.consistency(replace(results, attribution=attribution))
+    assert f"t = {T[1]:g} (a median of 30, k = 7)" in told
+    assert verdicts.consistency(made_results(("ideal",))) == ""
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "told"),
+    [
+        (0.8, 0.01, "by the border alone"),
+        (0.6, 0.3, "far from the border too (error 0.3; at the border 0.6)"),
+        (0.001, 0.0005, "hardly depends on the place anywhere (error at most 0.001)"),
+    ],
+)
+def test_a_network_knows_its_place_by_the_border_everywhere_or_not(
+    near: float, far: float, told: str, results: Results
+) -> None:
+    probes = replace(results.probes, equivariance=((0.5, near, 0.4, far),) * 4)
+    assert told in verdicts.equivariance(replace(results, probes=probes))
+
+
+def test_every_section_has_its_sentence(results: Results) -> None:
+    found = verdicts.verdicts(results)
+    assert all(found.values())
+    assert set(found) <= set(VIEWS)
