@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -307,7 +308,7 @@ class TrainCLI(LightningCLI):
 
     @rank_zero_only
     def _say_finished(self) -> None:
-        next_step = f"{self.command.analyze} --checkpoint {self.run.folder}"
+        next_step = f"{self.command.analyze} {shlex.quote(str(self.run.folder))}"
         console.print(key_values({"checkpoint": str(self.run.last), "next": next_step}))
         self._finish_logs()
 

@@ -150,7 +150,12 @@ MACHINES: dict[str, Entry] = {
         "own place alone: locality without equivariance.",
         pads=PADDINGS,
     ),
-    "ideal": Entry(Ideal, "The average of whole training images: it memorises.", _ELS),
+    "ideal": Entry(
+        Ideal,
+        "The average of whole training images, each by how well it explains the noisy one: it "
+        "memorises.",
+        _ELS,
+    ),
 }
 
 
