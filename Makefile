@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
 
 .PHONY: demo bench test lint types format clean
 
@@ -12,20 +13,20 @@ demo: $(INSTALLED)
 	$(BIN)/python train.py fit --config garments_resnet --run.overwrite true
 	$(BIN)/python analyze.py runs/garments_resnet --config quick --open_page
 
-bench: $(INSTALLED)
+bench: $(DEVELOPED)
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-lint: $(INSTALLED) types
+lint: $(DEVELOPED) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(DEVELOPED)
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -36,6 +37,11 @@ $(INSTALLED): requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+# Everything that running needs is in here too.
+$(DEVELOPED): $(INSTALLED) requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@
 
 clean:

@@ -10,6 +10,7 @@ from typing import Any
 from els.analysis.comparison import Comparison
 from els.analysis.options import Output, chosen_formats
 from els.analysis.report.tables import comparison_table
+from els.analysis.report.words import comparison_headline
 from els.analysis.report.write import write_comparison, write_comparison_figures, write_figures
 from els.analysis.results import AGREEMENT, Results
 from els.analysis.tracking.log import log_comparison
@@ -72,14 +73,18 @@ def compare(options: dict[str, Any]) -> Comparison:
     _warn_of_protocols(results)
     told = {name: options[name] for name in ("logger", "project", "relog")}
     output = Output(figures=options["formats"], **told)
-    return write_and_log(results, comparison_folder(folders, options["out"]), output)
+    return write_and_log(results, folders, comparison_folder(folders, options["out"]), output)
 
 
-def write_and_log(results: Sequence[Results], folder: Path, output: Output) -> Comparison:
+def write_and_log(
+    results: Sequence[Results], folders: Sequence[Path], folder: Path, output: Output
+) -> Comparison:
     """One row a network, one column a machine: printed, as CSV, figures and a page, and to W&B."""
     comparison = Comparison(tuple(results))
     console.print(comparison_table(comparison, console.width))
-    files = write_comparison(comparison, folder, output.formats)
+    pages = [one / "report.html" for one in folders]
+    files = write_comparison(comparison, folder, output.formats, pages)
+    console.print(comparison_headline(comparison))
     log_comparison(comparison, files, folder, output)
     print_page(files.page, len(files.paths) - 1)
     return comparison

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from els.agreement import METRICS
+from els.agreement import METRICS, Pair, compare_pairs
 from els.analysis.results import Results
 
 
@@ -38,13 +38,37 @@ class Comparison:
         """Every machine of any of them, in the order of their first appearance."""
         return list(dict.fromkeys(kind for one in self.results for kind in one.machines))
 
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that all analyses have, in order; none where their noise has other shapes."""
+        shapes = {one.noise.shape[1:] for one in self.results}
+        common = set.intersection(*(set(one.seeds) for one in self.results))
+        return tuple(sorted(common)) if len(shapes) == 1 else ()
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every two networks: how well their first machines predict them, seed by seed."""
+        if not self.seeds:
+            return ()
+        scores = {}
+        for name, one in self.by_name.items():
+            places = [one.seeds.index(seed) for seed in self.seeds]
+            scores[name] = {"pearson_r": one.by_seed[one.primary]["pearson_r"][places]}
+        return compare_pairs(scores)
+
     def rows(self) -> list[dict[str, Any]]:
-        """One row a network: seeds, steps, and every metric of every machine with its interval."""
+        """One row a network: what it is, and every metric of every machine with its interval."""
         rows = []
         for name, one in self.by_name.items():
             main = one.agreement[0]
+            source, trained = one.provenance, one.provenance.trained
             row: dict[str, Any] = {
                 "network": name,
+                "data": source.data.name,
+                "padding": source.network.padding,
+                "parameters": source.network.parameters,
+                "training_steps": trained and trained.steps,
+                "val/loss": trained and trained.val_loss,
                 "seeds": len(one.seeds),
                 "network_steps": main.network_steps,
                 "machine_steps": main.machine_steps,

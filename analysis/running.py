@@ -44,7 +44,7 @@ def run(options: dict[str, Any]) -> Results | list[Results]:
     if len(results) == 1:
         return results[0]
     if is_first():
-        write_and_log(results, comparison_folder(folders, output.out), output)
+        write_and_log(results, folders, comparison_folder(folders, output.out), output)
     return results
 
 

@@ -75,8 +75,9 @@ def find_checkpoint(source: str | Path) -> Path:
     if named or len(files) == 1:
         return (named or files)[0]
     found = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
-    raise InputError(f"the folder '{path}' holds {'several' if files else 'no'} checkpoints; name "
-                     f"one of {READABLE}. It holds: {found}")  # fmt: skip
+    if files:
+        raise InputError(f"the folder '{path}' holds several checkpoints; name one of: {found}")
+    raise InputError(f"the folder '{path}' holds no checkpoint, but {found}. Give {READABLE}")
 
 
 def load_denoiser(

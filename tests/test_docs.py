@@ -167,7 +167,18 @@ def test_readme_fits_on_a_page() -> None:
     assert len(README.read_text().splitlines()) <= 200
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/machines.md"])
+def test_the_python_of_readme_runs(trained: Path, capsys: pytest.CaptureFixture) -> None:
+    (program,) = [block for language, block in blocks(README.read_text()) if language == "python"]
+    assert "runs/garments_resnet" in program
+    assert len([line for line in program.splitlines() if line]) <= 12
+    program = program.replace("runs/garments_resnet", str(trained)).replace("steps=150", "steps=3")
+    names: dict[str, object] = {}
+    exec(compile(program, "README.md", "exec"), names)
+    assert names["drawn"].shape == names["predicted"].shape
+    assert capsys.readouterr().out.count("[") == 3  # a line for each metric, with its interval
+
+
+@pytest.mark.parametrize("name", ["docs/machines.md"])
 def test_the_python_of_a_page_runs(name: str) -> None:
     names: dict[str, object] = {}
     text = (ROOT / name).read_text()

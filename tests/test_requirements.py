@@ -12,11 +12,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_OURS = {"triton"}
 
 
-def blocks() -> list[list[str]]:
-    """The requirements of requirements.txt, block by block."""
-    text = (ROOT / "requirements.txt").read_text()
+def blocks(name: str) -> list[list[str]]:
+    """The requirements of a file, block by block, without those that it takes from another."""
+    text = (ROOT / name).read_text()
     lines = [
-        [line for line in block.splitlines() if not line.startswith("#")]
+        [line for line in block.splitlines() if not line.startswith(("#", "-r "))]
         for block in re.split(r"\n\n+", text.strip())
     ]
     return [block for block in lines if block]
@@ -29,7 +29,9 @@ def name_of(requirement: str) -> str:
 def test_requirements_are_those_of_the_package_and_its_extras() -> None:
     extras = PROJECT["optional-dependencies"]
     assert list(extras) == ["dev", "diffusers", "dashboard"]
-    assert blocks() == [PROJECT["dependencies"], *extras.values()]
+    assert blocks("requirements.txt") == [PROJECT["dependencies"]]
+    assert blocks("requirements-dev.txt") == [*extras.values()]
+    assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
 
 
 def test_the_package_declares_what_it_imports() -> None:

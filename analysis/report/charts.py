@@ -15,6 +15,7 @@ Spec = dict[str, Any]
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 _HEIGHT = 300
+_MOST_TICKS = 41
 _LEAST = 1e-6  # of a logarithmic scale of colours
 _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # One column for each step; noise is on the left, as in every chart.
@@ -58,7 +59,8 @@ def _lines(view: Lines) -> Chart:
     shape: Literal["step", "linear"] = "step" if view.step else "linear"
     x = alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=True))
     scale = alt.Scale(type="log") if view.log else alt.Scale(zero=False)
-    y = alt.Y("value:Q", scale=scale, title=view.y)
+    axis = alt.Axis(values=_odd_ticks(view)) if view.step else alt.Undefined
+    y = alt.Y("value:Q", scale=scale, title=view.y, axis=axis)
     colour, dash = _colour_and_dash({one.name: one.style for one in view.series})
     chart = alt.Chart(alt.Data(values=rows))
     band = chart.mark_area(opacity=0.15, interpolate=shape).encode(
@@ -85,6 +87,15 @@ def _lines(view: Lines) -> Chart:
     points = chart.mark_point(opacity=0, size=120).encode(x=x, y=y, tooltip=tooltip)
     layers = alt.layer(band, line, points).properties(height=_HEIGHT)
     return layers.resolve_scale(color="independent", strokeDash="independent")
+
+
+def _odd_ticks(view: Lines) -> list[float] | Any:
+    """Of sizes, which are odd, odd ones; of anything else what Vega chooses."""
+    values = [value for one in view.series for value in one.value if isfinite(value)]
+    most = max(values)
+    if most > _MOST_TICKS or any(value != int(value) for value in values):
+        return alt.Undefined
+    return list(range(1, int(most) + 1, 2))
 
 
 def _rows(series: Series) -> list[dict[str, Any]]:

@@ -167,6 +167,21 @@ function hero({ noise, columns, rows }, path) {
   if (!window.matchMedia("(prefers-reduced-motion: reduce)").matches) play();
 }
 
+// --- the same noise through several networks ------------------------------------------------------
+
+function compared({ sheet, names, rows }) {
+  const table = $("compared");
+  table.style.setProperty("--columns", names.length);
+  table.append(...names.map(([network, what]) =>
+    element("div", { class: "heading" }, what, element("small", {}, network))));
+  rows.forEach((row, i) => names.forEach(([network, what], column) => {
+    const canvas = tile(`${network} ${what}, ${row}`);
+    draw(canvas, sheet, column, i);
+    table.append(column ? canvas
+      : element("figure", {}, canvas, element("figcaption", {}, row)));
+  }));
+}
+
 // --- network, machines and seeds side by side ---------------------------------------------------
 
 function gallery({ sheet, names, paper, rows, metrics, primary }) {
@@ -177,7 +192,7 @@ function gallery({ sheet, names, paper, rows, metrics, primary }) {
   for (const name of ["seed", ...names]) {
     const cell = element("th", { scope: "col", "data-name": name });
     if (name in sortable) {
-      const button = element("button", { type: "button", title: `sort by ${name}` }, name);
+      const button = element("button", { type: "button", title: `sort by ${name}`, "aria-label": name }, name);
       if (name in paper) button.append(element("small", {}, paper[name]));
       button.addEventListener("click", () => {
         descending = by === name ? !descending : name !== "seed";
@@ -232,4 +247,5 @@ function gallery({ sheet, names, paper, rows, metrics, primary }) {
 contents();
 if (data.gallery) gallery(data.gallery);
 if (data.hero) hero(data.hero, data.path);
+if (data.compared) compared(data.compared);
 for (const [name, specs] of Object.entries(data.charts)) if (specs.length) chartSection(name, specs);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,18 +18,26 @@ from els.agreement import IDEAL, METRICS
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
-from els.analysis.report.pictures import PAPER_NAMES, explorer, gallery, hero, seed_name, walk
+from els.analysis.report.pictures import (
+    PAPER_NAMES,
+    compared,
+    explorer,
+    gallery,
+    hero,
+    seed_name,
+    walk,
+)
 from els.analysis.report.released import released_sizes
 from els.analysis.report.tables import (
     agreement_cells,
-    comparison_cell,
+    comparison_cells,
     pair_cells,
     probes_text,
     shown_pairs,
 )
 from els.analysis.report.verdicts import verdicts
 from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival
-from els.analysis.report.words import headline, plain_sentence
+from els.analysis.report.words import comparison_headline, headline, plain_sentence
 from els.analysis.results import Results
 from els.files import replacing
 from els.machines import MACHINES
@@ -64,40 +73,37 @@ def write_page(results: Results, path: Path) -> None:
         partial.write_text(page)
 
 
-def write_comparison_page(comparison: Comparison, path: Path) -> None:
-    """Write the page of several networks: tables, and curves over each other."""
+def write_comparison_page(comparison: Comparison, path: Path, pages: Sequence[Path] = ()) -> None:
+    """Write the page of several networks: pictures, a table, and curves over each other.
+
+    Args:
+        comparison: of what.
+        path: of the page.
+        pages: those of each of the networks, in their order, which it links to.
+    """
     charts = {name: specs(COMPARISON_VIEWS[view](comparison)) for name, view in _COMPARED.items()}
-    tables = [
-        (
-            metric,
-            ("network", *comparison.kinds),
-            [
-                [
-                    name,
-                    *(comparison_cell(comparison, name, one, metric) for one in comparison.kinds),
-                ]
-                for name in comparison.names
-            ],
-        )
-        for metric in METRICS
-    ]
+    links = [os.path.relpath(page, path.parent) for page in pages] or [""] * len(comparison.names)
+    header, *rows = comparison_cells(comparison)
     facts = [
-        [
-            name,
-            one.provenance.network.description,
-            one.seeds[0],
-            one.seeds[-1],
-            one.provenance.checkpoint.path,
-        ]
+        [name, one.provenance.network.description, one.seeds[0], one.seeds[-1]]
         for name, one in comparison.by_name.items()
     ]
     content = {
-        "networks": len(comparison.names),
+        "headline": comparison_headline(comparison),
         "charts": charts,
-        "tables": tables,
+        "header": header,
+        "rows": list(zip(links, rows, strict=True)),
+        "pairs": _header_and_rows(pair_cells(comparison.pairs)),
         "facts": facts,
+        "checkpoints": {
+            name: one.provenance.checkpoint.path for name, one in comparison.by_name.items()
+        },
+        "pictured": bool(comparison.seeds),
     }
-    page = _document("comparison", "Comparison of networks", content, {"charts": charts})
+    data: Data = {"charts": charts}
+    if comparison.seeds:
+        data["compared"] = compared(comparison)
+    page = _document("comparison", "Comparison of networks", content, data)
     with replacing(path) as partial:
         partial.write_text(page)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from els.agreement import IDEAL, METRICS
 from els.analysis.attribution import NETWORK, Attribution, Tracing
+from els.analysis.comparison import Comparison
 from els.analysis.report.sprites import coloured, in_colour, sheet
 from els.analysis.results import Results
 from els.images import to_uint8
@@ -105,6 +106,28 @@ def _class_name(tracing: Tracing | None, label: int) -> str:
 
 def _joined(*parts: str | None) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def compared(comparison: Comparison) -> Data:
+    """What each network and its first machine draw from the same noise, for three seeds.
+
+    The first network's best, median and worst of the seeds that all of them have.
+    """
+    first = comparison.results[0]
+    common = [first.seeds[i] for i in first.order if first.seeds[i] in comparison.seeds]
+    chosen = list(dict.fromkeys([common[0], common[len(common) // 2], common[-1]]))
+    columns, names = [], []
+    for name, one in comparison.by_name.items():
+        places = [one.seeds.index(seed) for seed in chosen]
+        columns += [one.network[one.network_steps][places], one.machines[one.primary][places]]
+        names += [[name, "network"], [name, one.primary]]
+    pictures = torch.stack([in_colour(to_uint8(x)) for x in columns], dim=1)
+    noise = first.noise[[first.seeds.index(seed) for seed in chosen]]
+    return {
+        "sheet": sheet(torch.cat([in_colour(to_uint8(noise))[:, None], pictures], dim=1)),
+        "names": [["", "noise"], *names],
+        "rows": [f"seed {seed}" for seed in chosen],
+    }
 
 
 # --- along the path ---------------------------------------------------------------------------

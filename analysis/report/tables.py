@@ -163,6 +163,20 @@ def comparison_cell(comparison: Comparison, name: str, kind: str, metric: str) -
     return interval_text(machines[kind].metrics[metric]) if kind in machines else ""
 
 
+def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """The header, and a row for each network: what it is, and how well it is predicted."""
+    kinds = comparison.kinds
+    rows: list[tuple[str, ...]] = [("network", "data", "padding", "parameters", "val/loss", *kinds)]
+    for name, one in comparison.by_name.items():
+        source, trained = one.provenance, one.provenance.trained
+        known = trained is not None and trained.val_loss is not None
+        loss = f"{trained.val_loss:.3f}" if trained is not None and known else ""
+        scores = (comparison_cell(comparison, name, kind, PEARSON_R) for kind in kinds)
+        facts = (source.data.name, source.network.padding, f"{source.network.parameters:,}", loss)
+        rows.append((name, *facts, *scores))
+    return rows
+
+
 def seed_rows(results: Results) -> list[dict[str, Any]]:
     """One row a seed: seed, label, every metric of every machine, and what is copied."""
     attribution = results.attribution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from els.agreement import IDEAL, Pair, Summary
+from els.analysis.comparison import Comparison
 from els.analysis.results import Provenance, Results
 from els.console import plural
 
@@ -67,6 +68,33 @@ def _rivals(results: Results) -> list[Pair]:
     others.sort(key=lambda kind: machines[kind].metrics["pearson_r"].median, reverse=True)
     chosen = [kind for kind in others if kind in (*others[:1], IDEAL)]
     return [pair for pair in map(results.pair, chosen) if pair is not None]
+
+
+def comparison_headline(comparison: Comparison) -> str:
+    """Which of the networks is predicted best, and whether that is beyond chance."""
+    scores = {
+        name: one.agreement[0].machines[one.primary].metrics["pearson_r"].median
+        for name, one in comparison.by_name.items()
+    }
+    first, second, *_ = sorted(scores, key=scores.__getitem__, reverse=True)
+    numbers = f"median pearson_r {scores[first]:.2f} against {scores[second]:.2f}"
+    found = (one for one in comparison.pairs if {one.machine, one.other} == {first, second})
+    pair = next(found, None)
+    if pair is None:
+        return f"{first} is predicted best: {numbers} of {second}; they have no seeds in common."
+    seeds = plural(pair.seeds, "common seed")
+    sign = 1 if pair.machine == first else -1
+    low, high = sorted(sign * end for end in pair.difference.ci95)
+    difference = interval_text(Summary(sign * pair.difference.median, (low, high)), sign=True)
+    if not pair.distinguishable:
+        return (
+            f"{first} and {second} are predicted equally well, as far as {seeds} can tell: "
+            f"{numbers}, paired difference {difference}."
+        )
+    return (
+        f"{first} is predicted better than {second}: {numbers}, paired difference {difference} "
+        f"over {seeds}."
+    )
 
 
 def plain_sentence(results: Results) -> str:

@@ -77,11 +77,13 @@ def write_figures(results: Results, folder: Path, formats: Sequence[str]) -> lis
     return paths
 
 
-def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> ReportFiles:
-    """Write the page, the table and the curves of several networks."""
+def write_comparison(
+    comparison: Comparison, folder: Path, formats: Sequence[str], pages: Sequence[Path] = ()
+) -> ReportFiles:
+    """Write the page, which links to those of the networks, the table and the curves."""
     page, table = folder / "report.html", folder / "comparison.csv"
     write_csv(table, comparison.rows())
-    write_comparison_page(comparison, page)
+    write_comparison_page(comparison, page, pages)
     figures = write_comparison_figures(comparison, folder, formats)
     return ReportFiles(page=page, scales=(), data=(), tables=(table,), figures=tuple(figures))
 

@@ -213,7 +213,7 @@ def test_seeds_start_with_best_median_and_worst_and_can_be_sorted(
     assert shown() == ranked(metrics["ideal"]["pearson_r"], True)
     page.get_by_role("button", name="ideal", exact=True).press("Enter")
     assert shown() == ranked(metrics["ideal"]["pearson_r"], False)
-    assert page.locator("th[aria-sort=ascending]").inner_text() == "ideal"
+    assert page.locator("th[aria-sort=ascending]").get_attribute("data-name") == "ideal"
     page.locator("#gallery-metric").select_option("R2")
     assert shown() == ranked(metrics["ideal"]["R2"], False)
     page.locator("#gallery-first").click()
@@ -528,7 +528,9 @@ def test_results_without_patches_say_so(desktop: Tab, results: Results, tmp_path
     attribution = replace(
         results.attribution, tracing=None,
         paths={NETWORK: results.attribution.paths[NETWORK],
-               "ideal": results.attribution.paths["boundary"]},
+               "ideal": results.attribution.paths["ideal"]},
+        novelty={side: one for side, one in results.attribution.novelty.items()
+                 if side != "boundary"},
     )  # fmt: skip
     alone = replace(
         results, attribution=attribution, scales={}, machines={"ideal": results.machines["ideal"]},
@@ -543,11 +545,30 @@ def test_results_without_patches_say_so(desktop: Tab, results: Results, tmp_path
 
 def test_a_comparison_has_a_page_of_its_own(tab: Tab, results: Results, tmp_path: Path) -> None:
     other = replace(results, provenance=replace(results.provenance, run="another & more"))
-    path = tmp_path / "report.html"
-    write_comparison_page(Comparison((results, other)), path)
+    path = tmp_path / "comparison" / "report.html"
+    pages = [tmp_path / name / "analysis" / "report.html" for name in ("a", "b")]
+    write_comparison_page(Comparison((results, other)), path, pages)
     tab.open(path)
     assert tab.complaints == []
     assert tab.page.locator(".chart svg").count() == 2
-    assert tab.page.locator("table").first.locator("tbody tr").count() == 2
-    assert "another & more" in tab.page.locator("table").first.inner_text()
+    table = tab.page.locator("#numbers table")
+    assert table.locator("tbody tr").count() == 2
+    assert "another & more" in table.inner_text()
+    links = [link.get_attribute("href") for link in table.locator("a").all()]
+    assert links == ["../a/analysis/report.html", "../b/analysis/report.html"]
+    assert "equally well" in tab.page.locator(".plainly").inner_text()  # it is the same network
+    assert tab.page.locator("#compared canvas").count() == 3 * 5
+    want = to_uint8(results.network[results.network_steps][results.order[0], 0]).numpy()
+    assert np.array_equal(tab.pixels("#compared > canvas")[..., 0], want)
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_networks_of_other_shapes_are_compared_without_pictures(
+    desktop: Tab, results: Results, tmp_path: Path
+) -> None:
+    other = replace(made_results(("boundary", "ideal")), provenance=made_provenance(run="small"))
+    path = tmp_path / "report.html"
+    write_comparison_page(Comparison((results, other)), path)
+    desktop.open(path)
+    assert desktop.complaints == []
+    assert "images of other shapes" in desktop.page.locator("main").inner_text()

@@ -5,7 +5,14 @@ import torch
 from made_results import made_results
 
 from els.agreement import Pair, Summary
-from els.analysis.report.words import hardly_trained, headline, interval_text, pair_text
+from els.analysis.comparison import Comparison
+from els.analysis.report.words import (
+    comparison_headline,
+    hardly_trained,
+    headline,
+    interval_text,
+    pair_text,
+)
 from els.models.blocks import Trained
 
 
@@ -69,3 +76,22 @@ def test_a_network_that_was_hardly_trained_is_called_that(
     results = replace(results, provenance=replace(results.provenance, trained=trained))
     assert (hardly_trained(results.provenance) is not None) == said
     assert ("hardly trained" in headline(results)) == said
+
+
+def test_of_two_networks_the_one_that_is_predicted_better_is_named() -> None:
+    well = made_results(("boundary", "ideal"), seeds=12)
+    badly = replace(
+        well,
+        machines={"boundary": well.machines["ideal"], "ideal": well.machines["boundary"]},
+        provenance=replace(well.provenance, run="other"),
+    )
+    for order in ((well, badly), (badly, well)):
+        text = comparison_headline(Comparison(order))
+        assert text.startswith("made is predicted better than other: median pearson_r 1.00 against")
+        assert "paired difference +0." in text
+    alike = comparison_headline(
+        Comparison((well, replace(well, provenance=replace(well.provenance, run="other"))))
+    )
+    assert "equally well" in alike
+    apart = replace(badly, seeds=tuple(range(100, 112)))
+    assert "no seeds in common" in comparison_headline(Comparison((well, apart)))
