@@ -72,6 +72,8 @@ class TrainParser(Parser, LightningArgumentParser):
         {"-c": "", "--config": "", "--data": "data", "--model": "network", "--trainer": "trainer"}
     )
 
+    switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
+
     def _path(self, flag: str, value: str) -> str:
         """See `Parser`; a piece of a configuration is told from a whole one."""
         path = super()._path(flag, value)
