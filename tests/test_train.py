@@ -290,11 +290,7 @@ def test_a_run_that_goes_on_is_one_run_of_wandb(tmp_path: Path) -> None:
     assert (len(parts), len(ids)) == (2, 1)
     assert f"wandb sync {tmp_path}/a/wandb/offline-run-*-{ids.pop()}\n" in again.stdout
     records = wandb_records(tmp_path / "a", "train")
-    config = {
-        one["key"]: json.loads(one["value_json"])
-        for record in records["config"]
-        for one in record["update"]
-    }
+    config = {key: value for record in records["config"] for key, value in record["update"].items()}
     assert config["network"] == {
         "class": "ResNet",
         "channels": 1,
