@@ -209,5 +209,5 @@ def where_logged(logger: Logger | None) -> str:
         return f"W&B project {run.project}, {run.settings.mode}"
     if logger is None:
         return "nowhere"
-    kind = "TensorBoard" if isinstance(logger, TensorBoardLogger) else "CSV"
-    return f"{kind}, {logger.log_dir}"
+    kind = "CSV" if isinstance(logger, CSVLogger) else "TensorBoard"
+    return f"{kind}, {str(logger.log_dir).rstrip(os.sep)}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -71,6 +72,8 @@ class TrainParser(Parser, LightningArgumentParser):
         {"-c": "", "--config": "", "--data": "data", "--model": "network", "--trainer": "trainer"}
     )
 
+    switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
+
     def _path(self, flag: str, value: str) -> str:
         """See `Parser`; a piece of a configuration is told from a whole one."""
         path = super()._path(flag, value)
@@ -85,6 +88,8 @@ class TrainParser(Parser, LightningArgumentParser):
         """See `Parser.error`."""
         if "trainer.logger" in message:
             check_logger("?")
+        if "'learning_rate'" in message:  # as it is called elsewhere
+            message += "; did you mean lr?"
         super().error(message, ex)
 
     def known_names(self) -> set[str]:
@@ -275,14 +280,18 @@ class TrainCLI(LightningCLI):
 
     def validate(self, **options: Any) -> None:
         """Print the held-out loss of a checkpoint."""
-        self._measure("val", self.trainer.validate(**options, verbose=False))
+        self._measure(self.trainer.validate, options)
 
     def test(self, **options: Any) -> None:
         """Print the loss of a checkpoint on images that no choice was made on."""
-        self._measure("test", self.trainer.test(**options, verbose=False))
+        self._measure(self.trainer.test, options)
 
-    def _measure(self, stage: str, found: Sequence[Mapping[str, float]]) -> None:
+    def _measure(
+        self, losses: Callable[..., Sequence[Mapping[str, float]]], options: dict[str, Any]
+    ) -> None:
         path = self.config[self.subcommand].ckpt_path
+        with self.stopping.listening():
+            found = losses(**options, verbose=False)
         rows = {name: f"{value:.4g}" for name, value in found[0].items()}
         if self.before is not None:
             rows["trained"] = plural(self.before.steps, "step")
@@ -290,24 +299,29 @@ class TrainCLI(LightningCLI):
 
     @rank_zero_only
     def _say_stopped(self) -> None:
-        trainer, kept = self.trainer, self.last.kept if self.fitting else None
         reached = "before the first step"
-        if trainer.global_step:
-            reached = f"at {position(trainer, self.model.trained)}"
-        rows = {"stopped": reached}
-        if kept is None:
-            rows["kept"] = "nothing new"
+        if self.trainer.global_step:
+            reached = f"at {position(self.trainer, self.model.trained)}"
+        _say(key_values({"stopped": reached, **self._kept()}))
+        if self.fitting:
+            self._finish_logs()
+
+    def _kept(self) -> dict[str, str]:
+        """What is left of a run that was stopped, and what to do with it."""
+        if not self.fitting or self.last.kept is None:
+            rows = {"kept": "nothing new"}
         else:
-            rows["kept"] = f"{self.run.last} (step {kept.steps:,})"
-            rows["go on with"] = self.command.going_on()
-        if self.last.replaced is not None:
-            rows["the run before"] = f"is kept as {self.last.replaced}"
-        console.print(key_values(rows))
-        self._finish_logs()
+            rows = {
+                "kept": f"{self.run.last} (step {self.last.kept.steps:,})",
+                "go on with": self.command.going_on(),
+            }
+        if self.fitting and self.last.replaced is not None:
+            rows["the run before"] = str(self.last.replaced)
+        return rows
 
     @rank_zero_only
     def _say_finished(self) -> None:
-        next_step = f"{self.command.analyze} --checkpoint {self.run.folder}"
+        next_step = f"{self.command.analyze} {shlex.quote(str(self.run.folder))}"
         console.print(key_values({"checkpoint": str(self.run.last), "next": next_step}))
         self._finish_logs()
 

@@ -28,7 +28,7 @@ def name_of(requirement: str) -> str:
 
 def test_requirements_are_those_of_the_package_and_its_extras() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert list(extras) == ["dev", "diffusers", "dashboard"]
+    assert list(extras) == ["dev", "diffusers", "dashboard", "tensorboard"]
     assert blocks("requirements.txt") == [PROJECT["dependencies"]]
     assert blocks("requirements-dev.txt") == [*extras.values()]
     assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()

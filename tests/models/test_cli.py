@@ -67,6 +67,7 @@ def test_a_second_run_of_the_same_name_is_refused(
             "with --run.logger wandb, tensorboard",
         ),
         (["--trainer.logger", "true"], "--trainer.logger takes false alone"),
+        (["--model.optimizer.learning_rate", "3"], "is not accepted; did you mean lr?"),
         (["--trainer.max_epoch", "3"], "did you mean --trainer.max_epochs?"),
         (
             ["--model.net.init_args.widht", "3"],

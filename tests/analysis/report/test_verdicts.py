@@ -119,7 +119,10 @@ def test_a_network_knows_its_place_by_the_border_everywhere_or_not(
     assert told in verdicts.equivariance(replace(results, probes=probes))
 
 
-def test_every_section_has_its_sentence(results: Results) -> None:
+def test_there_is_a_sentence_or_nothing_for_every_figure(results: Results) -> None:
     found = verdicts.verdicts(results)
-    assert all(found.values())
     assert set(found) <= set(VIEWS)
+    assert all(text.endswith(".") for text in found.values())
+    bare = replace(results, scales={}, probes=None, attribution=None)
+    told = {name for name, text in verdicts.verdicts(bare).items() if text}
+    assert told == {"by_t", "scatter"}
