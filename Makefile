@@ -6,12 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
+DEMO := runs/garments_resnet
 
 .PHONY: demo bench test lint types format clean
 
+# A second time it goes on where it was stopped, and finds finished what is.
 demo: $(INSTALLED)
-	$(BIN)/python train.py fit --config garments_resnet --run.overwrite true
-	$(BIN)/python analyze.py runs/garments_resnet --config quick --open_page
+	$(BIN)/python train.py fit --config garments_resnet \
+		$(if $(wildcard $(DEMO)/checkpoints/last.ckpt),--ckpt_path last)
+	$(BIN)/python analyze.py $(DEMO) --config quick --open_page
 
 bench: $(DEVELOPED)
 	PYTHONPATH=. $(BIN)/python benchmarks/bench.py

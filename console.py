@@ -267,7 +267,7 @@ def exit_cleanly() -> Iterator[None]:
     except InputError as error:
         _quit(str(error))
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print("interrupted; the same command goes on: what is finished is kept", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def write_and_log(
     console.print(comparison_table(comparison, console.width))
     pages = [one / "report.html" for one in folders]
     files = write_comparison(comparison, folder, output.formats, pages)
-    console.print(comparison_headline(comparison))
+    console.print(textwrap.fill(comparison_headline(comparison), console.width))
     log_comparison(comparison, files, folder, output)
     print_page(files.page, len(files.paths) - 1)
     return comparison

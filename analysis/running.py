@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import textwrap
 import webbrowser
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from els.analysis.pipeline import analyse
 from els.analysis.report.tables import agreement_tables, pairs_table, probes_text, scales_table
 from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles, write_report
-from els.analysis.results import AGREEMENT, Results
+from els.analysis.results import AGREEMENT, Results, scales_path
 from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.log import tracked
+from els.calibration import Scales
 from els.console import console, key_values, progress
 from els.work import Work
 
@@ -70,7 +72,14 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
         )
         if compute.force:
             work.clear()
-        results = analyse(study, work, fitted=tracker.fitted)
+
+        def fitted(scales: Scales) -> None:
+            tracker.fitted(scales)
+            if first and not (folder / AGREEMENT).exists():  # what is finished stays as it is
+                kinds = [one.kind for one in study.machines if one.scale]
+                scales.save(scales_path(folder, scales.machine, kinds))
+
+        results = analyse(study, work, fitted=fitted)
         if first:
             tracker.stage("writing the report")
             files = _write(results, work, folder, output)
@@ -97,14 +106,14 @@ def _print_findings(results: Results, files: ReportFiles, output: Output) -> Non
     """Print what was found; the main sentence and the page come last."""
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if results.probes is not None:
-        console.print(probes_text(results))
+        console.print(textwrap.fill(probes_text(results), console.width))
     if results.scales:
         console.print(scales_table(results.scales))
     for table in agreement_tables(results):
         console.print(table)
     if results.pairs:
         console.print(pairs_table(results))
-    console.print(headline(results))
+    console.print(textwrap.fill(headline(results), console.width))
     print_page(files.page, len(files.paths) - 1)
     if output.open_page:
         _open(files.page)

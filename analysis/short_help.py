@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--network_steps": ([20], "DDIM steps of the network: 150,20"),
         "--steps": (20, "DDIM steps of the machines"),
         "--sizes": (None, "odd patch sizes to try: 3,5,7"),
-        "--held_out": (16, "fit the first also on so many held-out images; 0: not"),
+        "--held_out": (16, "fit the first on so many held-out images, too; 0: not"),
         "--tolerance": (0.0, "standard error of x0_hat that is good enough"),
         "--mosaic": (True, "--no-mosaic: do not trace where samples come from"),
         "--name": (None, "write to analysis-NAME, beside other analyses"),

@@ -320,7 +320,7 @@ def fit_scales_to_data(
     indices = range(len(held_out))
     depends = ["scales of data", machine.identity, list(values), steps, held_out.fingerprint(),
                conditional]  # fmt: skip
-    name = f"calibrating {machine.kind} on images"
+    name = f"calibrating {machine.kind} on held-out images"
     found = work.map(name, indices, compute, depends=depends, steps=steps)
     return choose_scales(found["table"], machine, "mse", seeds=indices, candidates=values, t=t)
 

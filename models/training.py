@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,8 @@ class TrainParser(Parser, LightningArgumentParser):
     config_folders = MappingProxyType(
         {"-c": "", "--config": "", "--data": "data", "--model": "network", "--trainer": "trainer"}
     )
+
+    switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
 
     def _path(self, flag: str, value: str) -> str:
         """See `Parser`; a piece of a configuration is told from a whole one."""
@@ -318,7 +321,7 @@ class TrainCLI(LightningCLI):
 
     @rank_zero_only
     def _say_finished(self) -> None:
-        next_step = f"{self.command.analyze} --checkpoint {self.run.folder}"
+        next_step = f"{self.command.analyze} {shlex.quote(str(self.run.folder))}"
         console.print(key_values({"checkpoint": str(self.run.last), "next": next_step}))
         self._finish_logs()
 

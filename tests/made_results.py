@@ -109,10 +109,16 @@ def made_mosaic(t: Sequence[float], *, seeds: int) -> Mosaic:
                   shares[-1] / 2, torch.rand(m, seeds, generator=generator))  # fmt: skip
 
 
-def made_scales(kind: str, *, sizes: Sequence[float] = (7, 5, 5, 3)) -> Scales:
+Table = tuple[tuple[tuple[float, ...], ...], ...]
+
+
+def made_scales(
+    kind: str, *, sizes: Sequence[float] = (7, 5, 5, 3), table: Table | None = None
+) -> Scales:
     """Scales from three candidates and two seeds, at four times."""
     scale = {"tempered": "temperature", "pca_local": "threshold"}.get(kind, "size")
-    table = tuple(tuple((0.9 + 0.01 * i + 0.02 * j,) * 2 for j in range(3)) for i in range(4))
+    if table is None:
+        table = tuple(tuple((0.9 + 0.01 * i + 0.02 * j,) * 2 for j in range(3)) for i in range(4))
     return Scales(
         machine=kind, criterion="cosine", seeds=(0, 1), candidates=(3, 5, 7), t=T,
         values=tuple(sizes), by_seed=tuple((size, size) for size in sizes), table=table,

@@ -120,7 +120,7 @@ def test_validation_is_the_same_with_any_number_of_processes(
     done = run("train.py", *args, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert done.returncode == 0, done.stderr
     one, two = (
-        float(re.search(r"val/loss ([\d.]+)", said).group(1)) for said in (alone, done.stdout)
+        float(re.search(r"val/loss +([\d.]+)", said).group(1)) for said in (alone, done.stdout)
     )
     assert one == pytest.approx(two, rel=1e-3)
 
@@ -290,7 +290,9 @@ def test_a_run_that_goes_on_is_one_run_of_wandb(tmp_path: Path) -> None:
     assert (len(parts), len(ids)) == (2, 1)
     assert f"wandb sync {tmp_path}/a/wandb/offline-run-*-{ids.pop()}\n" in again.stdout
     records = wandb_records(tmp_path / "a", "train")
-    config = {key: value for record in records["config"] for key, value in record["update"].items()}
+    config = records["run"][0]["config"]["update"]
+    for record in records["config"]:
+        config |= record["update"]
     assert config["network"] == {
         "class": "ResNet",
         "channels": 1,

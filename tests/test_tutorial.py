@@ -1,4 +1,4 @@
-"""The tutorial runs from top to bottom, here with the tests' own tiny network."""
+"""The tutorial runs from top to bottom, here with a tiny network."""
 
 import os
 import re
@@ -7,14 +7,17 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from entry import TINY, fit
 from nbclient import NotebookClient
 
 PATH = ROOT / "docs" / "tutorial.ipynb"
 
 
 @pytest.mark.timeout(240)
-def test_the_tutorial_runs(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ELS_TUTORIAL_RUN", str(trained))
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    garments = ["--config", "configs/garments_resnet.yaml", *TINY[2:]]
+    fit(tmp_path, "--run.name", "tiny", "--run.logger", "none", base=garments)
+    monkeypatch.setenv("ELS_TUTORIAL_RUN", str(tmp_path / "tiny"))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     notebook = nbformat.read(PATH, as_version=4)
     where = {"metadata": {"path": str(PATH.parent)}}

@@ -14,8 +14,9 @@ from els.analysis.report.views import TIME, Dots, HeatMap, Lines, Panels, Scatte
 Spec = dict[str, Any]
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
-_HEIGHT = 300
-_MOST_TICKS = 41
+_HEIGHT, _SQUARE = 300, 400  # a scatter is about as wide as high, see page.css
+_BELOW = alt.Legend(orient="bottom", title=None, labelLimit=0, columns=3)
+_LOG_TICKS = 5
 _LEAST = 1e-6  # of a logarithmic scale of colours
 _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # One column for each step; noise is on the left, as in every chart.
@@ -59,13 +60,12 @@ def _lines(view: Lines) -> Chart:
     shape: Literal["step", "linear"] = "step" if view.step else "linear"
     x = alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=True))
     scale = alt.Scale(type="log") if view.log else alt.Scale(zero=False)
-    axis = alt.Axis(values=_odd_ticks(view)) if view.step else alt.Undefined
-    y = alt.Y("value:Q", scale=scale, title=view.y, axis=axis)
+    y = alt.Y("value:Q", scale=scale, title=view.y, axis=_axis(view))
     colour, dash = _colour_and_dash({one.name: one.style for one in view.series})
     chart = alt.Chart(alt.Data(values=rows))
     band = chart.mark_area(opacity=0.15, interpolate=shape).encode(
         x=x,
-        y=alt.Y("low:Q", scale=scale, title=view.y),
+        y=alt.Y("low:Q", scale=scale, title=view.y, axis=_axis(view)),
         y2="high:Q",
         color=alt.Color("series:N", scale=colour, legend=None),
     )
@@ -85,17 +85,25 @@ def _lines(view: Lines) -> Chart:
     )
     tooltip = ["series:N", alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("value:Q", format=".4~g")]
     points = chart.mark_point(opacity=0, size=120).encode(x=x, y=y, tooltip=tooltip)
-    layers = alt.layer(band, line, points).properties(height=_HEIGHT)
+    layers = alt.layer(*_changes(view, x), band, line, points).properties(height=_HEIGHT)
     return layers.resolve_scale(color="independent", strokeDash="independent")
 
 
-def _odd_ticks(view: Lines) -> list[float] | Any:
-    """Of sizes, which are odd, odd ones; of anything else what Vega chooses."""
-    values = [value for one in view.series for value in one.value if isfinite(value)]
-    most = max(values)
-    if most > _MOST_TICKS or any(value != int(value) for value in values):
-        return alt.Undefined
-    return list(range(1, int(most) + 1, 2))
+def _axis(view: Lines) -> alt.Axis:
+    if view.ticks is not None:
+        return alt.Axis(values=list(view.ticks))
+    return alt.Axis(tickCount=_LOG_TICKS) if view.log else alt.Axis()
+
+
+def _changes(view: Lines, x: alt.X) -> list[Chart]:
+    """A vertical stroke wherever something changes for all lines, and what it is from there on."""
+    rows = [{"t": t, "change": text} for t, text in view.changes]
+    if not rows:
+        return []
+    chart = alt.Chart(alt.Data(values=rows)).encode(x=x)
+    stroke = chart.mark_rule(color="grey", strokeDash=[2, 3])
+    text = chart.mark_text(align="left", baseline="top", dx=3, color="grey", fontSize=11)
+    return [stroke, text.encode(text="change:N", y=alt.value(3))]
 
 
 def _rows(series: Series) -> list[dict[str, Any]]:
@@ -180,8 +188,8 @@ def _scatter(view: Scatter) -> Chart:
     points = points.encode(
         x=x,
         y=y,
-        color=alt.Color("machine:N", title=None, scale=alt.Scale(domain=names, range=colours)),
-        shape=alt.Shape("machine:N", title=None, scale=alt.Scale(domain=names)),
+        color=alt.Color("machine:N", scale=alt.Scale(domain=names, range=colours), legend=_BELOW),
+        shape=alt.Shape("machine:N", scale=alt.Scale(domain=names), legend=_BELOW),
         tooltip=[
             "seed:O",
             "machine:N",
@@ -192,7 +200,7 @@ def _scatter(view: Scatter) -> Chart:
     least = min(x for one in view.points for x in one.x)
     ends = alt.Chart(alt.Data(values=[{"x": least, "y": least}, {"x": 1, "y": 1}]))
     line = ends.mark_line(color="grey", strokeDash=[4, 4]).encode(x="x:Q", y="y:Q")
-    return alt.layer(line, points).properties(height=_HEIGHT)
+    return alt.layer(line, points).properties(height=_SQUARE)
 
 
 def _dots(view: Dots) -> Chart:

@@ -96,6 +96,12 @@ def _draw_lines(ax: Axes, view: Lines) -> None:
         ax.set_yscale("log")
     if view.limits is not None:
         ax.set_ylim(view.limits)
+    if view.ticks is not None:
+        ax.set_yticks(view.ticks)
+    for t, text in view.changes:
+        ax.axvline(t, color="grey", lw=0.6, ls=":", zorder=0)
+        at = ax.get_xaxis_transform()
+        ax.text(t, 1, f" {text}", fontsize=5, color="grey", va="bottom", transform=at)
 
 
 def _draw_series(ax: Axes, series: Series) -> None:

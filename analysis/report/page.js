@@ -193,7 +193,7 @@ function gallery({ sheet, names, paper, rows, metrics, primary }) {
     const cell = element("th", { scope: "col", "data-name": name });
     if (name in sortable) {
       const button = element("button", { type: "button", title: `sort by ${name}`, "aria-label": name }, name);
-      if (name in paper) button.append(element("small", {}, paper[name]));
+      if (paper[name]) button.append(element("small", {}, paper[name]));
       button.addEventListener("click", () => {
         descending = by === name ? !descending : name !== "seed";
         by = name;

@@ -19,7 +19,6 @@ from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
 from els.analysis.report.pictures import (
-    PAPER_NAMES,
     compared,
     explorer,
     gallery,
@@ -195,7 +194,7 @@ def _introduction(results: Results) -> Data:
     if results.weights is not None and results.weights.machine == results.primary:
         fitted = "weights"
     machines = [
-        (kind, PAPER_NAMES.get(kind, ""), MACHINES[kind].says)
+        (kind, MACHINES[kind].paper, MACHINES[kind].says)
         for kind in results.machines
         if kind in MACHINES
     ]

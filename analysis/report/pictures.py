@@ -20,8 +20,6 @@ from els.machines import MACHINES
 from els.mosaic import Mosaic
 
 Data = dict[str, Any]
-# What the paper calls the machines.
-PAPER_NAMES = {"ideal": "IS", "local": "LS", "equivariant": "ELS", "boundary": "ELS"}
 _TELLING_SIDE = 7  # pixels: of smaller patches one cannot see what they show
 
 
@@ -67,7 +65,7 @@ def gallery(results: Results, seeds: Sequence[int]) -> Data:
     return {
         "sheet": sheet(torch.stack([to_uint8(x[chosen]) for x in samples.values()], dim=1)),
         "names": list(samples),
-        "paper": {kind: PAPER_NAMES[kind] for kind in samples if kind in PAPER_NAMES},
+        "paper": {kind: MACHINES[kind].paper for kind in results.machines if kind in MACHINES},
         "metrics": {
             kind: {name: rounded(values[name][chosen]) for name in METRICS}
             for kind, values in results.by_seed.items()
@@ -289,8 +287,3 @@ def rounded(values: Tensor | Sequence[float], digits: int = 4) -> list[float]:
     """Round to `digits` significant digits."""
     plain = values.tolist() if isinstance(values, Tensor) else values
     return [float(f"{value:.{digits}g}") for value in plain]
-
-
-def paper_name(kind: str) -> str:
-    """A machine's name with the paper's behind it."""
-    return f"{kind} ({PAPER_NAMES[kind]})" if kind in PAPER_NAMES and kind in MACHINES else kind

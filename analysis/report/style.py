@@ -17,8 +17,9 @@ from els.files import replacing
 Dashes = str | tuple[int, tuple[float, ...]]
 ONE_COLUMN, TWO_COLUMNS = 3.4, 7.0  # widths in inches
 DPI = 300
-# Okabe & Ito's colours, which colour-blind readers can tell apart, but the yellow: too pale.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+# Okabe & Ito's colours, which colour-blind readers can tell apart, but the yellow, which is too
+# pale, and black, which is the network's.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#882255")
 # As many as no divisor of the colours: 28 machines differ, and neighbours differ in both.
 SOLID: Dashes = "-"
 DASHED: Dashes = (0, (5, 1.5))

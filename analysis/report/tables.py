@@ -250,17 +250,24 @@ def _probe_cells(probes: Probes, step: int) -> dict[str, float]:
 def probes_text(results: Results) -> str:
     """What the network is and what it was measured to look at, in a sentence."""
     facts, probes = results.provenance.network, results.probes
-    text = f"{facts.parameters:,} parameters; receptive field {facts.field_text}"
+    parameters = f"{facts.parameters:,} parameters"
+    text = f"The network has {parameters} and a receptive field of {facts.field_text}"
     if probes is None:
         return text
     sides = probes.sides()
     overall = [errors[0] for errors in probes.equivariance]
-    measured = f"no measured one ({probes.skipped})"
+    measured = f"how far it really looks was not measured ({probes.skipped})"
     if sides:
         half, most = (f"{min(sides[name])} to {max(sides[name])}" for name in ("erf/50", "erf/90"))
-        measured = f"half of the measured one within {half} px and 90 % within {most} px"
-    error = f"equivariance error {min(overall):.2g} to {max(overall):.2g}"
-    return f"{text}, {measured}; {error}"
+        measured = (
+            f"half of what moves a pixel of its answer lies within {half} px, by t, and 90 % "
+            f"within {most} px"
+        )
+    error = (
+        f"its equivariance error is {min(overall):.2g} to {max(overall):.2g} (0: the same answer "
+        "anywhere, 1: unrelated answers)"
+    )
+    return f"{text}; {measured}; {error}."
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

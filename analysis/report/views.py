@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -20,14 +21,18 @@ from els.analysis.report.released import released_sizes
 from els.analysis.report.style import DASHED, DOTTED, Style, machine_style
 from els.analysis.results import Results
 from els.calibration import Scales
+from els.machines import with_paper_name
 from els.machines.local import SIZE
+from els.mosaic import Mosaic
 from els.probes import Probes
 
 Numbers = tuple[float, ...]
 
 TIME = "t (1 = pure noise)"
 _IN_PIXELS = (SIZE.name, "width")
-_BLACK, _GREY, _BROWN = "#000000", "#888888", "#8B5E3C"
+# Of everything that is no machine: the network, images that it has not seen, and those it has.
+_NETWORK, _UNSEEN, _SEEN = "#000000", "#888888", "#8B5E3C"
+_MOST_TICKED = 41
 _SMALLEST = 1e-12  # a loss of zero is compared with this
 _CRITERIA = {
     "cosine": "1 - cosine, times the best of a t",
@@ -71,6 +76,8 @@ class Lines:
         log: the values are on a logarithmic axis.
         step: a value holds from half way before its time to half way after.
         limits: of the values' axis; default: as the values need.
+        ticks: where the values' axis has numbers; default: as the values need.
+        changes: times at which something changes for all lines, and what it is from there on.
     """
 
     title: str
@@ -79,6 +86,8 @@ class Lines:
     log: bool = False
     step: bool = False
     limits: tuple[float, float] | None = None
+    ticks: Numbers | None = None
+    changes: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,19 +231,26 @@ View = Lines | HeatMap | Scatter | Dots | Panels
 
 def scales(results: Results) -> Lines | None:
     """Fitted patch sizes, and what held-out images alone suggest."""
+    kinds = list(results.machines)
     series = [
-        fitted_series(kind, one, machine_style(list(results.machines), kind, marker=True))
+        fitted_series(with_paper_name(kind), one, machine_style(kinds, kind, marker=True))
         for kind, one in _sized(results).items()
     ]
     if not series:
         return None
-    data = results.data_scales
-    if data is not None and data.scale == SIZE.name:
+    data = _sized_by_data(results)
+    if data is not None:
+        style = Style(_UNSEEN, (0, (2, 1)), "x", thin=True)
         name = f"{data.machine}: denoises unseen images best"
-        series.append(Series(name, Style(_BLACK, (0, (2, 1)), "x", thin=True), data.t, data.values))
-    series += ceiling(_sized(results).values())
-    title = "Fitted size, and the sizes that are as good"
-    return Lines(title, "patch size k (pixels)", tuple(series), step=True)
+        series.append(Series(name, style, data.t, data.values))
+    series += ceiling([*_sized(results).values(), data])
+    return Lines(
+        "Fitted size, and the sizes that are as good",
+        "patch size k (pixels)",
+        tuple(series),
+        step=True,
+        ticks=odd_ticks(series),
+    )
 
 
 def looks(results: Results) -> Lines | None:
@@ -245,13 +261,14 @@ def looks(results: Results) -> Lines | None:
     side, series = min(results.noise.shape[2:]), []
     if kind in _sized(results):
         style = machine_style(list(results.machines), kind, marker=True)
-        series.append(fitted_series(f"fitted: {kind}", results.scales[kind], style))
-    series += measured_series("measured: {} % of x0_hat's squared gradient", probes, _BLACK)
+        name = f"fitted: {with_paper_name(kind)}"
+        series.append(fitted_series(name, results.scales[kind], style))
+    series += measured_series("measured: {} % of x0_hat's squared gradient", probes)
     facts = results.provenance.network
     limit = facts.receptive_field
     above = " (above)" if limit is not None and limit > 1.5 * side else ""
     name = f"theoretical receptive field: {facts.field_text}{above}"
-    series.append(Series(name, Style(_GREY, DOTTED), (1.0, 0.0), (float(limit or side),) * 2))
+    series.append(Series(name, Style(_NETWORK, DOTTED), (1.0, 0.0), (float(limit or side),) * 2))
     return Lines(
         "Fitted size, and what the network looks at",
         "side of the square (pixels)",
@@ -265,23 +282,25 @@ def sizes(results: Results) -> Lines | None:
     """All that is a side in pixels: fitted, of held-out images, measured, and the paper's."""
     kinds = list(results.machines)
     series = [
-        fitted_series(f"{kind}, fitted", one, machine_style(kinds, kind))
+        fitted_series(f"{with_paper_name(kind)}, fitted", one, machine_style(kinds, kind))
         for kind, one in _sized(results).items()
     ]
-    data, probes = results.data_scales, results.probes
-    if data is not None and data.scale == SIZE.name:
+    data, probes = _sized_by_data(results), results.probes
+    if data is not None:
         name = f"{data.machine}, from held-out images alone"
-        series.append(Series(name, Style(_GREY, DASHED), data.t, data.values))
+        series.append(Series(name, Style(_UNSEEN, DASHED), data.t, data.values))
     if probes is not None:
-        series += measured_series("network: side holding {} % of the gradient", probes, _BROWN)
-    series += ceiling(_sized(results).values())
+        series += measured_series("network: side holding {} % of the gradient", probes)
+    series += ceiling([*_sized(results).values(), data])
     released = released_sizes(results)
     if released is not None:
         t, values = tuple(released), _numbers(released.values())
-        series.append(Series("released with the paper", Style(_GREY, DOTTED), t, values))
+        series.append(Series("released with the paper", Style(_SEEN, DOTTED), t, values))
     if not _sized(results) and probes is None:
         return None
-    return Lines("", "side of the square (pixels)", tuple(series), step=True)
+    return Lines(
+        "", "side of the square (pixels)", tuple(series), step=True, ticks=odd_ticks(series)
+    )
 
 
 def other_scale(results: Results) -> Lines | None:
@@ -326,7 +345,7 @@ def by_t(results: Results) -> Lines | None:
     """Agreement of the x0_hats at each step, every denoiser on its own path."""
     kinds = list(results.machines)
     series = tuple(
-        spread_series(kind, results.t, values, machine_style(kinds, kind))
+        spread_series(with_paper_name(kind), results.t, values, machine_style(kinds, kind))
         for kind, values in results.by_t.items()
     )
     title = "Agreement along the path: median and quartiles"
@@ -337,10 +356,11 @@ def spread(results: Results) -> Dots:
     """How the metric is spread over seeds for each machine."""
     kinds = tuple(results.machines)
     rows = tuple(
-        _row(kind, values["pearson_r"], machine_style(kinds, kind))
+        _row(with_paper_name(kind), values["pearson_r"], machine_style(kinds, kind))
         for kind, values in results.by_seed.items()
     )
-    return Dots("Seeds, quartiles and median", "pearson_r with the network", kinds, rows)
+    names = tuple(map(with_paper_name, kinds))
+    return Dots("Seeds, quartiles and median", "pearson_r with the network", names, rows)
 
 
 def rival(results: Results) -> str | None:
@@ -356,13 +376,18 @@ def scatter(results: Results) -> Scatter | None:
         return None
     score = {kind: _numbers(values["pearson_r"]) for kind, values in results.by_seed.items()}
     points = tuple(
-        Points(kind, machine_style(kinds, kind, marker=True), score[other], score[kind])
+        Points(
+            with_paper_name(kind),
+            machine_style(kinds, kind, marker=True),
+            score[other],
+            score[kind],
+        )
         for kind in kinds
         if kind != other
     )
     return Scatter(
         title=f"Above the line: better than {other}",
-        x=f"pearson_r of {other}",
+        x=f"pearson_r of {with_paper_name(other)}",
         y="pearson_r of the machine",
         seeds=results.seeds,
         points=points,
@@ -398,11 +423,11 @@ def novelty(results: Results) -> Panels | None:
     if results.attribution is None:
         return None
     by_seed = results.attribution.by_seed
-    sides = tuple(by_seed)
+    sides = tuple(map(with_paper_name, by_seed))
     views = []
     for name, title in NOVELTY.items():
         rows = tuple(
-            _row(side, values[name], _side_style(results, side))
+            _row(with_paper_name(side), values[name], _side_style(results, side))
             for side, values in by_seed.items()
             if name in values
         )
@@ -413,7 +438,7 @@ def novelty(results: Results) -> Panels | None:
 
 def _side_style(results: Results, side: str) -> Style:
     """A machine has its own colour everywhere; the network is black, real images are not."""
-    real = {NETWORK: _BLACK, HELD_OUT: _GREY, COPIES: _BROWN}
+    real = {NETWORK: _NETWORK, HELD_OUT: _UNSEEN, COPIES: _SEEN}
     return Style(real[side]) if side in real else machine_style(list(results.machines), side)
 
 
@@ -423,14 +448,24 @@ def consistency(results: Results) -> Panels | None:
     if attribution is None or attribution.tracing is None or attribution.traced is None:
         return None
     mosaic, kind = attribution.traced, attribution.tracing.machine
-    style = machine_style(list(results.machines), kind)
-    views = []
+    style, name = machine_style(list(results.machines), kind), with_paper_name(kind)
+    views, changes = [], _changes_of_size(mosaic)
     if not mosaic.consistency.isnan().all():
-        line = spread_series(kind, mosaic.t, mosaic.consistency, style)
-        views.append(Lines("", "local consistency", (line,)))
-    line = spread_series(kind, mosaic.t, mosaic.of_a_pixel("effective_size"), style)
-    views.append(Lines("", "patches that count", (line,), log=True))
+        line = spread_series(name, mosaic.t, mosaic.consistency, style)
+        views.append(Lines("", "local consistency", (line,), changes=changes))
+    line = spread_series(name, mosaic.t, mosaic.of_a_pixel("effective_size"), style)
+    views.append(Lines("", "patches that count", (line,), log=True, changes=changes))
     return Panels(f"{kind}: median and quartiles of seeds", tuple(views))
+
+
+def _changes_of_size(mosaic: Mosaic) -> tuple[tuple[float, str], ...]:
+    """Where the size of the patches changes, half way between two steps, and the new size."""
+    steps = list(zip(mosaic.t, mosaic.sides, strict=True))
+    return tuple(
+        ((before + t) / 2, f"k = {side}")
+        for (before, last), (t, side) in pairwise(steps)
+        if side != last
+    )
 
 
 VIEWS: dict[str, Callable[[Results], View | None]] = {
@@ -458,7 +493,9 @@ def compared_scales(comparison: Comparison) -> Lines | None:
         for name, one in comparison.by_name.items()
         if one.primary in _sized(one)
     )
-    return Lines("", "patch size (pixels)", series, step=True) if series else None
+    if not series:
+        return None
+    return Lines("", "patch size (pixels)", series, step=True, ticks=odd_ticks(series))
 
 
 def compared_primary(comparison: Comparison) -> Lines:
@@ -479,7 +516,7 @@ def compared_by_t(comparison: Comparison) -> Panels:
             "pearson_r of x0_hat, median over seeds",
             tuple(
                 Series(
-                    kind,
+                    with_paper_name(kind),
                     replace(machine_style(kinds, kind, marker=True), thin=True),
                     one.t,
                     medians(values),
@@ -508,28 +545,35 @@ def fitted_series(name: str, one: Scales, style: Style) -> Series:
     return Series(name, style, one.t, one.values, low, high)
 
 
-def ceiling(fitted: Iterable[Scales]) -> list[Series]:
+def ceiling(fitted: Iterable[Scales | None]) -> list[Series]:
     """A line at the largest size that was tried, where one of the scales is at it."""
-    found = [one for one in fitted if any(one.at_edge)]
+    found = [one for one in fitted if one is not None and any(one.at_edge)]
     if not found:
         return []
     most = float(max(found[0].candidates))
-    style = Style(_GREY, DOTTED, thin=True)
+    style = Style(_UNSEEN, DOTTED, thin=True)
     return [Series(f"largest size tried ({most:g})", style, (1.0, 0.0), (most, most))]
 
 
-def measured_series(name: str, probes: Probes, colour: str) -> list[Series]:
+def odd_ticks(series: Iterable[Series]) -> Numbers | None:
+    """The odd sizes up to the largest of some lines; None where these are too many to be read."""
+    most = max(value for one in series for value in (*one.value, *(one.high or ())))
+    return _numbers(range(1, int(most) + 1, 2)) if most <= _MOST_TICKED else None
+
+
+def measured_series(name: str, probes: Probes) -> list[Series]:
     """The sides of the squares that hold half and 90 % of the gradient, where it was measured.
 
     Args:
         name: of the series, with {} for the share in per cent.
         probes: what was measured.
-        colour: of the lines.
     """
     sides = probes.sides()
     return [
-        Series(name.format(share), Style(colour, dashes), probes.t, _numbers(sides[f"erf/{share}"]))
-        for share, dashes in (("50", "-"), ("90", DASHED))
+        Series(
+            name.format(share), Style(_NETWORK, dashes), probes.t, _numbers(sides[f"erf/{share}"])
+        )
+        for share, dashes in (("50", DOTTED), ("90", DASHED))
         if f"erf/{share}" in sides
     ]
 
@@ -561,6 +605,12 @@ def _row(name: str, values: Tensor, style: Style) -> Row:
 def _sized(results: Results) -> dict[str, Scales]:
     """The fitted scales that are patch sizes in pixels."""
     return {kind: one for kind, one in results.scales.items() if one.scale == SIZE.name}
+
+
+def _sized_by_data(results: Results) -> Scales | None:
+    """The first machine's size as held-out images alone suggest it."""
+    data = results.data_scales
+    return data if data is not None and data.scale == SIZE.name else None
 
 
 def _numbers(values: Iterable[float] | Tensor) -> Numbers:

@@ -47,6 +47,7 @@ class Entry:
         pads: the networks that it is meant for, by their padding.
         patches: whether it answers with training patches, which mosaics are made of.
         symmetries: whether it takes mirrored and turned images.
+        paper: what the paper calls it, in short; empty for machines that are not the paper's.
     """
 
     make: Callable[..., Machine]
@@ -56,14 +57,16 @@ class Entry:
     pads: tuple[str, ...] = PADDINGS
     patches: bool = False
     symmetries: bool = False
+    paper: str = ""
 
 
 def _patches(
-    rule: Rule, says: str, *, pads: tuple[str, ...], window: WindowName = "hard", cites: str = _ELS
+    rule: Rule, says: str, *, pads: tuple[str, ...], window: WindowName = "hard", paper: str = ""
 ) -> Entry:
     make = partial(PatchMachine, rule=rule, window=window)
     scale = "size" if window == "hard" else "width"
-    return Entry(make, says, cites, scale, pads, patches=True, symmetries=True)
+    cites = _ELS if paper else ""
+    return Entry(make, says, cites, scale, pads, patches=True, symmetries=True, paper=paper)
 
 
 def _mixture(
@@ -97,12 +100,14 @@ MACHINES: dict[str, Entry] = {
         "the images; near a border, from places that are as far from it. Made for networks that "
         "pad with zeros.",
         pads=("zeros",),
+        paper="ELS",
     ),
     "equivariant": _patches(
         "equivariant",
         "The average of training patches that look like the pixel's surroundings, from anywhere in "
         "the images. Made for networks that wrap round (circular padding).",
         pads=("circular",),
+        paper="ELS",
     ),
     "mixture": Entry(
         _mixture,
@@ -111,14 +116,10 @@ MACHINES: dict[str, Entry] = {
         symmetries=True,
     ),
     "boundary_soft": _patches(
-        "boundary", f"Like `boundary`, {_SOFT}", pads=("zeros",), window="gaussian", cites=""
+        "boundary", f"Like `boundary`, {_SOFT}", pads=("zeros",), window="gaussian"
     ),
     "equivariant_soft": _patches(
-        "equivariant",
-        f"Like `equivariant`, {_SOFT}",
-        pads=("circular",),
-        window="gaussian",
-        cites="",
+        "equivariant", f"Like `equivariant`, {_SOFT}", pads=("circular",), window="gaussian"
     ),
     "wiener": Entry(Wiener, "The best linear filter for the images' mean and covariance."),
     "nearest": Entry(Nearest, "The nearest training image."),
@@ -149,9 +150,22 @@ MACHINES: dict[str, Entry] = {
         "The average of training patches that look like the pixel's surroundings, from the pixel's "
         "own place alone: locality without equivariance.",
         pads=PADDINGS,
+        paper="LS",
     ),
-    "ideal": Entry(Ideal, "The average of whole training images: it memorises.", _ELS),
+    "ideal": Entry(
+        Ideal,
+        "The average of whole training images, weighed by their likeness to the noisy one: it "
+        "memorises.",
+        _ELS,
+        paper="IS",
+    ),
 }
+
+
+def with_paper_name(kind: str) -> str:
+    """A machine's name and in brackets the paper's, as "local (LS)"."""
+    paper = MACHINES[kind].paper if kind in MACHINES else ""
+    return f"{kind} ({paper})" if paper else kind
 
 
 def around(padding: str) -> Around:

@@ -13,7 +13,7 @@ from els.analysis.comparison import Comparison
 from els.analysis.report.figures import FIGURES, comparison_figure, draw
 from els.analysis.report.style import DPI, TWO_COLUMNS
 from els.analysis.report.write import write_figures
-from els.machines import MACHINES
+from els.machines import MACHINES, with_paper_name
 
 THREE = ("boundary", "local", "ideal")
 MANY = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
@@ -65,9 +65,10 @@ def test_many_machines_get_a_panel_each() -> None:
         return [ax.get_title("left") or ax.get_title("right") for ax in axes]
 
     assert len(panels("by_t", THREE)) == 1
-    assert panels("by_t", MANY) == list(MANY)
-    assert panels("agreement", MANY)[1:] == [kind for kind in MANY if kind != "ideal"]
-    assert panels("agreement", ("boundary", "local"))[1:] == ["boundary"]
+    assert panels("by_t", MANY) == list(map(with_paper_name, MANY))
+    others = [with_paper_name(kind) for kind in MANY if kind != "ideal"]
+    assert panels("agreement", MANY)[1:] == others
+    assert panels("agreement", ("boundary", "local"))[1:] == ["boundary (ELS)"]
     assert len(panels("agreement", ("ideal",))) == 1
 
 

@@ -18,7 +18,7 @@ from els.analysis.report import charts, figures, views
 from els.analysis.report.style import machine_style
 from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, Dots, HeatMap, Lines, Panels, View
 from els.analysis.results import Results
-from els.machines import MACHINES
+from els.machines import MACHINES, with_paper_name
 
 KINDS = ("boundary", "tempered", "local", "ideal")
 MANY = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
@@ -51,28 +51,49 @@ def quartiles(values: torch.Tensor) -> list[list[float]]:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def test_fitted_sizes_have_the_middle_of_the_calibration_seeds(results: Results) -> None:
-    spread = replace(made_scales("boundary"), by_seed=((7, 5, 7, 3, 7),) * 4)
-    found = lines(replace(results, scales={"boundary": spread}), "scales")
-    boundary = found["boundary"]
+def test_fitted_sizes_have_the_sizes_that_are_as_good(results: Results) -> None:
+    # At t = 1 sizes 5 and 7 are alike on both seeds; below, the chosen one is far ahead.
+    alike = ((0.5, 0.5), (0.9, 0.9001), (0.9, 0.9))
+    apart = [tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7)) for best in (5, 5, 3)]
+    table = (alike, *apart)
+    found = lines(replace(results, scales={"boundary": made_scales("boundary", table=table)}),
+                  "scales")  # fmt: skip
+    boundary = found["boundary (ELS)"]
     assert (boundary.t, boundary.value) == (T, (7, 5, 5, 3))
-    assert boundary.low == pytest.approx((3.8,) * 4)
-    assert boundary.high == (7,) * 4
+    assert boundary.low == (5, 5, 5, 3)
+    assert boundary.high == (7, 5, 5, 3)
     assert found["boundary: denoises unseen images best"].value == (7, 7, 3, 3)
     assert found["boundary: denoises unseen images best"].low is None
     assert list(lines(results, "scales")) == [
-        "boundary", "local", "boundary: denoises unseen images best",
+        "boundary (ELS)", "local (LS)", "boundary: denoises unseen images best",
+        "largest size tried (7)",
     ]  # fmt: skip
+
+
+def test_the_largest_size_tried_is_marked_where_something_is_at_it(results: Results) -> None:
+    name = "largest size tried (7)"
+    assert lines(results, "sizes")[name].value == (7, 7)
+    low = {kind: made_scales(kind, sizes=(5, 5, 5, 3)) for kind in ("boundary", "local")}
+    within = replace(results, scales=low)
+    assert name in lines(within, "sizes")  # the curve of held-out images is at it
+    assert name not in lines(replace(within, data_scales=None), "sizes")
+
+
+@pytest.mark.parametrize(("largest", "ticks"), [(9, (1, 3, 5, 7, 9)), (43, None)])
+def test_the_axis_of_sizes_has_odd_numbers_alone(largest: int, ticks: tuple | None) -> None:
+    one = views.Series("a", machine_style(KINDS, "local"), (1.0, 0.5), (3, largest))
+    assert views.odd_ticks([one]) == ticks
 
 
 def test_all_that_is_a_size_is_on_one_chart(results: Results) -> None:
     found = lines(results, "sizes")
     assert list(found) == [
-        "boundary, fitted",
-        "local, fitted",
+        "boundary (ELS), fitted",
+        "local (LS), fitted",
         "boundary, from held-out images alone",
         "network: side holding 50 % of the gradient",
         "network: side holding 90 % of the gradient",
+        "largest size tried (7)",
     ]
     assert found["network: side holding 50 % of the gradient"].value == (3,) * 4
     assert found["network: side holding 90 % of the gradient"].value == (5,) * 4
@@ -101,9 +122,11 @@ def test_a_first_machine_without_a_size_has_a_chart_of_its_scale(results: Result
 
 @pytest.mark.parametrize(
     ("criterion", "unit"),
-    [("cosine", "1 - cosine of the eps_hats"), ("l2", "L2 of the eps_hats")],
+    [("cosine", "1 - cosine, times the best of a t"), ("l2", "L2, times the best of a t")],
 )
-def test_the_criterion_is_shown_whatever_it_is(criterion: str, unit: str, results: Results) -> None:
+def test_the_criterion_is_shown_relative_to_the_best_of_its_t(
+    criterion: str, unit: str, results: Results
+) -> None:
     scales = {kind: replace(one, criterion=criterion) for kind, one in results.scales.items()}
     view = VIEWS["criterion"](replace(results, scales=scales))
     assert isinstance(view, Panels)
@@ -113,12 +136,13 @@ def test_the_criterion_is_shown_whatever_it_is(criterion: str, unit: str, result
         table = scales[one.title].mean_table()
         assert (one.unit, one.t, one.rows, one.marks) == (unit, T, (3, 5, 7), (7, 5, 5, 3))
         assert one.told == (criterion, tuple(map(tuple, table)))
-        shown = 1 - np.array(table) if criterion == "cosine" else np.array(table)
-        np.testing.assert_allclose(one.cells, shown)
+        loss = 1 - np.array(table) if criterion == "cosine" else np.array(table)
+        np.testing.assert_allclose(one.cells, loss / loss.min(axis=1, keepdims=True))
 
 
 def test_agreement_along_the_path_is_the_median_with_quartiles(results: Results) -> None:
-    for kind, series in lines(results, "by_t").items():
+    for kind in KINDS:
+        series = lines(results, "by_t")[with_paper_name(kind)]
         low, middle, high = quartiles(results.by_t[kind])
         assert (series.t, list(series.value)) == (T, middle)
         assert (list(series.low), list(series.high)) == (low, high)
@@ -127,9 +151,10 @@ def test_agreement_along_the_path_is_the_median_with_quartiles(results: Results)
 
 def test_every_seed_is_a_dot(results: Results) -> None:
     view = VIEWS["spread"](results)
-    assert view.names == KINDS
-    for row in view.rows:
-        values = results.by_seed[row.name]["pearson_r"]
+    assert list(view.names) == list(map(with_paper_name, KINDS))
+    assert [row.name for row in view.rows] == list(view.names)
+    for kind, row in zip(KINDS, view.rows, strict=True):
+        values = results.by_seed[kind]["pearson_r"]
         assert row.values == tuple(values.tolist())
         assert [row.low, row.middle, row.high] == quartiles(values)
 
@@ -140,12 +165,14 @@ def test_every_seed_is_a_dot(results: Results) -> None:
 def test_machines_are_drawn_against_ideal_or_the_second(kinds: tuple[str, ...], other: str) -> None:
     results = made_results(kinds)
     view = VIEWS["scatter"](results)
-    assert (view.title, view.x) == (f"Above the line: better than {other}", f"pearson_r of {other}")
-    assert [one.name for one in view.points] == [kind for kind in kinds if kind != other]
+    assert view.title == f"Above the line: better than {other}"
+    assert view.x == f"pearson_r of {with_paper_name(other)}"
+    others = [kind for kind in kinds if kind != other]
+    assert [one.name for one in view.points] == list(map(with_paper_name, others))
     assert view.seeds == results.seeds
-    for one in view.points:
+    for kind, one in zip(others, view.points, strict=True):
         assert one.x == tuple(results.by_seed[other]["pearson_r"].tolist())
-        assert one.y == tuple(results.by_seed[one.name]["pearson_r"].tolist())
+        assert one.y == tuple(results.by_seed[kind]["pearson_r"].tolist())
 
 
 def test_the_equivariance_error_is_by_distance_with_the_boundary_of_the_size(
@@ -163,15 +190,51 @@ def test_novelty_has_a_panel_for_each_measure(results: Results) -> None:
     view = VIEWS["novelty"](results)
     assert [one.title for one in view.views] == list(NOVELTY.values())
     by_seed = results.attribution.by_seed
+    sides = (NETWORK, "boundary", HELD_OUT, COPIES)
     for name, one in zip(NOVELTY, view.views, strict=True):
         assert isinstance(one, Dots)
-        assert one.names == (NETWORK, "boundary", HELD_OUT, COPIES)
-        for row in one.rows:
-            values = by_seed[row.name][name]
+        assert one.names == (NETWORK, "boundary (ELS)", HELD_OUT, COPIES)
+        for side, row in zip(sides, one.rows, strict=True):
+            values = by_seed[side][name]
             assert row.values == tuple(values.tolist())
             assert [row.low, row.middle, row.high] == quartiles(values)
     alone = VIEWS["novelty"](made_results(("ideal",)))
     assert [one.title for one in alone.views] == list(NOVELTY.values())[:2]
+
+
+def test_one_colour_means_one_thing_in_every_view(results: Results) -> None:
+    colours: dict[str, set[str]] = {}
+    for name in VIEWS:
+        view = VIEWS[name](results)
+        panels = view.views if isinstance(view, Panels) else (view,)
+        parts = [one for panel in panels for field in ("series", "rows", "points")
+                 for one in getattr(panel, field, ()) if hasattr(one, "style")]  # fmt: skip
+        for part in parts:
+            # "local (LS), fitted" is of local, "network: side ..." of the network
+            of = re.split(r"[ :,]", part.name.removeprefix("fitted: "))[0]
+            if "held-out" in part.name or "unseen" in part.name:
+                of = HELD_OUT
+            if of in (*KINDS, NETWORK, HELD_OUT, COPIES):
+                colours.setdefault(of, set()).add(part.style.colour)
+    assert {len(some) for some in colours.values()} == {1}
+    assert len(set().union(*colours.values())) == len(colours)
+    assert set(colours) >= {"boundary", "local", "ideal", NETWORK, HELD_OUT}
+
+
+def test_where_the_size_of_the_patches_changes_is_marked(results: Results) -> None:
+    tracing = results.attribution.tracing
+    mosaic = replace(tracing.mosaics["boundary"], sides=(7, 5, 5, 3))
+    mosaics = {**tracing.mosaics, "boundary": mosaic}
+    attribution = replace(results.attribution, tracing=replace(tracing, mosaics=mosaics))
+    view = VIEWS["consistency"](replace(results, attribution=attribution))
+    for one in view.views:
+        assert one.changes == ((0.875, "k = 5"), (0.375, "k = 3"))
+    spec = charts.specs(view)[1]
+    told = [row["change"] for layer in spec["layer"] if "data" in layer
+            for row in layer["data"]["values"] if "change" in row]  # fmt: skip
+    assert set(told) == {"k = 5", "k = 3"}
+    texts = [text.get_text().strip() for ax in figures.view_figure(view).axes for text in ax.texts]
+    assert texts == ["k = 5", "k = 3"] * 2
 
 
 def test_consistency_is_that_of_the_traced_machine(results: Results) -> None:
@@ -216,9 +279,10 @@ def test_networks_are_compared_by_their_first_machines(comparison: Comparison) -
     by_t = COMPARISON_VIEWS["by_t"](comparison)
     assert [panel.title for panel in by_t.views] == comparison.names
     for panel, each in zip(by_t.views, comparison.results, strict=True):
-        for series in panel.series:
-            assert list(series.value) == quartiles(each.by_t[series.name])[1]
-            assert series.style.colour == machine_style(comparison.kinds, series.name).colour
+        for kind, series in zip(each.by_t, panel.series, strict=True):
+            assert series.name == with_paper_name(kind)
+            assert list(series.value) == quartiles(each.by_t[kind])[1]
+            assert series.style.colour == machine_style(comparison.kinds, kind).colour
             assert series.low is None
 
 
@@ -271,12 +335,17 @@ def assert_holds(spec: dict, panel: View) -> None:
     found = [row for data in layers for row in data["values"]]
     if isinstance(panel, Lines):
         wanted = {(s.name, t, v) for s in panel.series for t, v in zip(s.t, s.value, strict=True)}
-        assert {(row["series"], row["t"], row["value"]) for row in found} == wanted
+        drawn = {(row["series"], row["t"], row["value"]) for row in found if "series" in row}
+        assert drawn == wanted
     elif isinstance(panel, HeatMap):
         cells = [cell for line in panel.cells for cell in line]
         assert [row["colour"] for row in found if "colour" in row] == cells
     elif isinstance(panel, Dots):
-        assert [row["value"] for row in found] == [v for row in panel.rows for v in row.values]
+        dots = [row["value"] for row in found if "low" not in row]
+        assert dots == [value for row in panel.rows for value in row.values]
+        assert {(row["of"], row["low"], row["value"], row["high"]) for row in found
+                if "low" in row} == {(one.name, one.low, one.middle, one.high)
+                                     for one in panel.rows}  # fmt: skip
     else:
         wanted = [(one.name, x, y) for one in panel.points
                   for x, y in zip(one.x, one.y, strict=True)]  # fmt: skip

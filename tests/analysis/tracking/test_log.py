@@ -95,7 +95,7 @@ def test_a_running_analysis_shows_how_far_it_is(story: Story) -> None:
     assert [stage for stage in stages if stage] == [
         "calibrating boundary",
         "calibrating local",
-        "calibrating boundary on images",
+        "calibrating boundary on held-out images",
     ]
     shares = [row["progress/share"] for row in rows_of(interrupted, "progress/share")]
     assert shares[:2] == [0, 1]
@@ -103,7 +103,7 @@ def test_a_running_analysis_shows_how_far_it_is(story: Story) -> None:
     assert kinds.index("history") < kinds.index("exit")
     assert {"stats", "output_raw"} <= set(interrupted)  # of the machine, and the console
     said = "".join(record["line"] for record in interrupted["output_raw"])
-    assert "calibrating boundary on images" in said
+    assert "calibrating boundary on held-out images" in said
     for run in rest:
         assert wandb_summary(run)["progress/stage"] == "finished"
 
