@@ -280,14 +280,14 @@ class TrainCLI(LightningCLI):
 
     def validate(self, **options: Any) -> None:
         """Print the held-out loss of a checkpoint."""
-        self._measure(self.trainer.validate, options)
+        self._measure(self.trainer.validate, **options)
 
     def test(self, **options: Any) -> None:
         """Print the loss of a checkpoint on images that no choice was made on."""
-        self._measure(self.trainer.test, options)
+        self._measure(self.trainer.test, **options)
 
     def _measure(
-        self, losses: Callable[..., Sequence[Mapping[str, float]]], options: dict[str, Any]
+        self, losses: Callable[..., Sequence[Mapping[str, float]]], **options: Any
     ) -> None:
         path = self.config[self.subcommand].ckpt_path
         with self.stopping.listening():
