@@ -16,7 +16,8 @@ Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 _HEIGHT, _SQUARE = 300, 400  # a scatter is about as wide as high, see page.css
 _BELOW = alt.Legend(orient="bottom", title=None, labelLimit=0, columns=3)
-_LOG_TICKS = 5
+_POWERS = [10.0**power for power in range(-6, 10)]
+_LEVELS, _LEVEL = 3, 12  # heights of words that may lie beside each other, in pixels
 _LEAST = 1e-6  # of a logarithmic scale of colours
 _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # One column for each step; noise is on the left, as in every chart.
@@ -92,18 +93,21 @@ def _lines(view: Lines) -> Chart:
 def _axis(view: Lines) -> alt.Axis:
     if view.ticks is not None:
         return alt.Axis(values=list(view.ticks))
-    return alt.Axis(tickCount=_LOG_TICKS) if view.log else alt.Axis()
+    return alt.Axis(values=_POWERS) if view.log else alt.Axis()
 
 
 def _changes(view: Lines, x: alt.X) -> list[Chart]:
     """A vertical stroke wherever something changes for all lines, and what it is from there on."""
-    rows = [{"t": t, "change": text} for t, text in view.changes]
-    if not rows:
-        return []
-    chart = alt.Chart(alt.Data(values=rows)).encode(x=x)
-    stroke = chart.mark_rule(color="grey", strokeDash=[2, 3])
-    text = chart.mark_text(align="left", baseline="top", dx=3, color="grey", fontSize=11)
-    return [stroke, text.encode(text="change:N", y=alt.value(3))]
+    drawn: list[Chart] = []
+    for i, (t, text) in enumerate(view.changes):
+        chart = alt.Chart(alt.Data(values=[{"t": t, "change": text}])).encode(x=x)
+        words = chart.mark_text(align="left", baseline="top", dx=3, color="grey", fontSize=11)
+        at = alt.value(3 + _LEVEL * (i % _LEVELS))
+        drawn += [
+            chart.mark_rule(color="grey", strokeDash=[2, 3]),
+            words.encode(text="change:N", y=at),
+        ]
+    return drawn
 
 
 def _rows(series: Series) -> list[dict[str, Any]]:

@@ -98,10 +98,10 @@ def _draw_lines(ax: Axes, view: Lines) -> None:
         ax.set_ylim(view.limits)
     if view.ticks is not None:
         ax.set_yticks(view.ticks)
-    for t, text in view.changes:
+    for i, (t, text) in enumerate(view.changes):
         ax.axvline(t, color="grey", lw=0.6, ls=":", zorder=0)
-        at = ax.get_xaxis_transform()
-        ax.text(t, 1, f" {text}", fontsize=5, color="grey", va="bottom", transform=at)
+        at: dict[str, Any] = {"va": "bottom", "transform": ax.get_xaxis_transform()}
+        ax.text(t, 1 + 0.05 * (i % 2), f" {text}", fontsize=5, color="grey", **at)
 
 
 def _draw_series(ax: Axes, series: Series) -> None:

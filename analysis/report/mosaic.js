@@ -46,7 +46,7 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
     if (!known.has(key)) {
       const side = seeds[seed][name];
       known.set(key, {
-        ...side, name, row_of: path.names.indexOf(`${name}: x0_hat`), pictures: path.seeds[seed].sheet,
+        ...side, name, row_of: path.sides.indexOf(name), pictures: path.seeds[seed].sheet,
         image: unpack(side.image, Uint32Array), row: unpack(side.row, Uint16Array),
         column: unpack(side.column, Uint16Array), weight: unpack(side.weight, Float32Array),
         effective: unpack(side.effective, Float32Array), top: unpack(side.top, Float32Array),
@@ -64,25 +64,20 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
       weight: side.weight[offset + p], effective: side.effective[offset + p], top: side.top[offset + p],
     });
     const pixels = Array.from({ length: size }, (_, p) => pixel(p));
-    const keys = pixels.map(({ image, row, column }, p) =>
+    // Neighbours belong together when they come from one image at one displacement.
+    const pieces = pixels.map(({ image, row, column }, p) =>
       `${image} ${row - Math.floor(p / w)} ${column - (p % w)}`);
-    const counts = new Map();
-    for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);
-    const largest = [...counts].filter(([, count]) => count > 1).sort((a, b) => b[1] - a[1])
-      .slice(0, COLOURS.length);
-    return { side, step, k: side.k[step - side.first], pixels, keys, counts,
-             colours: new Map(largest.map(([key], i) => [key, COLOURS[i]])) };
+    const sources = new Map();
+    for (const { image, weight } of pixels) {
+      const found = sources.get(image) ?? { pixels: 0, weight: 0 };
+      sources.set(image, { pixels: found.pixels + 1, weight: found.weight + weight });
+    }
+    const largest = [...sources].sort((a, b) => b[1].weight - a[1].weight).slice(0, COLOURS.length);
+    return { side, step, k: side.k[step - side.first], pixels, pieces, sources,
+             colours: new Map(largest.map(([image], i) => [image, COLOURS[i]])) };
   }
 
   // --- pictures as pixels that can be read -------------------------------------------------------
-
-  async function cut(sheet, column, row) {
-    const image = await imageOf(sheet.url), piece = new OffscreenCanvas(sheet.width, sheet.height);
-    const drawing = piece.getContext("2d", { willReadFrequently: true });
-    drawing.drawImage(image, column * sheet.width, row * sheet.height, sheet.width, sheet.height,
-      0, 0, sheet.width, sheet.height);
-    return piece;
-  }
 
   const trainingImage = (image) => {
     const found = slot.get(image);
@@ -112,20 +107,20 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
 
   function paint() {
     if (!view) return;
-    const { pixels, keys, colours, k, base, winner } = view, mine = pixels[at];
+    const { pixels, colours, k, base, winner } = view, mine = pixels[at];
     const kind = $("mosaic-view").value;
     context.imageSmoothingEnabled = false;
     context.globalAlpha = 1;
     context.drawImage(base, 0, 0, w * CELL, h * CELL);
     if (kind === "pieces")
-      pixels.forEach(({ top }, p) => {
-        const colour = colours.get(keys[p]);
-        context.globalAlpha = lit && keys[p] !== lit ? 0.05 : colour ? 0.25 + 0.6 * top : 0.3 * top;
+      pixels.forEach(({ image, top }, p) => {
+        const colour = colours.get(image);
+        context.globalAlpha = lit === image ? 0.75 : lit !== null ? 0.05 : (colour ? 0.2 : 0) + 0.6 * top;
         context.fillStyle = colour ?? "#888888";
         context.fillRect((p % w) * CELL, Math.floor(p / w) * CELL, CELL, CELL);
       });
     context.globalAlpha = 1;
-    if (kind !== "image") borders(keys, colours);
+    if (kind === "pieces") borders(view);
     const x = (at % w) * CELL, y = Math.floor(at / w) * CELL, r = (k - 1) / 2;
     if (winner && !moved)
       context.drawImage(winner, mine.column - r, mine.row - r, k, k,
@@ -135,9 +130,10 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
     box(x, y, CELL, CELL, "#fff", 2);
   }
 
-  // Lines between pieces: neighbours of one image at one displacement belong together.
-  function borders(keys, colours) {
-    const apart = (p, q) => keys[p] !== keys[q] && (colours.has(keys[p]) || colours.has(keys[q]));
+  // Lines around the pieces of the images that have a colour.
+  function borders({ pixels, pieces, colours }) {
+    const apart = (p, q) => pieces[p] !== pieces[q] &&
+      (colours.has(pixels[p].image) || colours.has(pixels[q].image));
     context.strokeStyle = "rgba(255, 255, 255, 0.85)";
     context.lineWidth = 1.5;
     context.beginPath();
@@ -190,7 +186,7 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
 
   // One rule: more than half of the weight is a copy, more than a tenth mostly one.
   function origin({ image, weight, effective }) {
-    const name = `training image ${image}${label(image)}`, share = `${number(100 * weight, 2)} %`;
+    const name = `training image ${image}${label(image)}`, share = `${number(100 * weight, 2)}\u00a0%`;
     if (weight > 0.5) return `copied from ${name}, whose patch has ${share} of the weight`;
     if (weight > 0.1) return `mostly from ${name}, whose patch has ${share} of the weight`;
     return `an average of ${Math.round(effective).toLocaleString("en")} patches, none of which has ` +
@@ -198,10 +194,10 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
   }
 
   function describe() {
-    const { pixels, keys, counts, side, step, k } = view, mine = pixels[at];
-    const row = Math.floor(at / w), column = at % w, same = counts.get(keys[at]) - 1;
-    const piece = same === 0 ? "" : ` ${same === 1 ? "1 other pixel comes" : `${same} other pixels come`}` +
-      " from the same image at the same displacement.";
+    const { pixels, sources, side, step, k } = view, mine = pixels[at];
+    const row = Math.floor(at / w), column = at % w, same = sources.get(mine.image).pixels - 1;
+    const piece = same === 0 ? "" :
+      ` ${same === 1 ? "1 other pixel has its" : `${same} other pixels have their`} best patch in that image.`;
     const when = step === Number($("walk-t").value) ? ""
       : ` (The mosaic of ${side.name} is there at t = ${path.t[step].toFixed(2)} alone.)`;
     $("mosaic-text").textContent =
@@ -217,21 +213,22 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
   }
 
   function thumbnails() {
-    const { colours, counts } = view;
-    $("pieces").replaceChildren(...[...colours].map(([key, colour]) => {
-      const image = Number(key.split(" ")[0]), picture = tile(`training image ${image}`);
+    const { colours, sources, pixels } = view;
+    $("pieces").replaceChildren(...[...colours].map(([image, colour]) => {
+      const picture = tile(`training image ${image}`);
       const button = element("button", { type: "button", style: `border-color: ${colour}` }, picture,
-        element("small", {}, `${counts.get(key)} px`));
+        element("small", {}, `${sources.get(image).pixels} px`));
       if (slot.has(image)) {
         const found = slot.get(image);
         draw(picture, training.sheet, found % training.columns, Math.floor(found / training.columns));
       }
-      const light = (on) => () => { lit = on ? key : null; paint(); };
+      const light = (on) => () => { lit = on ? image : null; paint(); };
       for (const [event, on] of [["pointerenter", true], ["focus", true], ["pointerleave", false], ["blur", false]])
         button.addEventListener(event, light(on));
       button.addEventListener("click", () => {
         pinned = true;
-        go(view.keys.indexOf(key));
+        const mine = pixels.flatMap((one, p) => (one.image === image ? [p] : []));
+        go(mine.reduce((best, p) => (pixels[p].weight > pixels[best].weight ? p : best)));
       });
       return button;
     }));
@@ -304,15 +301,11 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
 if (data.path) {
   const changed = [along(data.path)];
   if (data.mosaic) changed.push(mosaic(data.path, data.mosaic));
-  const show = () => changed.forEach((one) => one());
+  const show = () => {
+    markSeed(data.path.seeds[Number($("seed").value)].seed);
+    changed.forEach((one) => one());
+  };
   player($("walk-t"), $("walk-play"), show, { spoken: $("walk-now") });
   $("seed").addEventListener("change", show);
   show();
-  const shown = new Map(data.path.seeds.map(({ seed }, i) => [String(seed), i]));
-  $("gallery").addEventListener("click", (event) => {  // a seed of the gallery is explored below
-    const line = event.target.closest("tr[data-seed]");
-    if (!line || !shown.has(line.dataset.seed)) return;
-    $("seed").value = shown.get(line.dataset.seed);
-    show();
-  });
 }

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -35,11 +36,11 @@ from els.analysis.report.tables import (
     shown_pairs,
 )
 from els.analysis.report.verdicts import verdicts
-from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival
+from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival, sized
 from els.analysis.report.words import comparison_headline, headline, plain_sentence
 from els.analysis.results import Results
 from els.files import replacing
-from els.machines import MACHINES
+from els.machines import MACHINES, with_paper_name
 
 PAGE_LIMIT = 10_000_000  # bytes
 # Seeds shown side by side, and seeds with path and mosaic: as many as the limit leaves room for.
@@ -55,6 +56,7 @@ _SECTIONS = {
     "novelty": ("novelty",),
     "consistency": ("consistency",),
 }
+_SCRIPTS = {"page": ("page.js", "mosaic.js"), "comparison": ("comparison.js",)}
 _COMPARED = {"scales": "scales", "by_t": "primary"}
 
 Data = dict[str, Any]
@@ -81,7 +83,7 @@ def write_comparison_page(comparison: Comparison, path: Path, pages: Sequence[Pa
         pages: those of each of the networks, in their order, which it links to.
     """
     charts = {name: specs(COMPARISON_VIEWS[view](comparison)) for name, view in _COMPARED.items()}
-    links = [os.path.relpath(page, path.parent) for page in pages] or [""] * len(comparison.names)
+    links = [_link(page, path.parent) for page in pages] or [""] * len(comparison.names)
     header, *rows = comparison_cells(comparison)
     facts = [
         [name, one.provenance.network.description, one.seeds[0], one.seeds[-1]]
@@ -92,7 +94,7 @@ def write_comparison_page(comparison: Comparison, path: Path, pages: Sequence[Pa
         "charts": charts,
         "header": header,
         "rows": list(zip(links, rows, strict=True)),
-        "pairs": _header_and_rows(pair_cells(comparison.pairs)),
+        "pairs": _header_and_rows(pair_cells(comparison.pairs, of="network")),
         "facts": facts,
         "checkpoints": {
             name: one.provenance.checkpoint.path for name, one in comparison.by_name.items()
@@ -105,6 +107,12 @@ def write_comparison_page(comparison: Comparison, path: Path, pages: Sequence[Pa
     page = _document("comparison", "Comparison of networks", content, data)
     with replacing(path) as partial:
         partial.write_text(page)
+
+
+def _link(page: Path, folder: Path) -> str:
+    """The address of a page as seen from a folder."""
+    there = Path(os.path.relpath(page.resolve(), folder.resolve()))
+    return quote(there.as_posix())
 
 
 def page_charts(results: Results) -> dict[str, list[Spec]]:
@@ -133,11 +141,15 @@ def _page(results: Results, charts: Charts, side_by_side: int | None, explored: 
         "shown": len(shown),
         "seeds": len(results.seeds),
         "steps": len(results.t),
-        "agreement": [(one, *_header_and_rows(agreement_cells(one))) for one in results.agreement],
+        "agreement": [
+            (one, *_header_and_rows(agreement_cells(one, named=with_paper_name)))
+            for one in results.agreement
+        ],
         "attributed": attribution is not None,
         "hero": "hero" in data,
         "memoriser": attribution is not None and IDEAL in attribution.paths,
-        "pairs": _header_and_rows(pair_cells(shown_pairs(results))),
+        "longer": results.network_steps if results.network_steps != len(results.t) else None,
+        "pairs": _header_and_rows(pair_cells(shown_pairs(results), named=with_paper_name)),
         "verdicts": verdicts(results),
         "explored": [seed_name(results, seed) for seed in seeds],
         "sides": _sides(attribution),
@@ -154,7 +166,7 @@ def _document(template: str, title: str, content: Data, data: Data) -> str:
             **content,
             title=title,
             style=_asset("page.css"),
-            script="\n".join(map(_asset, ("page.js", "mosaic.js"))),
+            script="\n".join(map(_asset, ("common.js", *_SCRIPTS[template]))),
             library=_library(),
             data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         )
@@ -201,7 +213,7 @@ def _introduction(results: Results) -> Data:
     return {
         "plain": plain_sentence(results),
         "headline": headline(results),
-        "primary": results.primary,
+        "primary": with_paper_name(results.primary),
         "fitted": fitted,
         "machines": machines,
     }
@@ -213,7 +225,8 @@ def _curves(results: Results) -> Data:
         "probed": results.probes is not None,
         "network": probes_text(results),
         "released": released_sizes(results) is not None,
-        "scaled": list(results.scales),
+        "scaled": list(map(with_paper_name, results.scales)),
+        "sized": bool(sized(results)),
         "rival": rival(results) or "",
     }
 

@@ -14,12 +14,15 @@ from els.agreement import IDEAL, METRICS
 from els.analysis.attribution import NETWORK, Attribution, Tracing
 from els.analysis.comparison import Comparison
 from els.analysis.report.sprites import coloured, in_colour, sheet
+from els.analysis.report.style import machine_style
+from els.analysis.report.views import side_style
 from els.analysis.results import Results
 from els.images import to_uint8
-from els.machines import MACHINES
+from els.machines import MACHINES, with_paper_name
 from els.mosaic import Mosaic
 
 Data = dict[str, Any]
+NOISE = "noise"
 _TELLING_SIDE = 7  # pixels: of smaller patches one cannot see what they show
 
 
@@ -34,19 +37,29 @@ def hero(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Da
         attribution: whose paths are shown.
         seeds: positions of the seeds whose paths the page has.
     """
-    sides = [NETWORK, *(kind for kind in (results.primary, IDEAL) if kind in attribution.paths)]
-    sides = list(dict.fromkeys(sides))
-    shown = list(seeds[:3])
-    names = {NETWORK: "network", results.primary: "theory", IDEAL: "memoriser"}
-    if results.primary == IDEAL:
-        names[IDEAL] = "theory"
+    kinds = [kind for kind in (results.primary, IDEAL) if kind in attribution.paths]
+    names = {NETWORK: "network", IDEAL: "memoriser", results.primary: "theory"}
     return {
-        "noise": sheet(to_uint8(results.noise[shown])[:, None]),
+        "noise": sheet(to_uint8(results.noise[list(seeds[:3])])[:, None]),
         "columns": [
-            {"row": list(attribution.paths).index(side), "name": names[side], "kind": side}
-            for side in sides
+            {
+                "row": list(attribution.paths).index(side),
+                "name": names[side],
+                "detail": "" if side == NETWORK else with_paper_name(side),
+                "colour": side_style(results, side).colour,
+            }
+            for side in dict.fromkeys([NETWORK, *kinds])
         ],
-        "rows": [seed_name(results, seed) for seed in shown],
+        "rows": [_row(results, seed) for seed in seeds[:3]],
+    }
+
+
+def _row(results: Results, seed: int) -> Data:
+    """A seed, and in words which of them it is."""
+    return {
+        "seed": results.seeds[seed],
+        "name": seed_name(results, seed),
+        "note": _joined(_standing(results).get(seed), _label(results, seed)),
     }
 
 
@@ -56,25 +69,32 @@ def hero(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Da
 def gallery(results: Results, seeds: Sequence[int]) -> Data:
     """Every picture from each of the seeds, and how well machines predict the network's."""
     samples = {
-        "noise": results.noise,
+        NOISE: results.noise,
         NETWORK: results.network[results.network_steps],
         **results.machines,
     }
     chosen = list(seeds)
-    names = _standing(results)
     return {
         "sheet": sheet(torch.stack([to_uint8(x[chosen]) for x in samples.values()], dim=1)),
-        "names": list(samples),
-        "paper": {kind: MACHINES[kind].paper for kind in results.machines if kind in MACHINES},
-        "metrics": {
-            kind: {name: rounded(values[name][chosen]) for name in METRICS}
-            for kind, values in results.by_seed.items()
-        },
+        "columns": [_column(results, side, chosen) for side in samples],
         "primary": results.primary,
-        "rows": [
-            {"seed": results.seeds[i], "note": _joined(names.get(i), _label(results, i))}
-            for i in chosen
-        ],
+        "rows": [_row(results, seed) for seed in chosen],
+    }
+
+
+def _column(results: Results, side: str, seeds: list[int]) -> Data:
+    """What is said of a column of pictures: of a machine, how well it predicts each of them."""
+    if side == NOISE:
+        return {"name": side}
+    colour = side_style(results, side).colour
+    if side == NETWORK:
+        return {"name": side, "colour": colour, "network": True}
+    values = results.by_seed[side]
+    return {
+        "name": side,
+        "paper": MACHINES[side].paper if side in MACHINES else "",
+        "colour": colour,
+        "metrics": {name: rounded(values[name][seeds]) for name in METRICS},
     }
 
 
@@ -114,16 +134,22 @@ def compared(comparison: Comparison) -> Data:
     first = comparison.results[0]
     common = [first.seeds[i] for i in first.order if first.seeds[i] in comparison.seeds]
     chosen = list(dict.fromkeys([common[0], common[len(common) // 2], common[-1]]))
-    columns, names = [], []
+    columns = [first.noise[[first.seeds.index(seed) for seed in chosen]]]
+    networks = []
     for name, one in comparison.by_name.items():
         places = [one.seeds.index(seed) for seed in chosen]
         columns += [one.network[one.network_steps][places], one.machines[one.primary][places]]
-        names += [[name, "network"], [name, one.primary]]
-    pictures = torch.stack([in_colour(to_uint8(x)) for x in columns], dim=1)
-    noise = first.noise[[first.seeds.index(seed) for seed in chosen]]
+        networks.append(
+            {
+                "name": name,
+                "machine": with_paper_name(one.primary),
+                "colour": machine_style(comparison.names, name).colour,
+                "pearson_r": rounded(one.by_seed[one.primary]["pearson_r"][places], 2),
+            }
+        )
     return {
-        "sheet": sheet(torch.cat([in_colour(to_uint8(noise))[:, None], pictures], dim=1)),
-        "names": [["", "noise"], *names],
+        "sheet": sheet(torch.stack([to_uint8(x) for x in columns], dim=1)),
+        "networks": networks,
         "rows": [f"seed {seed}" for seed in chosen],
     }
 
@@ -134,10 +160,14 @@ def compared(comparison: Comparison) -> Data:
 def walk(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Data:
     """x0_hat of network and machines at every step, and what the traced machine made its from."""
     traced, tracing = attribution.traced, attribution.tracing
-    names = [f"{side}: x0_hat" for side in attribution.paths]
-    captions = ["what it takes the clean image to be"] * len(names)
+    names = [f"{with_paper_name(side)}: x0_hat" for side in attribution.paths]
+    captions = [""] * len(names)
     if traced is not None and tracing is not None:
-        names += [f"{tracing.machine}: mosaic", "patches that count", "top image's share"]
+        names += [
+            f"{with_paper_name(tracing.machine)}: mosaic",
+            "patches that count",
+            "top image's share",
+        ]
         most = float(traced.effective_size.max())
         captions += [
             "the winning training pixels",
@@ -147,6 +177,7 @@ def walk(results: Results, attribution: Attribution, seeds: Sequence[int]) -> Da
     return {
         "t": rounded(results.t),
         "names": names,
+        "sides": list(attribution.paths),
         "captions": captions,
         "size": traced and list(traced.sides),
         "primary": results.primary,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from els.analysis.results import AgreementAt, Results
 from els.calibration import Scales
 from els.console import plural
 from els.files import replacing
+from els.machines import with_paper_name
 from els.machines.local import SIZE
 from els.probes import Probes
 
@@ -93,11 +94,20 @@ def agreement_tables(results: Results) -> list[Table]:
     ]
 
 
-def agreement_cells(one: AgreementAt) -> list[tuple[str, ...]]:
-    """The header, and medians and intervals of each machine, as text."""
+def agreement_cells(
+    one: AgreementAt, *, named: Callable[[str], str] = str
+) -> list[tuple[str, ...]]:
+    """The header, and medians and intervals of each machine, as text.
+
+    Args:
+        one: what was measured.
+        named: the name that is shown of a machine.
+    """
     rows: list[tuple[str, ...]] = [("machine", *SHOWN_METRICS)]
     for kind, summary in one.machines.items():
-        rows.append((kind, *(interval_text(summary.metrics[name]) for name in SHOWN_METRICS)))
+        rows.append(
+            (named(kind), *(interval_text(summary.metrics[name]) for name in SHOWN_METRICS))
+        )
     return rows
 
 
@@ -113,13 +123,22 @@ def shown_pairs(results: Results) -> list[Pair]:
     return [pair for pair in results.pairs if few or pair.machine == results.primary]
 
 
-def pair_cells(pairs: Sequence[Pair]) -> list[tuple[str, ...]]:
-    """The header, and how each machine does against another, as text."""
-    rows: list[tuple[str, ...]] = [("machine", "against", "wins", "difference", "")]
+def pair_cells(
+    pairs: Sequence[Pair], *, of: str = "machine", named: Callable[[str], str] = str
+) -> list[tuple[str, ...]]:
+    """The header, and how each of a pair does against the other, as text.
+
+    Args:
+        pairs: of machines, or of networks.
+        of: what they are of.
+        named: the name that is shown of each.
+    """
+    rows: list[tuple[str, ...]] = [(of, "against", "wins", "difference", "")]
     for one in pairs:
         told = "" if one.distinguishable else "not distinguishable"
         difference = interval_text(one.difference, sign=True)
-        rows.append((one.machine, one.other, f"{one.wins:.0%}", difference, told))
+        names = (named(one.machine), named(one.other))
+        rows.append((*names, f"{one.wins:.0%}", difference, told))
     return rows
 
 
@@ -166,7 +185,10 @@ def comparison_cell(comparison: Comparison, name: str, kind: str, metric: str) -
 def comparison_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     """The header, and a row for each network: what it is, and how well it is predicted."""
     kinds = comparison.kinds
-    rows: list[tuple[str, ...]] = [("network", "data", "padding", "parameters", "val/loss", *kinds)]
+    machines = map(with_paper_name, kinds)
+    rows: list[tuple[str, ...]] = [
+        ("network", "data", "padding", "parameters", "val/loss", *machines)
+    ]
     for name, one in comparison.by_name.items():
         source, trained = one.provenance, one.provenance.trained
         known = trained is not None and trained.val_loss is not None

@@ -13,6 +13,9 @@ from els.analysis.results import Results
 from els.calibration import Scales
 from els.machines.local import SIZE
 
+_NOISE = 0.9  # above this t a network's x0_hat is mostly its error in eps, many times over
+_EQUIVARIANT = 0.02
+
 
 def scales(results: Results) -> str:
     """How the fitted scale of the first machine changes, and how it compares with data alone."""
@@ -37,13 +40,17 @@ def _against_data(one: Scales, data: Scales | None) -> str:
     pairs = list(zip(data.values, one.values, strict=True))
     larger, smaller = (sum(sign * (a - b) > 0 for a, b in pairs) for sign in (1, -1))
     if max(larger, smaller) <= len(pairs) // 4:
-        return " Held-out images alone ask for much the same."
-    if larger > smaller:
+        return " To denoise unseen images best, much the same sizes are needed."
+    if smaller >= larger:
         return (
-            f" To denoise unseen images best, larger ones would be needed at {larger} of "
-            f"{len(pairs)} times: the network looks less far than would serve it."
+            f" To denoise unseen images best, smaller ones do at {smaller} of {len(pairs)} times."
         )
-    return f" To denoise unseen images best, smaller ones would do at {smaller} of {len(pairs)}."
+    ceiling = sum(data.at_edge)
+    most = f", at {ceiling} of them the largest that was tried" if ceiling else ""
+    return (
+        f" To denoise unseen images best, larger ones are needed at {larger} of {len(pairs)} "
+        f"times{most}: the network looks less far than would serve it."
+    )
 
 
 def criterion(results: Results) -> str:
@@ -68,9 +75,10 @@ def by_t(results: Results) -> str:
     """Where on the path the first machine agrees least."""
     values = medians(results.by_t[results.primary])
     worst = min(range(len(values)), key=values.__getitem__)
+    why = ", where the network's guess is mostly its own error" if results.t[worst] > _NOISE else ""
     return (
-        f"{results.primary} agrees least at t = {results.t[worst]:.2g} ({values[worst]:.2f}) and "
-        f"ends at {values[-1]:.2f}."
+        f"{results.primary} agrees least at t = {results.t[worst]:.2g} ({values[worst]:.2f}){why}, "
+        f"and ends at {values[-1]:.2f}."
     )
 
 
@@ -121,14 +129,21 @@ def equivariance(results: Results) -> str:
     """Whether the network is less equivariant near the border than away from it."""
     if results.probes is None:
         return ""
-    near = median(errors[1] for errors in results.probes.equivariance if len(errors) > 2)
-    far = median(errors[-1] for errors in results.probes.equivariance if len(errors) > 2)
-    if near > 2 * far:
+    errors = [found for found in results.probes.equivariance if len(found) > 2]
+    near, far = (median(found[i] for found in errors) for i in (1, -1)) if errors else (0, 0)
+    if max(near, far) < _EQUIVARIANT:
         return (
-            f"Near the border the answer depends on the place (error {near:.2f}), away from it "
-            f"hardly ({far:.2f}): what the boundary machine supposes."
+            f"The answer hardly depends on the place anywhere (error at most {max(near, far):.2g})."
         )
-    return f"The error near the border ({near:.2f}) is much the same as away from it ({far:.2f})."
+    if near > 4 * far:
+        return (
+            f"At the border the answer depends on the place (error {near:.2g}), far from it much "
+            f"less ({far:.2g}): the network tells where it is by the border alone."
+        )
+    return (
+        f"The answer depends on the place far from the border too (error {far:.2g}; at the border "
+        f"{near:.2g}): the network is not equivariant, as the machine is."
+    )
 
 
 VERDICTS: dict[str, Callable[[Results], str]] = {

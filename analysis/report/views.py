@@ -234,7 +234,7 @@ def scales(results: Results) -> Lines | None:
     kinds = list(results.machines)
     series = [
         fitted_series(with_paper_name(kind), one, machine_style(kinds, kind, marker=True))
-        for kind, one in _sized(results).items()
+        for kind, one in sized(results).items()
     ]
     if not series:
         return None
@@ -243,7 +243,7 @@ def scales(results: Results) -> Lines | None:
         style = Style(_UNSEEN, (0, (2, 1)), "x", thin=True)
         name = f"{data.machine}: denoises unseen images best"
         series.append(Series(name, style, data.t, data.values))
-    series += ceiling([*_sized(results).values(), data])
+    series += ceiling([*sized(results).values(), data])
     return Lines(
         "Fitted size, and the sizes that are as good",
         "patch size k (pixels)",
@@ -259,7 +259,7 @@ def looks(results: Results) -> Lines | None:
     if probes is None:
         return None
     side, series = min(results.noise.shape[2:]), []
-    if kind in _sized(results):
+    if kind in sized(results):
         style = machine_style(list(results.machines), kind, marker=True)
         name = f"fitted: {with_paper_name(kind)}"
         series.append(fitted_series(name, results.scales[kind], style))
@@ -283,7 +283,7 @@ def sizes(results: Results) -> Lines | None:
     kinds = list(results.machines)
     series = [
         fitted_series(f"{with_paper_name(kind)}, fitted", one, machine_style(kinds, kind))
-        for kind, one in _sized(results).items()
+        for kind, one in sized(results).items()
     ]
     data, probes = _sized_by_data(results), results.probes
     if data is not None:
@@ -291,12 +291,12 @@ def sizes(results: Results) -> Lines | None:
         series.append(Series(name, Style(_UNSEEN, DASHED), data.t, data.values))
     if probes is not None:
         series += measured_series("network: side holding {} % of the gradient", probes)
-    series += ceiling([*_sized(results).values(), data])
+    series += ceiling([*sized(results).values(), data])
     released = released_sizes(results)
     if released is not None:
         t, values = tuple(released), _numbers(released.values())
         series.append(Series("released with the paper", Style(_SEEN, DOTTED), t, values))
-    if not _sized(results) and probes is None:
+    if not sized(results) and probes is None:
         return None
     return Lines(
         "", "side of the square (pixels)", tuple(series), step=True, ticks=odd_ticks(series)
@@ -427,7 +427,7 @@ def novelty(results: Results) -> Panels | None:
     views = []
     for name, title in NOVELTY.items():
         rows = tuple(
-            _row(with_paper_name(side), values[name], _side_style(results, side))
+            _row(with_paper_name(side), values[name], side_style(results, side))
             for side, values in by_seed.items()
             if name in values
         )
@@ -436,7 +436,7 @@ def novelty(results: Results) -> Panels | None:
     return Panels("Novelty: seeds, quartiles and median", tuple(views))
 
 
-def _side_style(results: Results, side: str) -> Style:
+def side_style(results: Results, side: str) -> Style:
     """A machine has its own colour everywhere; the network is black, real images are not."""
     real = {NETWORK: _NETWORK, HELD_OUT: _UNSEEN, COPIES: _SEEN}
     return Style(real[side]) if side in real else machine_style(list(results.machines), side)
@@ -491,7 +491,7 @@ def compared_scales(comparison: Comparison) -> Lines | None:
     series = tuple(
         fitted_series(name, one.scales[one.primary], machine_style(comparison.names, name))
         for name, one in comparison.by_name.items()
-        if one.primary in _sized(one)
+        if one.primary in sized(one)
     )
     if not series:
         return None
@@ -602,7 +602,7 @@ def _row(name: str, values: Tensor, style: Style) -> Row:
     return Row(name, style, _numbers(values), low, middle, high)
 
 
-def _sized(results: Results) -> dict[str, Scales]:
+def sized(results: Results) -> dict[str, Scales]:
     """The fitted scales that are patch sizes in pixels."""
     return {kind: one for kind, one in results.scales.items() if one.scale == SIZE.name}
 

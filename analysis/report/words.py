@@ -14,6 +14,7 @@ _AMOUNTS = (
     (0.4, "some of what"),
     (-1.0, "little of what"),
 )
+_ALIKE = 0.7  # from this correlation on two pictures are not "something else"
 HARDLY_TRAINED = 0.5  # a held-out loss; answering zero has 1, and small trained networks below 0.2
 
 
@@ -101,12 +102,17 @@ def plain_sentence(results: Results) -> str:
     """What was found in plain words, before any number."""
     if hardly_trained(results.provenance):
         return "This network was hardly trained: what it draws says little yet."
-    correlation = results.agreement[0].machines[results.primary].metrics["pearson_r"].median
+    machines = results.agreement[0].machines
+    correlation = machines[results.primary].metrics["pearson_r"].median
     amount = next(word for least, word in _AMOUNTS if correlation >= least)
     text = f"Without any training, theory draws {amount} this network draws from the same noise"
     pair = results.pair(IDEAL)
     if pair is None:
         return f"{text}."
-    if pair.distinguishable and pair.difference.median > 0:
-        return f"{text}; a machine that can only memorise draws something else."
-    return f"{text}; but so does a machine that can only memorise."
+    if not pair.distinguishable:
+        return f"{text}; a machine that can only memorise does about as well."
+    if pair.difference.median < 0:
+        return f"{text}; a machine that can only memorise comes closer."
+    alike = machines[IDEAL].metrics["pearson_r"].median >= _ALIKE
+    how = "comes less close" if alike else "draws something else"
+    return f"{text}; a machine that can only memorise {how}."

@@ -1,84 +1,128 @@
+"""Each sentence under a figure, as it is for results of one kind and of the other."""
+
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
 import torch
-from made_results import made_results
+from made_results import T, made_results, made_scales
 
 from els.analysis.attribution import HELD_OUT, NETWORK
-from els.analysis.report.verdicts import VERDICTS, verdicts
+from els.analysis.report import verdicts
+from els.analysis.report.views import VIEWS
 from els.analysis.results import Results
-from els.probes import Probes
+from els.calibration import Scales
 
 KINDS = ("boundary", "local", "ideal")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def results() -> Results:
-    return made_results(KINDS, seeds=12)
+    return made_results(KINDS)
 
 
-def with_scales(results: Results, *values: int, **changes: object) -> Results:
-    """The same with other fitted values of the first machine, each as good as no other."""
-    one = replace(results.scales["boundary"], values=values, table=(), **changes)
-    return replace(results, scales={"boundary": one})
+def fitted(results: Results, *sizes: float, data: Scales | None = None) -> str:
+    scales = {"boundary": made_scales("boundary", sizes=sizes)}
+    return verdicts.scales(replace(results, scales=scales, data_scales=data))
+
+
+def test_sizes_fall_rise_or_stay(results: Results) -> None:
+    assert "falls from 5 at t = 1 to 3 at t = 0.25" in fitted(results, 5, 5, 5, 3)
+    assert "rises from 3 at t = 1 to 5 at t = 0.25" in fitted(results, 3, 3, 5, 5)
+    assert fitted(results, 5, 3, 3, 5) == "The size of boundary stays at 5 at t = 1."
+    assert verdicts.scales(made_results(("ideal",))) == ""
+
+
+def test_a_ceiling_is_called_that_and_nothing_else_is(results: Results) -> None:
+    assert "ceiling" in fitted(results, 7, 7, 5, 3)
+    assert "2 times from t = 1 to 0.75" in fitted(results, 7, 7, 5, 3)
+    assert "ceiling" not in fitted(results, 5, 5, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ((5, 5, 5, 3), "much the same sizes"),
+        ((7, 7, 7, 5), "larger ones are needed at 4 of 4 times, at 3 of them the largest"),
+        ((5, 5, 7, 7), "larger ones are needed at 2 of 4 times, at 2 of them the largest"),
+        ((3, 3, 3, 3), "smaller ones do at 3 of 4 times"),
+    ],
+)
+def test_what_unseen_images_ask_for_is_compared(
+    sizes: tuple[float, ...], told: str, results: Results
+) -> None:
+    data = replace(made_scales("boundary", sizes=sizes), criterion="mse")
+    assert told in fitted(results, 5, 5, 5, 3, data=data)
+
+
+def test_where_many_values_are_as_good_the_choice_means_little(results: Results) -> None:
+    apart = tuple(tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7))
+                  for best in (7, 5, 5, 3))  # fmt: skip
+    sharp = {"boundary": made_scales("boundary", table=apart)}
+    assert "at most two values" in verdicts.criterion(replace(results, scales=sharp))
+    alike = {"boundary": made_scales("boundary", table=(((0.9, 0.9),) * 3, *apart[1:]))}
+    told = verdicts.criterion(replace(results, scales=alike))
+    assert told.startswith("At t = 1 three or more values")
+
+
+def test_agreement_by_time_names_where_it_is_least(results: Results) -> None:
+    at_noise = torch.tensor([0.2, 0.8, 0.9, 0.95])[:, None].expand(4, 6)
+    later = at_noise.flip(0)
+    told = [verdicts.by_t(replace(results, by_t={**results.by_t, "boundary": values}))
+            for values in (at_noise, later)]  # fmt: skip
+    assert "least at t = 1 (0.20), where the network's guess is mostly its own error" in told[0]
+    assert told[0].endswith("ends at 0.95.")
+    assert "least at t = 0.25 (0.20), and ends at 0.20." in told[1]
+
+
+def novelty_of(results: Results, network: float, unseen: float) -> str:
+    found = dict(results.attribution.novelty)
+    for side, value in ((NETWORK, network), (HELD_OUT, unseen)):
+        found[side] = replace(found[side], distance=torch.full((6,), value))
+    return verdicts.novelty(
+        replace(results, attribution=replace(results.attribution, novelty=found))
+    )
+
+
+def test_copies_are_told_from_what_is_new(results: Results) -> None:
+    assert novelty_of(results, 0.4, 0.2).endswith("(median distance 0.40 against 0.20): no copies.")
+    assert "it copies" in novelty_of(results, 0.05, 0.2)
+    assert "about as far" in novelty_of(results, 0.18, 0.2)
+    assert verdicts.novelty(replace(results, attribution=None)) == ""
+
+
+def test_fewest_patches_are_told_with_their_size(results: Results) -> None:
+    tracing = results.attribution.tracing
+    mosaic = tracing.mosaics["boundary"]
+    counts = torch.tensor([900.0, 30, 400, 80])[:, None, None, None].expand(4, 6, 8, 8)
+    traced = replace(mosaic, effective_size=counts, sides=(9, 7, 5, 3))
+    mosaics = {**tracing.mosaics, "boundary": traced}
+    attribution = replace(results.attribution, tracing=replace(tracing, mosaics=mosaics))
+    told = verdicts.consistency(replace(results, attribution=attribution))
+    assert f"t = {T[1]:g} (a median of 30, k = 7)" in told
+    assert verdicts.consistency(made_results(("ideal",))) == ""
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "told"),
+    [
+        (0.8, 0.01, "by the border alone"),
+        (0.6, 0.3, "far from the border too (error 0.3; at the border 0.6)"),
+        (0.001, 0.0005, "hardly depends on the place anywhere (error at most 0.001)"),
+    ],
+)
+def test_a_network_knows_its_place_by_the_border_everywhere_or_not(
+    near: float, far: float, told: str, results: Results
+) -> None:
+    probes = replace(results.probes, equivariance=((0.5, near, 0.4, far),) * 4)
+    assert told in verdicts.equivariance(replace(results, probes=probes))
 
 
 def test_there_is_a_sentence_or_nothing_for_every_figure(results: Results) -> None:
-    found = verdicts(results)
-    assert set(found) == set(VERDICTS)
-    assert all(text == "" or text.endswith(".") for text in found.values())
+    found = verdicts.verdicts(results)
+    assert set(found) <= set(VIEWS)
+    assert all(text.endswith(".") for text in found.values())
     bare = replace(results, scales={}, probes=None, attribution=None)
-    told = {name for name, text in verdicts(bare).items() if text}
+    told = {name for name, text in verdicts.verdicts(bare).items() if text}
     assert told == {"by_t", "scatter"}
-
-
-def test_a_scale_falls_rises_or_stays_and_ends_at_a_ceiling(results: Results) -> None:
-    candidates = (3, 5, 7, 9)
-    tell = VERDICTS["scales"]
-    falls = tell(with_scales(results, 7, 5, 5, 3, candidates=candidates))
-    assert "size of boundary falls from 7 at t = 1 to 3 at t = 0.25." in falls
-    assert "ceiling" not in falls
-    rises = tell(with_scales(results, 3, 5, 7, 9, candidates=candidates))
-    assert "rises from 3" in rises
-    assert "At t = 0.25 it is the largest that was tried" in rises
-    assert "stays at 5" in tell(with_scales(results, 5, 5, 5, 5, candidates=candidates))
-
-
-def test_held_out_images_are_said_to_ask_for_what_they_ask_for(results: Results) -> None:
-    fitted = with_scales(results, 5, 5, 5, 5, candidates=(3, 5, 7, 9))
-    one = fitted.scales["boundary"]
-    for values, told in (
-        ((5, 5, 5, 7), "ask for much the same"),
-        ((9, 9, 7, 5), "larger ones"),
-        ((3, 3, 3, 3), "smaller ones would do at 4 of 4"),
-    ):
-        text = VERDICTS["scales"](replace(fitted, data_scales=replace(one, values=values)))
-        assert told in text
-
-
-def test_novelty_is_judged_by_images_that_were_not_seen(results: Results) -> None:
-    attribution = results.attribution
-    unseen = torch.full((12,), 0.5)
-    for distance, told in ((0.8, "no copies"), (0.1, "it copies"), (0.45, "about as far")):
-        drawn = torch.linspace(-0.01, 0.01, 12) + distance
-        novelty = dict(attribution.novelty)
-        for side, values in ((NETWORK, drawn), (HELD_OUT, unseen)):
-            novelty[side] = replace(attribution.novelty[side], distance=values)
-        made = replace(results, attribution=replace(attribution, novelty=novelty))
-        assert told in VERDICTS["novelty"](made)
-
-
-def test_a_network_that_feels_the_border_is_told_from_one_that_does_not(results: Results) -> None:
-    for errors, told in (
-        ((0.5, 0.9, 0.2, 0.0), "what the boundary machine supposes"),
-        ((0.2, 0.2, 0.2, 0.2), "much the same"),
-    ):
-        shares = ((0.2, 0.6, 0.95, 1.0),) * 4
-        probes = Probes(seeds=(0,), t=results.t, shares=shares, equivariance=(errors,) * 4)
-        assert told in VERDICTS["equivariance"](replace(results, probes=probes))
-
-
-def test_the_worst_time_is_named(results: Results) -> None:
-    by_t = torch.tensor([[0.9], [0.3], [0.8], [0.95]]).expand(4, 12)
-    text = VERDICTS["by_t"](replace(results, by_t={"boundary": by_t}))
-    assert text == "boundary agrees least at t = 0.75 (0.30) and ends at 0.95."
