@@ -165,9 +165,12 @@ class LastCheckpoint(ModelCheckpoint):
         stopping: Stopping | None = None,
     ) -> None:
         super().__init__(
-            dirpath=dirpath, filename="last", monitor=None, enable_version_counter=False,
+            dirpath=dirpath,
+            filename="last",
+            monitor=None,
+            enable_version_counter=False,
             save_on_train_epoch_end=True,
-        )  # fmt: skip
+        )
         self.seconds = seconds
         self.stopping = stopping or Stopping()
         self.kept: Trained | None = None

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--run.dir": ("runs", "the folder of all runs"),
         "--run.logger": ("wandb", "wandb, tensorboard, csv or none"),
         "--run.project": ("els", "the W&B project"),
-        "--run.overwrite": (False, "true: replace a run of this name"),
+        "--run.overwrite": (False, "replace a run of this name"),
     },
     "data": {
         "--data": (None, "settings of data: data/mnist, ..."),
@@ -39,8 +39,8 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--data.size": (None, "height and width in pixels"),
         "--data.limit": (None, "train on so many images"),
         "--data.batch_size": (128, "images a step in each process"),
-        "--data.conditional": (False, "true: tell the network the classes"),
-        "--data.download": (False, "true: fetch missing files"),
+        "--data.conditional": (False, "tell the network the classes"),
+        "--data.download": (False, "fetch missing files"),
     },
     "model": {
         "--model": (None, "settings of a network: network/unet_32_zeros, ..."),

@@ -71,6 +71,7 @@ class TrainParser(Parser, LightningArgumentParser):
     config_folders = MappingProxyType(
         {"-c": "", "--config": "", "--data": "data", "--model": "network", "--trainer": "trainer"}
     )
+    switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
 
     switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
 
@@ -280,18 +281,16 @@ class TrainCLI(LightningCLI):
 
     def validate(self, **options: Any) -> None:
         """Print the held-out loss of a checkpoint."""
-        self._measure(self.trainer.validate, options)
+        self._measure(lambda: self.trainer.validate(**options, verbose=False))
 
     def test(self, **options: Any) -> None:
         """Print the loss of a checkpoint on images that no choice was made on."""
-        self._measure(self.trainer.test, options)
+        self._measure(lambda: self.trainer.test(**options, verbose=False))
 
-    def _measure(
-        self, losses: Callable[..., Sequence[Mapping[str, float]]], options: dict[str, Any]
-    ) -> None:
+    def _measure(self, losses: Callable[[], Sequence[Mapping[str, float]]]) -> None:
         path = self.config[self.subcommand].ckpt_path
         with self.stopping.listening():
-            found = losses(**options, verbose=False)
+            found = losses()
         rows = {name: f"{value:.4g}" for name, value in found[0].items()}
         if self.before is not None:
             rows["trained"] = plural(self.before.steps, "step")

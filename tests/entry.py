@@ -43,9 +43,14 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Python in a process of its own, such as `run("train.py", "fit", ...)`."""
     return subprocess.run(
-        [sys.executable, *map(str, args)], env=own_environment() | environment,
-        cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        [sys.executable, *map(str, args)],
+        env=own_environment() | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def own_environment() -> dict[str, str]:

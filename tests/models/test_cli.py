@@ -159,6 +159,13 @@ def test_random_weights_are_never_measured(tmp_path: Path, capsys: pytest.Captur
         main(["predict"])
 
 
+def test_a_switch_needs_no_value(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").touch()
+    args = ["fit", *TINY, "--run.dir", tmp_path, "--run.name", "precious", "--run.overwrite"]
+    assert "precious' is not a run of train.py" in refusal(main, args, capsys)
+
+
 def test_another_network_cannot_go_on(trained: Path, capsys: pytest.CaptureFixture) -> None:
     args = ["fit", *TINY, "--run.dir", trained.parent, "--run.name", "tiny", "--ckpt_path", "last"]
     line = refusal(main, [*args, "--model.net.init_args.width", "24"], capsys)

@@ -13,7 +13,8 @@ def images(*, labels: bool = True, world: int = 1, rank: int = 0, **options: obj
     """17 images of random pixels in place of those that are loaded."""
     made = Images(**{"batch_size": 4, **options})
     made._load = lambda split: random_images(17, classes=3 if labels else 0)
-    made.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+    loop = SimpleNamespace(batch_idx=-1)  # as at the beginning of an epoch
+    made.trainer = SimpleNamespace(world_size=world, global_rank=rank, fit_loop=loop)
     return made
 
 
@@ -33,13 +34,23 @@ def test_a_batch_holds_pixels_labels_and_indices() -> None:
 
 
 def test_training_batches_are_whole_and_their_order_is_the_seeds() -> None:
-    first, again, other = (
-        list(images(seed=seed).train_dataloader()) for seed in (1, 1, 2)
-    )  # fmt: skip
+    first, again, other = (list(images(seed=seed).train_dataloader()) for seed in (1, 1, 2))
     assert [len(batch[0]) for batch in first] == [4] * 4
     assert indices(first) == indices(again) != indices(other)
     (small,) = images(batch_size=100).train_dataloader()  # all images, when a batch holds them
     assert len(small[0]) == 17
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_epoch_that_goes_on_has_the_batches_that_were_left(world: int) -> None:
+    for rank in range(world):
+        data = images(world=world, rank=rank)
+        loader = data.train_dataloader()
+        whole = list(loader)
+        data.trainer.fit_loop.batch_idx = 0  # it was stopped after the first
+        rest = list(loader)
+        assert indices(rest) == indices(whole[1:])
+        assert len(loader) == len(whole)
 
 
 @pytest.mark.parametrize("stage", ["val_dataloader", "test_dataloader"])

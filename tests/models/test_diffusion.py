@@ -25,10 +25,15 @@ def module() -> Diffusion:
     made.log = lambda name, value, **_: made.logged.__setitem__(name, float(value))
     spec = DataSpec("digits", fingerprint="f")
     made._trainer = SimpleNamespace(
-        global_step=3, global_rank=0, log_every_n_steps=1, estimated_stepping_batches=50,
-        datamodule=SimpleNamespace(images=random_images(6), spec=spec), sanity_checking=False,
-        fit_loop=SimpleNamespace(total_batch_idx=4), num_training_batches=2,
-    )  # fmt: skip
+        global_step=3,
+        global_rank=0,
+        log_every_n_steps=1,
+        estimated_stepping_batches=50,
+        datamodule=SimpleNamespace(images=random_images(6), spec=spec),
+        sanity_checking=False,
+        fit_loop=SimpleNamespace(total_batch_idx=4),
+        num_training_batches=2,
+    )
     return made
 
 

@@ -56,8 +56,8 @@ def test_fitted_sizes_have_the_sizes_that_are_as_good(results: Results) -> None:
     alike = ((0.5, 0.5), (0.9, 0.9001), (0.9, 0.9))
     apart = [tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7)) for best in (5, 5, 3)]
     table = (alike, *apart)
-    found = lines(replace(results, scales={"boundary": made_scales("boundary", table=table)}),
-                  "scales")  # fmt: skip
+    fitted = {"boundary": made_scales("boundary", table=table)}
+    found = lines(replace(results, scales=fitted), "scales")
     boundary = found["boundary (ELS)"]
     assert (boundary.t, boundary.value) == (T, (7, 5, 5, 3))
     assert boundary.low == (5, 5, 5, 3)
@@ -65,9 +65,11 @@ def test_fitted_sizes_have_the_sizes_that_are_as_good(results: Results) -> None:
     assert found["boundary: denoises unseen images best"].value == (7, 7, 3, 3)
     assert found["boundary: denoises unseen images best"].low is None
     assert list(lines(results, "scales")) == [
-        "boundary (ELS)", "local (LS)", "boundary: denoises unseen images best",
+        "boundary (ELS)",
+        "local (LS)",
+        "boundary: denoises unseen images best",
         "largest size tried (7)",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_largest_size_tried_is_marked_where_something_is_at_it(results: Results) -> None:
@@ -207,8 +209,10 @@ def test_one_colour_means_one_thing_in_every_view(results: Results) -> None:
     for name in VIEWS:
         view = VIEWS[name](results)
         panels = view.views if isinstance(view, Panels) else (view,)
-        parts = [one for panel in panels for field in ("series", "rows", "points")
-                 for one in getattr(panel, field, ()) if hasattr(one, "style")]  # fmt: skip
+        fields = [
+            getattr(panel, field, ()) for panel in panels for field in ("series", "rows", "points")
+        ]
+        parts = [one for field in fields for one in field if hasattr(one, "style")]
         for part in parts:
             # "local (LS), fitted" is of local, "network: side ..." of the network
             of = re.split(r"[ :,]", part.name.removeprefix("fitted: "))[0]
@@ -230,8 +234,8 @@ def test_where_the_size_of_the_patches_changes_is_marked(results: Results) -> No
     for one in view.views:
         assert one.changes == ((0.875, "k = 5"), (0.375, "k = 3"))
     spec = charts.specs(view)[1]
-    told = [row["change"] for layer in spec["layer"] if "data" in layer
-            for row in layer["data"]["values"] if "change" in row]  # fmt: skip
+    rows = [row for layer in spec["layer"] if "data" in layer for row in layer["data"]["values"]]
+    told = [row["change"] for row in rows if "change" in row]
     assert set(told) == {"k = 5", "k = 3"}
     texts = [text.get_text().strip() for ax in figures.view_figure(view).axes for text in ax.texts]
     assert texts == ["k = 5", "k = 3"] * 2
@@ -343,20 +347,22 @@ def assert_holds(spec: dict, panel: View) -> None:
     elif isinstance(panel, Dots):
         dots = [row["value"] for row in found if "low" not in row]
         assert dots == [value for row in panel.rows for value in row.values]
-        assert {(row["of"], row["low"], row["value"], row["high"]) for row in found
-                if "low" in row} == {(one.name, one.low, one.middle, one.high)
-                                     for one in panel.rows}  # fmt: skip
+        keys = ("of", "low", "value", "high")
+        drawn = {tuple(row[key] for key in keys) for row in found if "low" in row}
+        assert drawn == {(one.name, one.low, one.middle, one.high) for one in panel.rows}
     else:
-        wanted = [(one.name, x, y) for one in panel.points
-                  for x, y in zip(one.x, one.y, strict=True)]  # fmt: skip
+        wanted = [
+            (one.name, x, y) for one in panel.points for x, y in zip(one.x, one.y, strict=True)
+        ]
         assert [(row["machine"], row["x"], row["y"]) for row in found if "seed" in row] == wanted
 
 
 # --- the rule -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["report/figures.py", "report/charts.py", "report/page.py",
-                                    "tracking/content.py"])  # fmt: skip
+@pytest.mark.parametrize(
+    "module", ["report/figures.py", "report/charts.py", "report/page.py", "tracking/content.py"]
+)
 @pytest.mark.parametrize("forbidden", [r"quantile\(", r"median\(", r"\bagreement\(", r"\.mean\("])
 def test_what_draws_computes_nothing(module: str, forbidden: str) -> None:
     text = (ROOT / "analysis" / module).read_text()
