@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from els.analysis.comparison import Comparison
@@ -132,17 +132,27 @@ def _heat_map_figure(view: HeatMap) -> Figure:
     ax.set(xlabel=TIME, title=view.title)
     if view.edge is not None:
         _legend_below(figure, ax)
-    figure.colorbar(image, ax=ax, label=view.unit)
+    _colour_bar(figure, image, ax, view, aspect=20)
     return figure
+
+
+def _colour_bar(
+    figure: Figure, image: ScalarMappable, axes: Any, view: HeatMap, *, aspect: float
+) -> None:
+    """The scale of the colours; plain numbers where it is logarithmic."""
+    bar = figure.colorbar(image, ax=axes, label=view.unit, aspect=aspect)
+    if view.log:
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_heat_map(ax: Axes, view: HeatMap, norm: Normalize) -> ScalarMappable:
     """Rows over columns, from t = 0 upwards."""
     t, cells = view.t[::-1], np.array(view.cells)[::-1].T
-    cmap = "cividis_r" if view.log else "cividis"
     if norm.vmin is not None:
         cells = np.maximum(cells, norm.vmin)
-    image = ax.imshow(cells, origin="lower", aspect="auto", norm=norm, cmap=cmap)
+    image = ax.imshow(cells, origin="lower", aspect="auto", norm=norm)
     if view.marks is not None:
         marked = [view.rows.index(row) for row in view.marks[::-1]]
         ax.plot(range(len(t)), marked, "o", color="white", mec="black", mew=0.7, ms=3.5)
@@ -291,7 +301,7 @@ def _heat_maps_figure(views: Sequence[HeatMap]) -> Figure:
     for ax, one in zip(axes, views, strict=True):
         image = _draw_heat_map(ax, one, norm)
         ax.set(xlabel="t", title=one.title)
-    figure.colorbar(image, ax=axes, label=views[0].unit, aspect=20 * rows)
+    _colour_bar(figure, image, axes, views[0], aspect=20 * rows)
     return figure
 
 

@@ -32,7 +32,7 @@ function along(path) {
   };
 }
 
-function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
+function mosaic(path, { height: h, width: w, moved, traced, opens, training, seeds }) {
   const canvas = $("mosaic"), context = canvas.getContext("2d"), size = h * w;
   const slot = new Map(training.indices.map((image, i) => [image, i]));
   const known = new Map();  // a sample's numbers, unpacked when they are first asked for
@@ -46,7 +46,7 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
     if (!known.has(key)) {
       const side = seeds[seed][name];
       known.set(key, {
-        ...side, name, row_of: path.sides.indexOf(name), pictures: path.seeds[seed].sheet,
+        ...side, name, traced: name === traced, row_of: path.sides.indexOf(name), pictures: path.seeds[seed].sheet,
         image: unpack(side.image, Uint32Array), row: unpack(side.row, Uint16Array),
         column: unpack(side.column, Uint16Array), weight: unpack(side.weight, Float32Array),
         effective: unpack(side.effective, Float32Array), top: unpack(side.top, Float32Array),
@@ -198,10 +198,11 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
     const row = Math.floor(at / w), column = at % w, same = sources.get(mine.image).pixels - 1;
     const piece = same === 0 ? "" :
       ` ${same === 1 ? "1 other pixel has its" : `${same} other pixels have their`} best patch in that image.`;
-    const when = step === Number($("walk-t").value) ? ""
-      : ` (The mosaic of ${side.name} is there at t = ${path.t[step].toFixed(2)} alone.)`;
+    const when = side.k.length > 1 ? ""
+      : `The mosaic of the ${side.name} is known at t = ${path.t[step].toFixed(2)} alone, which is shown. `;
     $("mosaic-text").textContent =
-      `Row ${row}, column ${column}: ${origin(mine)}.${piece}${pinned ? " Kept." : ""}${when}`;
+      `${when}Row ${row}, column ${column}: ${origin(mine)}.${piece}${pinned ? " Kept." : ""}`;
+    $("what-mean").textContent = side.traced ? "average, at this t" : `${side.name}'s answer, at this t`;
     $("source-text").textContent = `training image ${mine.image}${label(mine.image)}, row ${mine.row}, ` +
       `column ${mine.column}; k = ${k}` + (moved ? "; the patch may be mirrored or turned" : "") +
       (view.winner ? "" : " (left out of this page to keep it small)");
@@ -292,7 +293,13 @@ function mosaic(path, { height: h, width: w, moved, opens, training, seeds }) {
     if (!beyond && at + step >= 0 && at + step < size) go(at + step);
   });
   new ResizeObserver(link).observe($("explorer"));
-  for (const id of ["mosaic-side", "mosaic-view"]) $(id).addEventListener("change", show);
+  $("mosaic-view").addEventListener("change", show);
+  $("mosaic-side").addEventListener("change", () => {
+    const { first } = sample();
+    if (Number($("walk-t").value) >= first) return show();
+    $("walk-t").value = first;  // where its mosaic begins
+    $("walk-t").dispatchEvent(new Event("input"));
+  });
   $("seed").value = opens.seed;
   $("walk-t").value = opens.step;
   return show;

@@ -231,6 +231,7 @@ def explorer(results: Results, tracing: Tracing, seeds: Sequence[int]) -> Data:
         "width": results.noise.shape[3],
         # A winner may then be a mirrored or turned copy of the patch at its place.
         "moved": bool(results.provenance.protocol.symmetries),
+        "traced": tracing.machine,
         "opens": most_telling(tracing.mosaics[tracing.machine], seeds, steps=steps),
         "training": {
             "indices": training.indices.tolist(),

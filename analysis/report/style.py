@@ -24,7 +24,8 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#
 SOLID: Dashes = "-"
 DASHED: Dashes = (0, (5, 1.5))
 DOTTED: Dashes = (0, (1, 1.2))
-_DASHES: tuple[Dashes, ...] = (SOLID, DASHED, DOTTED, (0, (6, 1.5, 1, 1.5)))
+DASHED_AND_DOTTED: Dashes = (0, (6, 1.5, 1, 1.5))
+_DASHES: tuple[Dashes, ...] = (SOLID, DASHED, DOTTED, DASHED_AND_DOTTED)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d", "h", "p", "8")
 STYLE: Any = {
     "font.size": 8,

@@ -18,7 +18,7 @@ from els.agreement import IDEAL
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
 from els.analysis.comparison import Comparison
 from els.analysis.report.released import released_sizes
-from els.analysis.report.style import DASHED, DOTTED, Style, machine_style
+from els.analysis.report.style import DASHED, DASHED_AND_DOTTED, DOTTED, Style, machine_style
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.machines import with_paper_name
@@ -268,7 +268,8 @@ def looks(results: Results) -> Lines | None:
     limit = facts.receptive_field
     above = " (above)" if limit is not None and limit > 1.5 * side else ""
     name = f"theoretical receptive field: {facts.field_text}{above}"
-    series.append(Series(name, Style(_NETWORK, DOTTED), (1.0, 0.0), (float(limit or side),) * 2))
+    style = Style(_NETWORK, DASHED_AND_DOTTED, thin=True)
+    series.append(Series(name, style, (1.0, 0.0), (float(limit or side),) * 2))
     return Lines(
         "Fitted size, and what the network looks at",
         "side of the square (pixels)",
