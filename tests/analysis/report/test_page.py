@@ -548,12 +548,21 @@ def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_pat
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_the_commands_make_it_again_from_what_they_trained(trained: bool, tmp_path: Path) -> None:
-    protocol = Protocol(machines=["boundary", "ideal"], sizes=[3, 5], symmetries=["flip", "turns"],
-                        network_steps=[20, 150], tolerance=0.01, label=3, mosaic=False)  # fmt: skip
+    protocol = Protocol(
+        machines=["boundary", "ideal"],
+        sizes=[3, 5],
+        symmetries=["flip", "turns"],
+        network_steps=[20, 150],
+        tolerance=0.01,
+        label=3,
+        mosaic=False,
+    )
     provenance = made_provenance(
-        run="my $run", protocol=protocol, checkpoint=FileId("else where/net.pt", "0" * 64),
+        run="my $run",
+        protocol=protocol,
+        checkpoint=FileId("else where/net.pt", "0" * 64),
         training=TrainingConfig("runs/my $run/config.yaml", "") if trained else None,
-    )  # fmt: skip
+    )
     path = tmp_path / "report.html"
     write_page(replace(made_results(("boundary", "ideal")), provenance=provenance), path)
     (text,) = re.findall(r"reproduce it:</p><pre>(.*?)</pre>", path.read_text(), re.DOTALL)
@@ -562,9 +571,14 @@ def test_the_commands_make_it_again_from_what_they_trained(trained: bool, tmp_pa
     assert len(training) == trained
     if trained:
         assert shlex.split(training[0])[2:] == [
-            "fit", "--config", "runs/my $run/config.yaml", "--run.dir", "runs",
-            "--run.name", "my $run_again",
-        ]  # fmt: skip
+            "fit",
+            "--config",
+            "runs/my $run/config.yaml",
+            "--run.dir",
+            "runs",
+            "--run.name",
+            "my $run_again",
+        ]
     python, script, checkpoint, *options = shlex.split(analysis)
     assert checkpoint == ("runs/my $run_again" if trained else "else where/net.pt")
     parsed = (

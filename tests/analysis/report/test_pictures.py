@@ -33,8 +33,10 @@ def test_the_first_screen_has_what_was_analysed_of_theory_and_memoriser() -> Non
     attribution = replace(results.attribution, paths=paths)
     shown = pictures.hero(results, attribution, results.order)
     assert [(c["name"], c["detail"], c["row"]) for c in shown["columns"]] == [
-        ("network", "", 0), ("theory", "boundary (ELS)", 1), ("memoriser", "ideal (IS)", 2),
-    ]  # fmt: skip
+        ("network", "", 0),
+        ("theory", "boundary (ELS)", 1),
+        ("memoriser", "ideal (IS)", 2),
+    ]
     assert [row["note"] for row in shown["rows"]] == ["best", "median", "worst"]
     alone = made_results(("ideal",))
     names = [c["name"] for c in pictures.hero(alone, alone.attribution, (0,))["columns"]]

@@ -57,8 +57,9 @@ def test_what_unseen_images_ask_for_is_compared(
 
 
 def test_where_many_values_are_as_good_the_choice_means_little(results: Results) -> None:
-    apart = tuple(tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7))
-                  for best in (7, 5, 5, 3))  # fmt: skip
+    apart = tuple(
+        tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7)) for best in (7, 5, 5, 3)
+    )
     sharp = {"boundary": made_scales("boundary", table=apart)}
     assert "at most two values" in verdicts.criterion(replace(results, scales=sharp))
     alike = {"boundary": made_scales("boundary", table=(((0.9, 0.9),) * 3, *apart[1:]))}
@@ -69,8 +70,10 @@ def test_where_many_values_are_as_good_the_choice_means_little(results: Results)
 def test_agreement_by_time_names_where_it_is_least(results: Results) -> None:
     at_noise = torch.tensor([0.2, 0.8, 0.9, 0.95])[:, None].expand(4, 6)
     later = at_noise.flip(0)
-    told = [verdicts.by_t(replace(results, by_t={**results.by_t, "boundary": values}))
-            for values in (at_noise, later)]  # fmt: skip
+    told = [
+        verdicts.by_t(replace(results, by_t={**results.by_t, "boundary": values}))
+        for values in (at_noise, later)
+    ]
     assert "least at t = 1 (0.20), where the network's guess is mostly its own error" in told[0]
     assert told[0].endswith("ends at 0.95.")
     assert "least at t = 0.25 (0.20), and ends at 0.20." in told[1]
