@@ -143,7 +143,8 @@ class Compute:
         devices: processes on each node, which share the seeds; each takes a GPU or its part of
             the cores.
         num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
-        force: compute again what is there already.
+        force: replace a finished analysis: one of other settings, of which the parts that are the
+            same are kept; one of the same settings is computed again.
     """
 
     batch: int = 16

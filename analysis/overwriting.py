@@ -14,7 +14,7 @@ from els.errors import InputError
 from els.files import as_record
 
 
-def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> None:
+def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> bool:
     """Refuse to replace a finished analysis by one that is made otherwise.
 
     Args:
@@ -22,17 +22,22 @@ def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> None:
         provenance: what they would be made from.
         force: replace whatever is there.
 
+    Returns:
+        whether a finished analysis of other settings is to be replaced.
+
     Raises:
         InputError: when a finished analysis there was made from something else; the message says
             from what.
     """
-    if force or not (folder / AGREEMENT).exists():
-        return
-    if differences := list(_differences(folder, provenance)):
+    if not (folder / AGREEMENT).exists():
+        return False
+    differences = list(_differences(folder, provenance))
+    if differences and not force:
         raise InputError(
             f"'{folder}' holds a finished analysis that was made otherwise: "
             f"{'; '.join(differences)}. Add --name NAME to keep both, or --force to replace it"
         )
+    return bool(differences)
 
 
 def _differences(folder: Path, now: Provenance) -> Iterator[str]:

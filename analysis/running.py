@@ -54,7 +54,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     """Analyse one network, and report it where this is the first process."""
     folder = output.analysis(source)
     study = load_study(source, protocol, compute, run=name_of(folder))
-    check_earlier(folder, study.provenance, force=compute.force)
+    replaces = check_earlier(folder, study.provenance, force=compute.force)
     console.print(key_values(_summary(study, folder)))
     _print_earlier(folder, compute)
     processes = launch(compute, torch.device(study.starts.device))
@@ -70,7 +70,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
             barrier=processes.barrier,
             progress=tracker.progress(progress),
         )
-        if compute.force:
+        if compute.force and not replaces:  # else parts of it that are the same still serve
             work.clear()
 
         def fitted(scales: Scales) -> None:

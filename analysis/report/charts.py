@@ -18,6 +18,7 @@ _HEIGHT, _SQUARE = 300, 400  # a scatter is about as wide as high, see page.css
 _BELOW = alt.Legend(orient="bottom", title=None, labelLimit=0, columns=3)
 _POWERS = [10.0**power for power in range(-6, 10)]
 _LEVELS, _LEVEL = 3, 12  # heights of words that may lie beside each other, in pixels
+_FEW = 4  # more bands than these hide each other
 _LEAST = 1e-6  # of a logarithmic scale of colours
 _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # One column for each step; noise is on the left, as in every chart.
@@ -72,7 +73,7 @@ def _lines(view: Lines) -> Chart:
     )
     legend = alt.Legend(
         orient="bottom",
-        columns=1,
+        columns=1 if len(view.series) <= _FEW or view.step else 3,
         labelLimit=0,
         title=None,
         symbolSize=400,
@@ -86,7 +87,8 @@ def _lines(view: Lines) -> Chart:
     )
     tooltip = ["series:N", alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("value:Q", format=".4~g")]
     points = chart.mark_point(opacity=0, size=120).encode(x=x, y=y, tooltip=tooltip)
-    layers = alt.layer(*_changes(view, x), band, line, points).properties(height=_HEIGHT)
+    bands = [band] if len(view.series) <= _FEW or view.step else []
+    layers = alt.layer(*_changes(view, x), *bands, line, points).properties(height=_HEIGHT)
     return layers.resolve_scale(color="independent", strokeDash="independent")
 
 
@@ -152,7 +154,8 @@ def _heat_map(view: HeatMap) -> Chart:
         alt.Tooltip("row:O", title=view.y),
         alt.Tooltip("value:Q", title=name, format=".4f"),
     ]
-    colour = alt.Color("colour:Q", title=None, scale=scale)
+    legend = alt.Legend(format=".2~g")
+    colour = alt.Color("colour:Q", title=None, scale=scale, legend=legend)
     chart = alt.Chart(alt.Data(values=rows)).properties(height=_HEIGHT)
     cells = chart.mark_rect().encode(x=_STEPS, y=y, color=colour, tooltip=tooltip)
     if view.marks is None:

@@ -29,6 +29,10 @@ function markSeed(seed) {
 function hero({ noise, columns, rows }, path) {
   const slider = $("hero-t"), table = $("hero");
   table.style.setProperty("--columns", columns.length + 1);
+  const narrow = window.matchMedia("(max-width: 640px)");
+  const wrap = () => table.classList.toggle("wrapped", narrow.matches || columns.length > MOST_COLUMNS);
+  narrow.addEventListener("change", wrap);
+  wrap();
   const heading = ({ name, detail = "", colour }) => element("div",
     { class: "heading", style: colour ? `--own: ${ownColour(colour)}` : "" }, name, element("small", {}, detail));
   table.append(...[{ name: "noise" }, ...columns].map(heading));
@@ -56,6 +60,8 @@ function hero({ noise, columns, rows }, path) {
 }
 
 // --- network, machines and seeds side by side ---------------------------------------------------
+
+const MOST_COLUMNS = 9;  // side by side
 
 // What a picture has less (dark) or more (bright) than another; grey where they are alike.
 async function drawDifference(canvas, sheet, column, other, row) {
@@ -124,6 +130,10 @@ function gallery({ sheet, columns, rows, primary }) {
   differences.addEventListener("change", pictures);
   $("gallery-first").addEventListener("click", () => { by = ""; fill(); });
   table.style.setProperty("--columns", columns.length + 1);
+  const narrow = window.matchMedia("(max-width: 640px)");
+  const wrap = () => table.classList.toggle("wrapped", narrow.matches || columns.length > MOST_COLUMNS);
+  narrow.addEventListener("change", wrap);
+  wrap();
   table.append(element("thead", {}, header), body);
   fill();
   pictures();

@@ -268,21 +268,26 @@ def _record(results: Results) -> Data:
 
 
 def _commands(results: Results) -> str:
-    """The command lines that train and analyse this again, beside what there is."""
+    """The command lines that make this again, beside what there is."""
     source = results.provenance
     options = [
         f"--{name} {_argument(value)}"
         for name, value in asdict(source.protocol).items()
         if value is not None and value != []
     ]
+    if source.training is None:  # a checkpoint from elsewhere, which may not name its images
+        data = {"data_name": source.data.name, "data_root": source.data.root, "name": "again"}
+        options += [f"--{name} {_argument(value)}" for name, value in data.items()]
+        return _lines("python analyze.py", source.checkpoint.path, options)
     again = f"{source.run}_again"
-    trained = source.training is not None
-    checkpoint = f"runs/{again}" if trained else source.checkpoint.path
-    analysis = " \\\n    ".join([f"python analyze.py {shlex.quote(checkpoint)}", *options])
-    if source.training is None:
-        return f"{analysis} \\\n    --name again"
     config, name = shlex.quote(source.training.path), shlex.quote(again)
-    return f"python train.py fit --config {config} --run.dir runs --run.name {name}\n{analysis}"
+    training = f"python train.py fit --config {config} --run.dir runs --run.name {name}"
+    return f"{training}\n{_lines('python analyze.py', f'runs/{again}', options)}"
+
+
+def _lines(command: str, argument: str, options: Sequence[str]) -> str:
+    """A command on as many lines as it has options."""
+    return " \\\n    ".join([f"{command} {shlex.quote(argument)}", *options])
 
 
 def _argument(value: object) -> str:

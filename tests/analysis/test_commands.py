@@ -289,7 +289,9 @@ def test_a_finished_analysis_is_not_replaced_without_a_word(
     assert named.provenance.run == "tiny-quick"
     assert (run / "analysis-quick" / "report.html").exists()
     assert before == {path: path.read_bytes() for path in before}
+    capsys.readouterr()
     replaced = main([str(run), *other, "--force"])
+    assert "calibrating local: kept from before" in capsys.readouterr().out
     assert list(replaced.machines) == ["local"]
     assert list(Results.load(run / "analysis").machines) == ["local"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,12 @@ from PIL import Image
 
 from els.analysis.attribution import NETWORK
 from els.analysis.comparison import Comparison
+from els.analysis.options import Protocol
+from els.analysis.parsers import build_parser
 from els.analysis.report import page as page_module
 from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_page
 from els.analysis.report.words import headline, plain_sentence
-from els.analysis.results import Results, TrainingConfig
+from els.analysis.results import FileId, Results, TrainingConfig
 from els.images import to_uint8
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
@@ -540,6 +544,35 @@ def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_pat
     assert hostile in desktop.page.locator("h1").inner_text()
     assert hostile in desktop.page.locator("#seed option").first.inner_text()
     assert hostile in desktop.page.locator("#gallery").inner_text()
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_commands_make_it_again_from_what_they_trained(trained: bool, tmp_path: Path) -> None:
+    protocol = Protocol(machines=["boundary", "ideal"], sizes=[3, 5], symmetries=["flip", "turns"],
+                        network_steps=[20, 150], tolerance=0.01, label=3, mosaic=False)  # fmt: skip
+    provenance = made_provenance(
+        run="my $run", protocol=protocol, checkpoint=FileId("else where/net.pt", "0" * 64),
+        training=TrainingConfig("runs/my $run/config.yaml", "") if trained else None,
+    )  # fmt: skip
+    path = tmp_path / "report.html"
+    write_page(replace(made_results(("boundary", "ideal")), provenance=provenance), path)
+    (text,) = re.findall(r"reproduce it:</p><pre>(.*?)</pre>", path.read_text(), re.DOTALL)
+    *training, analysis = html.unescape(text).replace("\\\n", " ").splitlines()
+    assert "--force" not in text
+    assert len(training) == trained
+    if trained:
+        assert shlex.split(training[0])[2:] == [
+            "fit", "--config", "runs/my $run/config.yaml", "--run.dir", "runs",
+            "--run.name", "my $run_again",
+        ]  # fmt: skip
+    python, script, checkpoint, *options = shlex.split(analysis)
+    assert checkpoint == ("runs/my $run_again" if trained else "else where/net.pt")
+    parsed = (
+        build_parser().parse_args(["run", "--checkpoint", checkpoint, *options]).as_dict()["run"]
+    )
+    assert Protocol(**{one.name: parsed[one.name] for one in fields(Protocol)}) == protocol
+    assert parsed["name"] == (None if trained else "again")
+    assert parsed["data_name"] == (None if trained else provenance.data.name)
 
 
 @pytest.mark.parametrize("kinds", [("local", "equivariant", "boundary"), ("wiener", "ideal")])
