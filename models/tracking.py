@@ -179,7 +179,7 @@ def remember_run(logger: Logger, folder: Path) -> None:
 
 def finish(logger: Logger, summary: Mapping[str, float]) -> None:
     """Complete what is logged of a training run that is over or stopped, and say where it is."""
-    if isinstance(logger, WandbLogger):
+    if isinstance(logger, WandbLogger) and wandb.run is not None:  # it has begun
         run = logger.experiment
         run.summary.update(dict(summary))
         print_run_link(run, console.print)

@@ -254,7 +254,7 @@ class TrainCLI(LightningCLI):
     def _is_over(self) -> bool:
         """Whether there is nothing to train, which is then said."""
         before, trainer = self.before, self.trainer
-        if before is None:
+        if before is None or not self.fitting:
             return False
         limits = (
             ("epoch", before.epochs, trainer.max_epochs),
@@ -307,14 +307,14 @@ class TrainCLI(LightningCLI):
 
     def _kept(self) -> dict[str, str]:
         """What is left of a run that was stopped, and what to do with it."""
-        if not self.fitting or self.last.kept is None:
-            rows = {"kept": "nothing new"}
-        else:
-            rows = {
-                "kept": f"{self.run.last} (step {self.last.kept.steps:,})",
-                "go on with": self.command.going_on(),
-            }
-        if self.fitting and self.last.replaced is not None:
+        rows = {"kept": "nothing new"}
+        if not self.fitting:
+            return rows
+        if self.last.kept is not None:
+            rows["kept"] = f"{self.run.last} (step {self.last.kept.steps:,})"
+        if self.run.last.exists():
+            rows["go on with"] = self.command.going_on()
+        if self.last.replaced is not None:
             rows["the run before"] = str(self.last.replaced)
         return rows
 

@@ -81,4 +81,4 @@ def test_training_is_watched_stopped_and_gone_on_with(tmp_path: Path) -> None:
     second.until(f"goes on from.* step {step}, epoch")
     assert second.end() == 0
     assert f"finished at step {int(goal):,} of {int(goal):,}, train/loss" in second.said
-    assert re.search(r"next +python analyze.py --checkpoint \S+/a", second.said)
+    assert re.search(r"next +python analyze.py \S+/a", second.said)
