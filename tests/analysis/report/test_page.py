@@ -29,6 +29,7 @@ from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_pa
 from els.analysis.report.words import headline, plain_sentence
 from els.analysis.results import FileId, Results, TrainingConfig
 from els.images import to_uint8
+from els.machines import MACHINES, with_paper_name
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -280,6 +281,33 @@ def test_every_column_is_in_sight(tab: Tab, path: Path, results: Results) -> Non
             assert box is None or 0 <= box["x"] <= box["x"] + box["width"] <= width + 1
     first = tab.page.locator("#gallery tbody tr").first.locator("canvas")
     assert first.count() == 2 + len(results.machines)
+
+
+def test_the_pictures_of_many_machines_wrap(desktop: Tab, tmp_path: Path) -> None:
+    kinds = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
+    write_page(made_results(kinds), tmp_path / "report.html")
+    desktop.open(tmp_path / "report.html")
+    cells = desktop.page.locator("#gallery tbody tr").first.locator("td").all()
+    assert len(cells) == 2 + len(kinds)
+    for cell in cells:
+        box = cell.bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= DESKTOP[0]
+    assert [cell.get_attribute("data-name") for cell in cells[2:]] == [
+        with_paper_name(kind) for kind in kinds
+    ]
+
+
+def test_choosing_the_network_goes_to_the_step_that_its_mosaic_is_of(
+    desktop: Tab, path: Path, results: Results
+) -> None:
+    desktop.open(path)
+    page, last = desktop.page, len(results.t) - 1
+    page.locator("#walk-t").fill("1")
+    page.locator("#mosaic-side").select_option(NETWORK)
+    page.wait_for_function(f"document.getElementById('mosaic').dataset.step == '{last}'")
+    assert page.locator("#walk-t").input_value() == str(last)
+    assert f"t = {results.t[-1]:.2f}" in page.locator("#walk-now").inner_text()
+    assert page.locator("#what-mean").inner_text() == "network's answer, at this t"
 
 
 def test_the_slider_walks_through_the_path(tab: Tab, path: Path, results: Results) -> None:
