@@ -29,10 +29,6 @@ function markSeed(seed) {
 function hero({ noise, columns, rows }, path) {
   const slider = $("hero-t"), table = $("hero");
   table.style.setProperty("--columns", columns.length + 1);
-  const narrow = window.matchMedia("(max-width: 640px)");
-  const wrap = () => table.classList.toggle("wrapped", narrow.matches || columns.length > MOST_COLUMNS);
-  narrow.addEventListener("change", wrap);
-  wrap();
   const heading = ({ name, detail = "", colour }) => element("div",
     { class: "heading", style: colour ? `--own: ${ownColour(colour)}` : "" }, name, element("small", {}, detail));
   table.append(...[{ name: "noise" }, ...columns].map(heading));

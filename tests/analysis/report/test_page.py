@@ -147,6 +147,11 @@ def test_the_first_screen_moves_from_noise_to_network_theory_and_memoriser(
         "noise", "network", "theory\nboundary (ELS)", "memoriser\nideal (IS)"
     ]  # fmt: skip
     assert plain_sentence(results) in page.locator(".plainly").inner_text()
+    boxes = [canvas.bounding_box() for canvas in page.locator("#hero canvas").all()]
+    assert len(boxes) == 12  # three rows of four, side by side on any screen
+    for row in (boxes[:4], boxes[4:8], boxes[8:]):
+        assert len({round(box["y"]) for box in row}) == 1
+        assert len({round(box["x"]) for box in row}) == 4
     page.wait_for_function(f"document.getElementById('hero-t').value == '{last}'")  # it has played
     page.locator("#hero-t").fill("1")
     page.wait_for_timeout(50)
