@@ -67,7 +67,8 @@ def parts(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 def told() -> dict[str, list[str]]:
     """The rows of the table of configurations, by name."""
     text = (ROOT / "docs" / "training.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
+    table = text[text.index("| configuration | parameters") :].split("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE)
     return {name: cells.split(" | ") for name, cells in rows}
 
 

@@ -11,7 +11,7 @@ from entry import TINY, wandb_records
 from wandb.wandb_agent import Agent
 
 from els.analysis.options import Output, Source
-from els.models import cli
+from els.models.runs import Run
 
 SWEEP = ROOT / "configs" / "sweep.yaml"
 RUN_ID = "abcd1234"
@@ -71,11 +71,11 @@ def test_only_runs_of_a_sweep_get_their_id_in_their_name(
     sweep: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, output = Source("wandb:team/els/a:v0"), Output(out="x/a")
-    assert cli.Run(name="a").folder == Path("runs", f"a-{RUN_ID}")
+    assert Run(name="a").folder == Path("runs", f"a-{RUN_ID}")
     assert output.folder(source) == Path("x", f"a-{RUN_ID}")
     assert source.home == Path("runs", "a")  # by which the checkpoint is known
     monkeypatch.delenv("WANDB_SWEEP_ID")
-    assert cli.Run(name="a").folder == Path("runs", "a")
+    assert Run(name="a").folder == Path("runs", "a")
     assert output.folder(source) == Path("x", "a")
     assert wandb.env.SWEEP_ID == "WANDB_SWEEP_ID"
     assert wandb.env.RUN_ID == "WANDB_RUN_ID"
