@@ -69,6 +69,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--formats": ("png", "some of png, pdf, svg: pdf,png"),
         "--logger": ("wandb", "wandb, csv or none"),
         "--project": ("els", "the W&B project"),
+        "--relog": (False, "log to W&B again what it has already"),
     },
     "list": {
         "--csv": (None, "write the table to this file too"),

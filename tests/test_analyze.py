@@ -130,7 +130,7 @@ def test_attribution_is_in_every_table_and_on_wandb(analysed: Path) -> None:
             written = [float(row[f"novelty/{side}/{name}"]) for row in rows]
             assert written == pytest.approx(values.tolist())
     summary = json.loads((analysed / "agreement.json").read_text())["novelty"]
-    assert list(summary) == ["network", "boundary", "held-out images", "training images"]
+    assert list(summary) == ["network", "boundary", "ideal", "held-out images", "training images"]
     assert summary["training images"]["distance"]["median"] == 0
     assert summary["training images"]["memorised"]["median"] == 1
     assert summary["network"]["distance"]["median"] > 0
@@ -267,25 +267,25 @@ def copied(analysed: Path, tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def test_a_terminal_shows_blocks_and_a_pipe_plain_lines(
+def test_a_terminal_shows_rules_and_a_pipe_plain_lines(
     copied: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     again = ("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "none", "--out", copied)
     terminal = on_terminal(*again)
     assert "finished before" in terminal
     assert "\x1b[" in terminal
-    assert "█" in terminal
+    assert "─" in terminal
     piped = run(*again, "--figures", "pdf,png", PYTHONIOENCODING="ascii")
     assert piped.returncode == 0, piped.stderr
     assert piped.stdout.isascii()
     assert "\x1b" not in piped.stdout
     lines = piped.stdout.splitlines()
-    table, curves, page = (
+    scales, table, pairs, page = (
         next(i for i, line in enumerate(lines) if text in line)
-        for text in ("Agreement over", "Fitted scale against t", "report.html")
+        for text in ("Fitted scale", "Agreement over", "seed by seed", "report.html")
     )
-    assert table < curves < page
-    assert all(Path(line).exists() for line in lines[page:])  # the page first, then the rest
+    assert scales < table < pairs < page == len(lines) - 1  # the page is named last
+    assert Path(lines[page].split()[1]).exists()
     assert (copied / "analysis" / "scales.pdf").read_bytes().startswith(b"%PDF")
     fresh = run("analyze.py", "--checkpoint", checkpoint, *QUICK, "--logger", "none", "--out",
                 tmp_path / "fresh", "--machines", "[ideal]")  # fmt: skip

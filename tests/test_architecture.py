@@ -63,11 +63,12 @@ TESTED_ELSEWHERE = {
     "els.models.unet": "tests/models/test_networks.py",
     "els.models.blocks": "tests/models/test_networks.py",
     "els.images.named": "tests/els/test_images.py",
+    "els.images.pictures": "tests/els/test_image_modes.py",
     "els.images.garments.stored": "tests/els/test_images.py",
     "els.images.garments.make": "tests/els/test_images.py",
     "els.images.sets": "tests/els/test_images.py",
     "els.images.source": "tests/els/test_images.py",
-    "els.images.files": "tests/els/test_images.py and test_pictures.py",
+    "els.images.files": "tests/els/test_images.py and test_image_modes.py",
     **dict.fromkeys(
         (f"els.machines.{name}" for name in ("tempered", "nearest", "smoothed", "wiener",
          "pca_local", "patch_composite", "global_equivariant")),

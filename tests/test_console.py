@@ -94,7 +94,7 @@ def test_a_configuration_may_be_given_by_its_name(
     args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parser().parse_args(args).sizes == [3, 7, 11, 15]
+    assert parser().parse_args(args).sizes == [3, 5, 7, 9, 11, 13]
     monkeypatch.setattr(sys, "argv", ["analyze.py", *args, "--seeds", "5"])
     assert parser().parse_args().seeds == 5
     Path("quick").write_text("sizes: [9]")

@@ -72,7 +72,7 @@ def test_only_what_is_new_is_computed(
     assert first == 46
     assert counting.run("second run") == 0
     assert counting.run("one machine less", machines=["boundary"]) == 0
-    assert counting.run("the same machine again", machines=["boundary", "ideal"]) == 3
+    assert counting.run("the same machine again", machines=["boundary", "ideal"]) == 6
     assert counting.run("one machine more", machines=["boundary", "ideal", "local"]) == 3 + 2
     assert set(counting.counts) == {"calibrating local", "sampling local, 3 steps"}
     copied = tmp_path / "copy.ckpt"

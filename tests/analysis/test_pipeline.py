@@ -91,7 +91,7 @@ def test_mosaics_are_of_what_the_samples_were_made_of(results: Results, checkpoi
 
 def test_real_images_are_yardsticks(results: Results) -> None:
     novelty = results.attribution.novelty
-    assert list(novelty) == ["network", "boundary", "held-out images", "training images"]
+    assert list(novelty) == ["network", "boundary", "ideal", "held-out images", "training images"]
     assert novelty["training images"].distance.tolist() == [0, 0, 0, 0]
     assert novelty["held-out images"].distance.min() > 0
     assert list(results.attribution.tracing.yardsticks) == ["held-out images", "training images"]
@@ -111,7 +111,9 @@ def test_mosaics_are_made_where_they_can_be(
         assert results.attribution is None
         return
     attribution = results.attribution
-    sides = list(dict.fromkeys(["network", results.primary, *([machine] if machine else [])]))
+    traced = [machine] if machine else []
+    memoriser = ["ideal"] if "ideal" in results.machines else []  # is shown beside the others
+    sides = list(dict.fromkeys(["network", results.primary, *traced, *memoriser]))
     assert list(attribution.novelty) == list(attribution.paths) == sides
     assert (attribution.tracing is None) == (machine == "")
     if machine:
