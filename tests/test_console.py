@@ -82,6 +82,8 @@ def parser() -> Parser:
     made.add_argument("-c", "--config", action="config")
     made.add_argument("--seeds", type=int)
     made.add_argument("--sizes", type=list[int])
+    made.add_argument("--network_steps", type=list[int])
+    made.add_argument("--held_out", type=int)
     made.add_argument("--calibration_seeds", type=int)
     made.add_argument("--kind", type=Literal["a", "b"] | None)
     return made
