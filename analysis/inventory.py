@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from els.analysis.report.tables import HEAD_RULE, write_csv
-from els.analysis.results import AGREEMENT
+from els.analysis.results import AGREEMENT, TrainingConfig
+from els.analysis.tracking.config import training_options
 from els.console import console, plural
 from els.errors import InputError
 from els.models.checkpoints import load_denoiser
@@ -84,11 +84,10 @@ def _facts(network: NetworkDenoiser) -> dict[str, Any]:
 
 def _options(run: Path) -> dict[str, Any]:
     """The options of the training, by their flags."""
+    path = run / _CONFIG
     try:
-        config = yaml.safe_load((run / _CONFIG).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    if not isinstance(config, dict):
+        config = training_options(TrainingConfig(str(path), path.read_text()))
+    except (OSError, ValueError):
         return {}
     return dict(_flat("", {name: config[name] for name in _TRAINING if name in config}))
 
@@ -97,7 +96,7 @@ def _flat(start: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flat(f"{start}.{name}" if start else str(name), inner)
-    elif value is not None:
+    else:
         yield start, value
 
 
