@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from els.analysis.short_help import short_help
+from els.models.entry import begin, begin_cleanly
 
 
 def main(args: Sequence[str] | None = None) -> Any:
@@ -18,22 +18,15 @@ def main(args: Sequence[str] | None = None) -> Any:
     Returns:
         what the command returns: of `run` the results, a list of them for several checkpoints.
     """
-    args = list(sys.argv[1:] if args is None else args)
-    text = short_help(args)
-    if text is not None:
-        print(text)
-        return None
-    from els.analysis import parsers  # PyTorch and W&B take seconds to import
-
-    return parsers.main(args)
+    return begin(short_help, _analyse, args)
 
 
 def command() -> None:
     """The command `els-analyze`, and analyze.py."""
-    if short_help(sys.argv[1:]) is not None:
-        main()
-        return
-    from els.console import exit_cleanly
+    begin_cleanly(short_help, _analyse)
 
-    with exit_cleanly():
-        main()
+
+def _analyse(args: Sequence[str]) -> Any:
+    from els.analysis import parsers  # PyTorch and W&B take seconds to import
+
+    return parsers.main(args)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from els.models.entry import begin, begin_cleanly
 from els.models.short_help import short_help
 
 if TYPE_CHECKING:
@@ -18,21 +18,15 @@ def main(args: Sequence[str] | None = None) -> TrainCLI | None:
     Returns:
         what was run; None where help was asked for.
     """
-    text = short_help(sys.argv[1:] if args is None else args, sys.argv[0])
-    if text is not None:
-        print(text)
-        return None
-    from els.models import training  # Lightning takes seconds to import
-
-    return training.main(args)
+    return begin(short_help, _train, args)
 
 
 def command() -> None:
     """The command els-train, and train.py."""
-    if short_help(sys.argv[1:]) is not None:
-        main()
-        return
-    from els.console import exit_cleanly
+    begin_cleanly(short_help, _train)
 
-    with exit_cleanly():
-        main()
+
+def _train(args: Sequence[str]) -> TrainCLI:
+    from els.models import training  # Lightning takes seconds to import
+
+    return training.main(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 MAIN = """usage: {train} fit|validate|test [options]
@@ -62,8 +63,9 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
 _HELP = ("-h", "--help")
 
 
-def short_help(args: Sequence[str], program: str = "train.py") -> str | None:
+def short_help(args: Sequence[str], program: str | None = None) -> str | None:
     """The help that the arguments ask for; None where they ask for none, or for the whole."""
+    program = sys.argv[0] if program is None else program
     train = "els-train" if program.endswith("els-train") else "python train.py"
     if not args or (args[0] in _HELP and len(args) == 1):
         return MAIN.format(train=train)

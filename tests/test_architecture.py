@@ -76,6 +76,7 @@ TESTED_ELSEWHERE = {
     ),
     "els.machines.mixture": "tests/els/test_stacking.py",
     "els.models.training": "tests/models/test_cli.py and tests/test_train.py, which train",
+    "els.models.entry": "tests/models/test_short_help.py and tests/analysis/test_commands.py",
     "els.analysis.launch": "tests/test_analyze.py: it takes processes",
     **dict.fromkeys(
         (f"els.analysis.{name}" for name in
