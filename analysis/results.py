@@ -165,8 +165,8 @@ class Results:
 
     def __repr__(self) -> str:
         found = (
-            f"{kind} {float(values['pearson_r'].median()):.2f}"
-            for kind, values in self.by_seed.items()
+            f"{kind} {one.metrics['pearson_r'].median:.2f}"
+            for kind, one in self.agreement[0].machines.items()
         )
         seeds = f"{len(self.seeds)} seeds"
         return f"Results({self.provenance.run}, {seeds}, pearson_r: {', '.join(found)})"

@@ -131,7 +131,7 @@ def test_a_folder_may_be_named_by_a_string(results: Results, tmp_path: Path) -> 
 
 def test_results_say_in_a_line_what_was_found(results: Results) -> None:
     told = ", ".join(
-        f"{kind} {float(values['pearson_r'].median()):.2f}"
+        f"{kind} {np.median(values['pearson_r'].numpy()):.2f}"
         for kind, values in results.by_seed.items()
     )
     assert repr(results) == f"Results({results.provenance.run}, 6 seeds, pearson_r: {told})"
