@@ -83,8 +83,8 @@ class Protocol:
         network_steps: DDIM steps of the network; the first count is the main result.
         label: one class for every seed; default: a random class for each seed of a conditional
             network.
-        tolerance: standard error of x0_hat (in pixel units, images in [-1, 1]) that is good enough
-            when machines are sampled; 0 compares with every training image.
+        tolerance: root mean square error of x0_hat (in pixel units, images in [-1, 1]) that is good
+            enough when machines are sampled; 0 compares with every training patch.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
             the nearest training images.
     """

@@ -159,7 +159,7 @@ def _sample(study: Study, machine: Machine, tracer: Tracer | None, work: Work) -
 
 
 def _seen(predicted: Mapping[str, Paths]) -> dict[str, Tensor]:
-    """For machines that estimate: the share of the training images that they took at each step."""
+    """For machines that estimate: the share of the patches that they took at each step."""
     return {
         kind: paths.seen.double().mean(dim=1)
         for kind, paths in predicted.items()

@@ -144,7 +144,7 @@ class Results:
         weights: those of the mixture, where it is among the machines.
         data_scales: the first machine's scale as held-out images alone suggest it, if fitted.
         attribution: where the samples come from, if that was found out.
-        seen: for machines that estimate, the share of the training images that their answers took
+        seen: for machines that estimate, the share of the training patches that their answers took
             at each step (steps,).
     """
 

@@ -95,8 +95,8 @@ def _write(results: Results, work: Work, folder: Path, output: Output) -> Report
     if not work.computed:
         console.print("This analysis was finished before; --force computes it again.")
     for kind, seen in results.seen.items():
-        shares = (f"{t:.2f}: {share:.0%}" for t, share in zip(results.t, seen, strict=True))
-        console.print(f"{kind} compared with, at t  " + "  ".join(shares))
+        shares = (f"{t:.2f}: {share:.2%}" for t, share in zip(results.t, seen, strict=True))
+        console.print(f"{kind} compared with, of all patches at t  " + "  ".join(shares))
     console.print("writing the report ...")
     results.save(folder)
     return write_report(results, folder, output.formats)

@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--steps": (20, "DDIM steps of the machines"),
         "--sizes": (None, "odd patch sizes to try: 3,5,7"),
         "--held_out": (16, "fit the first on so many held-out images, too; 0: not"),
-        "--tolerance": (0.0, "standard error of x0_hat that is good enough"),
+        "--tolerance": (0.0, "error of x0_hat that is good enough; 0: exact"),
         "--mosaic": (True, "--no-mosaic: do not trace where samples come from"),
         "--name": (None, "write to analysis-NAME, beside other analyses"),
         "--force": (False, "compute again, and replace what is finished"),

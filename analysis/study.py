@@ -28,7 +28,7 @@ from els.sampling import Starts
 from els.stacking import Weights
 
 # Raised with every change of the code that changes results, so that old ones are not taken up.
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
 
 @dataclass(frozen=True)

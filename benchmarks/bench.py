@@ -285,7 +285,7 @@ def _rate(call: Callable[[], float]) -> float:
 def _library() -> Iterator[ctypes.CDLL]:
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "ceiling.so"
-        native_engine.compile_library(Path(__file__).with_name("ceiling.cpp"), built)
+        native_engine.compile_library([Path(__file__).with_name("ceiling.cpp")], built)
         library = ctypes.CDLL(str(built))
         for name, arguments in (
             ("els_multiply_adds", [ctypes.c_int64, ctypes.c_int]),

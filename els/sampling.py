@@ -232,7 +232,7 @@ class Paths:
         samples: the images at t = 0 (n c h w).
         x0_hats: the denoiser's answer at every step (steps n c h w).
         last: the noisy images of the last step (n c h w), whose answer the samples are.
-        seen: the share of the training images that each answer took (steps n); 1 but for machines
+        seen: the share of the training patches that each answer took (steps n); 1 but for machines
             that estimate.
         traces: what a tracer told at every step, each (steps n ...); empty without one.
     """
@@ -303,11 +303,11 @@ def sample_paths(
 
 @runtime_checkable
 class Estimating(Denoiser, Protocol):
-    """A denoiser that can answer from a part of its images, as the patch machines."""
+    """A denoiser that can answer from a part of its patches, as the patch machines."""
 
     @property
     def tolerance(self) -> float:
-        """Standard error that is good enough; 0 is exact."""
+        """Root mean square error that is good enough; 0 is exact."""
         ...
 
     def estimate(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Estimate:

@@ -43,7 +43,7 @@ struct Job {
   std::int64_t queries, images;
   std::int64_t first_image;     // the index by which patches name the first of the images
   std::int32_t channels, height, width, sizes, kind, threads;
-  std::int32_t shift;           // largest displacement along either axis
+  std::int32_t shift_rows, shift_columns;  // largest displacements
 };
 
 namespace {
@@ -289,8 +289,8 @@ class Worker {
  public:
   explicit Worker(const Job& job)
       : job_(job),
-        rows_(static_cast<Kind>(job.kind), job.height, job.shift),
-        columns_(static_cast<Kind>(job.kind), job.width, job.shift),
+        rows_(static_cast<Kind>(job.kind), job.height, job.shift_rows),
+        columns_(static_cast<Kind>(job.kind), job.width, job.shift_columns),
         places_(job.height * job.width),
         margin_(job.radii[job.sizes - 1]),
         nested_(job.sizes > kApart && !job.profiles),
@@ -792,7 +792,7 @@ class Worker {
 // Work through all items on all threads; false when memory ran out.
 template <int C, int W, bool Detailed>
 bool run(const Job& job) {
-  const Axis rows(static_cast<Kind>(job.kind), job.height, job.shift);
+  const Axis rows(static_cast<Kind>(job.kind), job.height, job.shift_rows);
   const Plan plan(job, rows.displacements(job.radii[0]).size());
   std::atomic<std::int64_t> next{0};
   std::atomic<bool> failed{false};
@@ -820,7 +820,7 @@ bool run(const Job& job) {
 
 template <int C, bool Detailed>
 bool run_columns(const Job& job) {
-  const Axis columns(static_cast<Kind>(job.kind), job.width, job.shift);
+  const Axis columns(static_cast<Kind>(job.kind), job.width, job.shift_columns);
   return columns.displacements(job.radii[0]).size() > 1 ? run<C, kBlock, Detailed>(job)
                                                         : run<C, 1, Detailed>(job);
 }

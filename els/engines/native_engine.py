@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ from els.work import tick
 MOST_CHANNELS = 4
 
 _LOG = logging.getLogger(__name__)
-_SOURCE = Path(__file__).with_name("native.cpp")
+# All compiled code for the CPU is one library; strata.cpp is for `strata_code`.
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "strata.cpp"))
 # Sums keep their order (no -ffast-math); without NaN and -0 a maximum is one instruction.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
           "-ffinite-math-only", "-fno-signed-zeros", "-shared", "-fPIC", "-pthread")  # fmt: skip
@@ -59,14 +61,15 @@ class _Job(ctypes.Structure):
            "moment", "square", "best", "top", "second_peak", "second")),
         *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
-          ("channels", "height", "width", "sizes", "kind", "threads", "shift")),
+          ("channels", "height", "width", "sizes", "kind", "threads", "shift_rows",
+           "shift_columns")),
     ]  # fmt: skip
 
 
 def available() -> str | None:
     """None if the compiled engine works here, else the reason why not. Builds it at first use."""
     try:
-        _library()
+        library()
     except NativeUnavailableError as error:
         return str(error)
     return None
@@ -85,23 +88,32 @@ def refuses(query: PatchQuery) -> str | None:
     return refuses_numbers(query.x, MOST_CHANNELS) or missing()
 
 
-def posteriors(query: PatchQuery, *, threads: int | None = None) -> list[Posterior]:
+def posteriors(
+    query: PatchQuery,
+    *,
+    threads: int | None = None,
+    shifts: tuple[int, int] | None = None,
+) -> list[Posterior]:
     """A float32 posterior for each size, in the order given, from one pass; see `PatchQuery`.
 
     Args:
         query: what is asked; x has 1 to 4 channels and is finite.
         threads: threads to use; default: as many as PyTorch uses. Neither it nor the batch changes
             the answer beyond rounding.
+        shifts: the largest displacements along rows and along columns, for `boundary` alone;
+            default: that of the query. Work falls with them.
 
     Raises:
         NativeUnavailableError: when there is no compiled engine (`available` says so beforehand).
         InputError: see `PatchQuery.check`.
     """
-    library = _library()
+    code = library()
     query.check("native", most_channels=MOST_CHANNELS)
     order = sorted(range(len(query.sizes)), key=lambda i: query.sizes[i] // 2)
     memory = _memory(query, order)
     b, c, h, w = query.x.shape
+    largest = max(h, w) if query.shift is None else query.shift
+    down, across = shifts or (largest, largest)
     job = _Job(
         queries=b,
         channels=c,
@@ -110,12 +122,13 @@ def posteriors(query: PatchQuery, *, threads: int | None = None) -> list[Posteri
         sizes=len(order),
         kind=RULES.index(query.rule),
         threads=threads or torch.get_num_threads(),
-        shift=max(h, w) if query.shift is None else query.shift,
+        shift_rows=down,
+        shift_columns=across,
         **{name: tensor.data_ptr() for name, tensor in memory.items()},
     )
     if b:
         pairs = b * h * w * (1 if query.rule == "local" else h * w)
-        _visit(library, job, query.pixels, pairs=pairs)
+        _visit(code, job, query.pixels, pairs=pairs)
     return [_posterior(memory, order.index(i), query.x.device) for i in range(len(order))]
 
 
@@ -161,19 +174,24 @@ def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Po
     return Posterior(of("peak"), of("mass"), of("moment"), details)
 
 
-def _visit(library: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:
+def _visit(code: ctypes.CDLL, job: _Job, pixels: Tensor, *, pairs: int) -> None:
     """Merge all images into the job's sums, `pairs` pairs of places for each image."""
     step = _IMAGES_PER_STEP * max(job.threads, _PAIRS_PER_CALL // (pairs * _IMAGES_PER_STEP))
     for first in range(0, len(pixels), step):
         images = pixels[first : first + step].to("cpu").contiguous()
         job.pixels, job.images, job.first_image = images.data_ptr(), len(images), first
-        if library.els_patch_posteriors(ctypes.byref(job)):
+        if code.els_patch_posteriors(ctypes.byref(job)):
             raise MemoryError("the compiled engine ran out of memory")
         tick(job.queries * len(images) / len(pixels))
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The compiled code, built at first use.
+
+    Raises:
+        NativeUnavailableError: when it cannot be built or loaded here.
+    """
     compiler = _compiler()
     path = cache_folder() / f"native-{_fingerprint(compiler)}.so"
     try:
@@ -187,10 +205,10 @@ def _library() -> ctypes.CDLL:
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.els_patch_posteriors.argtypes = [ctypes.POINTER(_Job)]
-    library.els_patch_posteriors.restype = ctypes.c_int
-    return library
+    code = ctypes.CDLL(str(path))
+    code.els_patch_posteriors.argtypes = [ctypes.POINTER(_Job)]
+    code.els_patch_posteriors.restype = ctypes.c_int
+    return code
 
 
 def _compiler() -> list[str]:
@@ -209,7 +227,7 @@ def _fingerprint(compiler: list[str]) -> str:
     """A hash of all that the machine code depends on: source, flags, compiler and processor."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
     parts = (
-        _SOURCE.read_bytes(),
+        *(source.read_bytes() for source in _SOURCES),
         repr((_FLAGS, _TARGETS, compiler)).encode(),
         version,
         _processor(),
@@ -234,8 +252,8 @@ def _build(compiler: list[str], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
             built = Path(folder) / path.name
-            _LOG.warning("compiling the CPU engine, once for this machine (about 10 s) ...")
-            compile_library(_SOURCE, built, compiler)
+            _LOG.warning("compiling the CPU engine, once for this machine (about 20 s) ...")
+            compile_library(_SOURCES, built, compiler)
             built.replace(path)
     except OSError as error:
         raise NativeUnavailableError(
@@ -244,7 +262,9 @@ def _build(compiler: list[str], path: Path) -> None:
         ) from error
 
 
-def compile_library(source: Path, built: Path, compiler: list[str] | None = None) -> None:
+def compile_library(
+    sources: Sequence[Path], built: Path, compiler: list[str] | None = None
+) -> None:
     """Compile C++ for this machine, with the engine's flags, into the shared library `built`.
 
     Raises:
@@ -253,9 +273,10 @@ def compile_library(source: Path, built: Path, compiler: list[str] | None = None
     compiler = compiler or _compiler()
     for target in _TARGETS:
         flags = [*_FLAGS, target] if target else _FLAGS
-        command = [*compiler, *flags, "-o", str(built), str(source)]
+        command = [*compiler, *flags, "-o", str(built), *map(str, sources)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode == 0:
             return
     message = (result.stderr.strip() or "no message").splitlines()[0]
-    raise NativeUnavailableError(f"{' '.join(compiler)} does not compile {source.name} ({message})")
+    names = " and ".join(source.name for source in sources)
+    raise NativeUnavailableError(f"{' '.join(compiler)} does not compile {names} ({message})")

@@ -1,37 +1,35 @@
-"""Posterior means from a random part of the images, with a standard error, instead of all of them.
+"""Posterior means from a part of the training patches, with an error that holds.
 
-The mean is a ratio of sums over images, and images are what is sampled: in random order, in blocks,
-without replacement. The delta method gives the variance of the ratio from how the blocks differ.
-A pixel stops when it is known well enough, and the others go on without it. Where few blocks carry
-a pixel's weight its error cannot be told, and it is compared with every image.
+Patches are drawn by strata of alike ones (`els.engines.strata`), most where the model of a stratum
+expects most of the variance; strata.cpp is the estimator. The tolerance is on the root mean square
+of the error over an image's pixels. Windows that cross a border are compared with all they may be
+compared with, and whatever is cheaper in full is done in full.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import struct
+from collections import defaultdict
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
-from els.engines.posterior import Posterior, common_peak
+from els.engines import native_engine
+from els.engines.dispatch import choose, posteriors
+from els.engines.posterior import Posterior
+from els.engines.query import PatchQuery
+from els.engines.strata import MIDDLE, Strata
+from els.engines.strata_code import LANES, estimate
 
-# Blocks that the images are cut into: many for the statistics, few for the calls of the engine.
-_BLOCKS = 400
-_LEAST_BLOCK = 16  # and a multiple of it: the native engine's vectors hold so many images
-_BLOCKS_AT_A_TIME = 16  # read at once
-# The delta method needs the weight spread over this many blocks.
-_LEAST_EFFECTIVE = 30.0
-# No pixel's standard error is larger than the tolerance by more than this factor.
-_WORST = 2.0
-
-# Queries are taken by index_select and index_copy_: indexing with [] wakes PyTorch's threads, which
-# then keep the cores from the engine's for milliseconds.
-
-# (queries (m,), pixels (k c h w), wanted (m h w)) -> the posterior of those queries over those
-# images, empty at the places that are not wanted.
-Scan = Callable[[Tensor, Tensor, Tensor], Posterior]
+_IMAGES_AT_A_TIME = 16  # bounds memory; strata are read once for all of them
+_LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
+_MOST_DRAWS = 1 / 8  # share of all patches at which a pixel is given up
+# Core-nanoseconds, as measured with AVX2: a pair in full, and a draw by floats of a patch.
+_PAIR, _DRAW, _DRAW_BY_FLOAT = 1.5, 8.0, 0.06
 
 
 @dataclass(frozen=True)
@@ -40,128 +38,163 @@ class Estimate:
 
     Attributes:
         mean: x0_hat (b c h w).
-        standard_error: of each pixel of it (b c h w), in pixel units; 0 where it is exact.
-        seen: the share of the images that a query's pixels were compared with (b,), on average,
-            in (0, 1].
+        standard_error: of each pixel of it, the same for all channels (b c h w), in pixel units; 0
+            where it is exact.
+        seen: the share of the training patches that a query's pixels were compared with (b,), on
+            average, in (0, 1].
     """
 
     mean: Tensor
     standard_error: Tensor
     seen: Tensor
 
-
-@dataclass
-class _Sums:
-    """Sums over blocks of D = sum of weights and N = sum of weights times centres.
-
-    All are float64 and relative to exp(peak), the squares to exp(2 peak).
-    """
-
-    peak: Tensor  # (b 1 h w)
-    d: Tensor  # (b 1 h w)
-    dd: Tensor  # (b 1 h w)
-    n: Tensor  # (b c h w)
-    nn: Tensor  # (b c h w)
-    nd: Tensor  # (b c h w)
-
     @classmethod
-    def zero(cls, b: int, shape: tuple[int, int, int], device: torch.device) -> _Sums:
-        c, h, w = shape
-        one, all_channels = (
-            torch.zeros(b, channels, h, w, dtype=torch.float64, device=device)
-            for channels in (1, c)
-        )
-        sums = (like.clone() for like in (one, one, all_channels, all_channels, all_channels))
-        return cls(one - torch.inf, *sums)
-
-    def add(self, block: Posterior, queries: Tensor) -> None:
-        """Take in one block for some of the queries; empty places change nothing."""
-        old, new = self.peak.index_select(0, queries), block.peak.double()
-        peak, mine, theirs = common_peak(old, new)
-        d, n = block.mass.double() * theirs, block.moment.double() * theirs
-        self.peak.index_copy_(0, queries, peak)
-        sums = [(self.d, d, mine), (self.n, n, mine)]
-        squares = [(self.dd, d * d), (self.nd, n * d), (self.nn, n * n)]
-        for total, value, scale in sums + [(*square, mine**2) for square in squares]:
-            total.index_copy_(0, queries, total.index_select(0, queries) * scale + value)
-
-    def mean(self) -> Tensor:
-        return self.n / self.d
-
-    def effective_blocks(self) -> Tensor:
-        """Blocks that the weight is spread over (b 1 h w)."""
-        return (self.d**2 / self.dd).nan_to_num(0)
-
-    def variance(self, blocks: Tensor, seen: Tensor) -> Tensor:
-        """Of the mean (b c h w), from `blocks` that are a share `seen` of all (b 1 h w)."""
-        mean = self.mean()
-        spread = (self.nn - 2 * mean * self.nd + mean**2 * self.dd).clamp(min=0)
-        return (1 - seen) * blocks / (blocks - 1).clamp(min=1) * spread / self.d**2
+    def exact(cls, mean: Tensor) -> Estimate:
+        """A mean over all patches."""
+        return cls(mean, torch.zeros_like(mean), torch.ones(len(mean)))
 
 
-def sampled_mean(
-    scan: Scan,
-    *,
-    pixels: Tensor,
-    queries: int,
-    tolerance: float,
-    seed: int = 0,
-    device: torch.device | None = None,
-) -> Estimate:
-    """Estimate posterior means to a root mean squared standard error of `tolerance`.
+def can_sample(query: PatchQuery, engine: str) -> bool:
+    """Whether a query of one size has a dictionary that strata can be made of, and is worth it."""
+    n, _, h, w = query.pixels.shape
+    (size,) = query.sizes
+    places = (h - size + 1) * (w - size + 1)
+    return (
+        query.plain
+        and query.rule != "local"  # which asks little
+        and size <= min(h, w)
+        and n * places >= _LEAST_PATCHES
+        and choose(query, engine) == "native"  # type: ignore[arg-type]
+    )
+
+
+def sampled_mean(query: PatchQuery, strata: Strata, *, tolerance: float, seed: int = 0) -> Estimate:
+    """Posterior means to a root mean square error of `tolerance` over each image's pixels.
+
+    An answer depends on the query's image, time and seed, not on its batch or the threads.
 
     Args:
-        scan: the posterior of some queries over some images at some places.
-        pixels: all images (n c h w).
-        queries: number of queries b.
-        tolerance: in pixel units, above 0; the mean is over the pixels of a query.
-        seed: seed of the order in which images are visited.
-        device: where the sums are kept.
+        query: of one size, such as `can_sample` allows.
+        strata: those of its images and size.
+        tolerance: in pixel units, above 0.
+        seed: of the draws.
     """
-    c, h, w = pixels.shape[1:]
-    sums = _Sums.zero(queries, (c, h, w), device or torch.device("cpu"))
-    blocks, seen = torch.zeros_like(sums.d), torch.zeros_like(sums.d)
-    wanted = torch.ones_like(sums.d, dtype=torch.bool)[:, 0]
-    next_check = _LEAST_EFFECTIVE
-    for i, block in enumerate(_blocks(pixels, seed), start=1):
-        active = wanted.flatten(1).any(dim=1).nonzero().flatten()
-        if not len(active):
-            break
-        sums.add(scan(active, block, wanted.index_select(0, active)), active)
-        blocks += wanted[:, None]
-        seen += wanted[:, None] * (len(block) / len(pixels))
-        if i >= next_check:
-            next_check = i * 1.15  # checks are not free, and a later one finds little new
-            judged = (sums.effective_blocks() >= _LEAST_EFFECTIVE)[:, 0]
-            wanted &= ~_known(sums.variance(blocks, seen).mean(1), judged, wanted, tolerance)
-    seen = torch.where(wanted[:, None], 1, seen)
-    error = sums.variance(blocks, seen).sqrt()
-    return Estimate(sums.mean(), standard_error=error, seen=seen.mean(dim=(1, 2, 3)))
+    by_time = defaultdict(list)
+    for i, time in enumerate(zip(query.alpha.tolist(), query.sigma.tolist(), strict=True)):
+        by_time[time].append(i)
+    mean = torch.empty_like(query.x)
+    error, seen = torch.zeros_like(query.x), torch.ones(len(query.x))
+    for indices in by_time.values():
+        for first in range(0, len(indices), _IMAGES_AT_A_TIME):
+            some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
+            part = replace(query, x=query.x[some], alpha=query.alpha[some], sigma=query.sigma[some])
+            found = _at_one_time(part, strata, tolerance, seed) or Estimate.exact(_mean(part))
+            mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
+    return Estimate(mean, error, seen)
 
 
-def _blocks(pixels: Tensor, seed: int) -> Iterator[Tensor]:
-    """All images in random order, block by block."""
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
-    size = _LEAST_BLOCK * math.ceil(len(pixels) / (_BLOCKS * _LEAST_BLOCK))
-    for some in order.split(size * _BLOCKS_AT_A_TIME):
-        yield from pixels[some].split(size)
+def _mean(query: PatchQuery) -> Tensor:
+    (found,) = posteriors(query)
+    return _of(found, query)
 
 
-def _known(variance: Tensor, judged: Tensor, wanted: Tensor, tolerance: float) -> Tensor:
-    """Which places (b h w) may stop: as many as keep the mean variance of all that have stopped.
+def _of(posterior: Posterior, query: PatchQuery) -> Tensor:
+    return posterior.mean.to(query.x)
 
-    Args:
-        variance: of each place's mean (b h w).
-        judged: whether it can be relied upon (b h w).
-        wanted: the places that have not stopped yet (b h w).
-        tolerance: the root of the mean variance to keep.
+
+def _at_one_time(query: PatchQuery, strata: Strata, tolerance: float, seed: int) -> Estimate | None:
+    """The answers to queries at the same time; None where all patches cost less."""
+    b, c, h, w = query.x.shape
+    r = strata.size // 2
+    alpha, sigma = float(query.alpha[0]), float(query.sigma[0])
+    wraps = query.rule == "equivariant"
+    inside = (slice(None), slice(None), slice(r, h - r), slice(r, w - r))
+    x = F.pad(query.x, (r, r, r, r), mode="circular") if wraps else query.x
+    rows, columns = x.shape[2] - 2 * r, x.shape[3] - 2 * r
+    # Image by image: a product's rounding may depend on how many rows it has.
+    windows = [_windows(one[None] * MIDDLE, strata.size) for one in x]
+    features = torch.cat([strata.features(one, alpha) for one in windows])
+    unit = 1 / (2 * math.log(2) * (sigma * MIDDLE) ** 2)
+    stride = -(-windows[0].shape[1] // LANES) * LANES
+    queries = F.pad(torch.cat(windows) * (2 * alpha * unit), (0, stride - windows[0].shape[1]))
+    places, count = rows * columns, len(queries)
+    found = {
+        "mean": torch.zeros(count, c, dtype=torch.float64),
+        "variance": torch.zeros(count, dtype=torch.float64),
+        "draws": torch.zeros(count, dtype=torch.float64),
+    }
+    full = _PAIR * count * strata.patches
+    done = estimate(
+        {
+            "images": strata.images,
+            "order": strata.order,
+            "start": strata.start,
+            "queries": queries.contiguous(),
+            "features": features,
+            "terms_of": strata.terms(alpha, sigma),
+            "means": (alpha * strata.mean.T).contiguous(),
+            "centre": strata.centre,
+            "spread": strata.spread,
+            "keys": torch.arange(places).repeat(b) + _key(seed, sigma),
+            **found,
+        },
+        count=count,
+        group=places,
+        seed=_key(seed, sigma),
+        terms=features.shape[1],
+        components=strata.components.shape[1],
+        strata=len(strata.rest),
+        channels=c,
+        height=h,
+        width=w,
+        window_rows=strata.size,
+        window_columns=strata.size,
+        centre_row=r,
+        centre_column=r,
+        stride=stride,
+        unit=alpha**2 * unit,
+        tolerance=tolerance * MIDDLE,
+        most=_MOST_DRAWS * strata.patches,
+        dear=full / (_DRAW + _DRAW_BY_FLOAT * stride),
+    )
+    if not done:
+        return None
+    estimated = rearrange(found["mean"], "(b i j) c -> b c i j", b=b, i=rows) / MIDDLE
+    deviation = rearrange(found["variance"], "(b i j) -> b 1 i j", b=b, i=rows).sqrt() / MIDDLE
+    seen = (rearrange(found["draws"], "(b p) -> b p", b=b).mean(dim=1) / strata.patches).float()
+    if wraps:
+        mean, error = estimated.to(query.x), deviation.expand_as(estimated).to(query.x)
+        return Estimate(mean, error.contiguous(), seen)
+    mean, error = _border(query, r), torch.zeros_like(query.x)
+    mean[inside] = estimated.to(query.x)
+    error[inside] = deviation.to(query.x).expand_as(mean[inside])
+    return Estimate(mean, error, seen)
+
+
+def _border(query: PatchQuery, r: int) -> Tensor:
+    """The exact answers (b c h w) where windows cross a border, zero elsewhere.
+
+    Such a window moves along its border alone, so that one of its displacements is always 0.
     """
-    spent = torch.where(wanted, 0, variance).flatten(1).sum(dim=1, keepdim=True)
-    stopped = (~wanted).flatten(1).sum(dim=1, keepdim=True)
-    candidates = torch.where(wanted & judged, variance, torch.inf).flatten(1)
-    least, places = candidates.sort(dim=1)
-    count = torch.arange(1, places.shape[1] + 1, device=places.device)
-    within = spent + least.cumsum(dim=1) <= tolerance**2 * (stopped + count)
-    within &= least <= (_WORST * tolerance) ** 2
-    chosen = count <= (within * count).amax(dim=1, keepdim=True)
-    return torch.zeros_like(within).scatter(1, places, chosen).view_as(wanted)
+    b, _, h, w = query.x.shape
+    rows = torch.zeros(b, h, w, dtype=torch.bool)
+    rows[:, :r] = rows[:, h - r :] = True
+    columns = torch.zeros_like(rows)
+    columns[:, r : h - r, :r] = columns[:, r : h - r, w - r :] = True
+    mean = torch.zeros_like(query.x)
+    for wanted, shifts in ((rows, (0, w)), (columns, (h, 0))):
+        (found,) = native_engine.posteriors(replace(query, wanted=wanted), shifts=shifts)
+        mean = torch.where(wanted[:, None], found.mean.to(mean), mean)
+    return mean
+
+
+def _windows(x: Tensor, size: int) -> Tensor:
+    """The windows of an image (1 c h w) that lie inside, as (places, k k c)."""
+    return rearrange(F.unfold(x, size), "1 (c k) p -> p (k c)", k=size**2).contiguous()
+
+
+def _key(seed: int, sigma: float) -> int:
+    """A number for a seed and a time, the same on every machine."""
+    (bits,) = struct.unpack("<Q", struct.pack("<d", sigma))
+    mixed: int = (seed * 0x9E3779B97F4A7C15 + bits * 0xBF58476D1CE4E5B9) & (2**62 - 1)
+    return mixed

@@ -58,9 +58,7 @@ class MachineOptions:
         if self.chunk is not None and self.chunk < 1:
             raise InputError(f"chunk is {self.chunk}; it must be at least 1 image")
         if not 0 <= self.tolerance < math.inf:
-            raise InputError(
-                f"tolerance is {self.tolerance}; it must be a standard error of at least 0"
-            )
+            raise InputError(f"tolerance is {self.tolerance}; it must be an error of at least 0")
         if unknown := set(self.symmetries) - set(get_args(Symmetry)):
             raise InputError(f"unknown symmetries {sorted(unknown)}; there are flip and turns")
         if not 0 < self.temperature < math.inf:

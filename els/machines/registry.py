@@ -221,9 +221,10 @@ def make_machine(
             or "auto", the fastest that works here.
         chunk: training images held at a time; default: chosen to bound memory. Never changes the
             answer.
-        tolerance: a standard error of x0_hat in pixel units. Images are then visited in random
-            order, until each query's root mean squared standard error is below it; 0 is exact.
-            Only the patch machines estimate; all others, `mixture` too, are always exact.
+        tolerance: the root mean square error of x0_hat over an image that is good enough, in pixel
+            units; 0 is exact. `equivariant` and `boundary` then sample their patches where that
+            costs less; `local`, soft windows, symmetries, shifts, other engines than the native one
+            and all other machines stay exact.
         window: "hard", "flat" or "gaussian" windows of a patch machine; default: as its kind says.
             The sides of flat windows are continuous. See `els.engines.windows`.
         shift: the largest displacement of a patch (`boundary` alone): 0 makes it `local`.

@@ -169,7 +169,9 @@ def test_a_tolerance_is_reported(
 ) -> None:
     args = ["--tolerance", "0.3", "--out", str(tmp_path / "out"), "--machines", "[boundary]"]
     results = main(["--checkpoint", str(checkpoint), *OPTIONS, *args])
-    assert ("boundary compared with, at t  1.00: " in capsys.readouterr().out) == bool(results.seen)
+    assert (
+        "boundary compared with, of all patches at t  1.00: " in capsys.readouterr().out
+    ) == bool(results.seen)
 
 
 def test_the_whole_help_names_every_option_and_machine(capsys: pytest.CaptureFixture) -> None:

@@ -218,9 +218,9 @@ def cache(tmp_path, monkeypatch):
     """An empty cache folder, for this process and those it starts."""
     monkeypatch.setenv("ELS_CACHE", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    native_engine._library.cache_clear()
+    native_engine.library.cache_clear()
     yield tmp_path
-    native_engine._library.cache_clear()
+    native_engine.library.cache_clear()
 
 
 @pytest.fixture

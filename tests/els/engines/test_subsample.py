@@ -1,107 +1,218 @@
-"""Estimates from a part of the images are held to the standard errors that they claim."""
+"""Estimates from a part of the patches are held to the standard errors that they claim."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import random_images
+from conftest import random_images, shared
 
-from els.engines.dictionary import RULES
+from els.engines import subsample
+from els.engines.native_engine import available
+from els.engines.strata import MIDDLE, build_strata, bytes_of
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
+from els.machines.local import PatchMachine
 from els.schedule import CosineSchedule
 
+pytestmark = pytest.mark.skipif(available() is not None, reason="needs the native engine")
+
 SCHEDULE = CosineSchedule()
+# On the path of a network: large patches in much noise, small ones in little.
+PATH = ((0.95, 13), (0.8, 11), (0.65, 9), (0.5, 7), (0.35, 5), (0.2, 3), (0.05, 3))
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageSet:
-    return load_images("digits", size=12)
+def garments() -> ImageSet:
+    return load_images("garments")
 
 
-def queries(images: ImageSet, b: int, t: float) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(int(1000 * t))
-    x0 = to_float(images.pixels[torch.randperm(len(images), generator=generator)[:b]])
-    eps = torch.randn(x0.shape, generator=generator)
-    at = torch.full((b,), t, dtype=torch.float64)
-    return (SCHEDULE.alpha(t) * x0 + SCHEDULE.sigma(t) * eps).float(), at
+@pytest.fixture(scope="module")
+def photos() -> ImageSet:
+    root = shared("data", "cifar10-jpeg-train.zip")
+    return load_images("zip", root=root, size=32, split="all", limit=2000)
 
 
-def test_the_true_error_is_within_three_standard_errors(digits: ImageSet) -> None:
-    judged = beyond = stopped_early = 0
-    for kind in RULES:
-        for t in (0.4, 0.8):
-            for size in (3, 7):
-                x, at = queries(digits, 8, t)
-                exact = make_machine(kind, digits, size=size)(x, at)
-                estimate = make_machine(kind, digits, size=size, tolerance=0.05).estimate(x, at)
-                error = (estimate.mean - exact).abs()
-                scanned = estimate.standard_error == 0
-                torch.testing.assert_close(
-                    estimate.mean[scanned], exact[scanned], atol=1e-3, rtol=0
-                )
-                judged += int((~scanned).sum())
-                beyond += int((error > 3 * estimate.standard_error)[~scanned].sum())
-                stopped_early += int((estimate.seen < 1).sum())
-    assert judged > 10_000
-    assert stopped_early > 33
-    assert beyond / judged < 0.02
+@pytest.fixture(scope="module")
+def unseen() -> torch.Tensor:
+    root = shared("data", "cifar10-jpeg-test.zip")
+    return to_float(load_images("zip", root=root, size=32, split="all", limit=4).pixels)
 
 
-@pytest.mark.parametrize("tolerance", [0.1, 0.03])
-def test_a_query_stops_at_the_tolerance(digits: ImageSet, tolerance: float) -> None:
-    x, at = queries(digits, 6, 0.7)
-    estimate = make_machine("boundary", digits, size=5, tolerance=tolerance).estimate(x, at)
-    exact = make_machine("boundary", digits, size=5)(x, at)
-    assert (estimate.seen < 1).any()
-    rms = estimate.standard_error.square().mean(dim=(1, 2, 3)).sqrt()
-    assert (rms <= 1.01 * tolerance).all()
-    assert ((estimate.mean - exact).square().mean(dim=(1, 2, 3)).sqrt() < 2 * tolerance).all()
+@pytest.fixture
+def always() -> Iterator[None]:
+    """Sample even where all patches would cost less, as they do of so few images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subsample, "_LEAST_PATCHES", 1)
+        patch.setattr(subsample, "_PAIR", 1e9)
+        yield
 
 
-def test_every_engine_gives_the_same_estimate(digits: ImageSet) -> None:
-    x, at = queries(digits, 2, 0.6)
-    estimates = [
-        make_machine("boundary", digits, size=5, tolerance=0.05, engine=engine).estimate(x, at)
-        for engine in ("auto", "torch")
-    ]
-    torch.testing.assert_close(estimates[0].mean, estimates[1].mean, rtol=0, atol=1e-3)
-    torch.testing.assert_close(estimates[0].seen, estimates[1].seen, rtol=0.02, atol=0)
+def noisy(x0: torch.Tensor, t: float) -> torch.Tensor:
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(int(1000 * t)))
+    return (SCHEDULE.alpha(t) * x0 + SCHEDULE.sigma(t) * eps).float()
 
 
-def test_a_tighter_tolerance_sees_more_and_a_tiny_one_everything(digits: ImageSet) -> None:
-    x, at = queries(digits, 4, 0.7)
-    seen = [
-        make_machine("boundary", digits, size=5, tolerance=tolerance).estimate(x, at).seen
-        for tolerance in (0.1, 0.03, 1e-9)
-    ]
-    assert (seen[0] <= seen[1]).all()
-    assert (seen[1] < 1).any()
-    assert (seen[2] > 0.99).all()  # what cannot vary, such as a black margin, is known early
-    exact = make_machine("boundary", digits, size=5)(x, at)
-    full = make_machine("boundary", digits, size=5, tolerance=1e-9)(x, at)
-    torch.testing.assert_close(full, exact, atol=1e-5, rtol=0)
+def machines(
+    images: ImageSet, *, kind: str = "boundary", tolerance: float = 0.01
+) -> tuple[PatchMachine, PatchMachine]:
+    """One that estimates, and an exact one."""
+    estimating = make_machine(kind, images, size=3, tolerance=tolerance)
+    exact = make_machine(kind, images, size=3)
+    assert isinstance(estimating, PatchMachine)
+    assert isinstance(exact, PatchMachine)
+    return estimating, exact
 
 
-def test_a_hard_choice_is_scanned_to_the_end(digits: ImageSet) -> None:
-    x, at = queries(digits, 3, 0.05)
-    estimate = make_machine("local", digits, size=9, tolerance=0.1).estimate(x, at)
-    exact = make_machine("local", digits, size=9)(x, at)
-    torch.testing.assert_close(estimate.mean, exact, atol=1e-4, rtol=0)
-    assert not estimate.standard_error.any()
+def check_coverage(train: ImageSet, x0: torch.Tensor, tolerance: float) -> None:
+    """At every t: the error holds on average, and for pixels whose weight fewest patches carry."""
+    estimating, exact = machines(train, tolerance=tolerance)
+    for t, size in PATH:
+        x, r = noisy(x0, t), size // 2
+        found = estimating.fitted(size).estimate(x, t)
+        posterior = exact.fitted(size).posterior(x, t)
+        inside = (slice(None), slice(r, x.shape[2] - r), slice(r, x.shape[3] - r))
+        error = (found.mean - posterior.mean).square().mean(dim=1).sqrt()
+        assert (error.square().mean(dim=(1, 2)).sqrt() <= tolerance).all(), (t, size)
+        claimed = found.standard_error[:, 0]
+        beyond = (error[inside] > 2 * claimed[inside] + 1e-6).float().flatten()
+        assert beyond.mean() <= 0.07, (t, size)
+        spread = posterior.effective_size[:, 0][inside].flatten()
+        fewest = spread.argsort()[: len(spread) // 20]
+        chance = math.sqrt(0.07 * 0.93 / len(fewest))
+        assert beyond[fewest].mean() <= 0.07 + chance, (t, size)
+        border = torch.ones_like(error, dtype=torch.bool)
+        border[inside] = False
+        assert not claimed[border].any()
+        assert error[border].max() < 1e-4
+        assert (found.seen < 1).all()
 
 
-def test_batches_and_labels_do_not_change_an_estimate() -> None:
-    images = random_images(600, 1, 8, 8, classes=2)
-    x, at = queries(images, 4, 0.8)
-    label = torch.tensor([0, 1, 1, 0])
-    machine = make_machine("boundary", images, size=3, tolerance=0.05)
-    together = machine.estimate(x, at, label)
-    for i in range(4):
-        alone = machine.estimate(x[i : i + 1], at[i : i + 1], label[i : i + 1])
-        torch.testing.assert_close(alone.mean[0], together.mean[i])
-        assert float(alone.seen[0]) == pytest.approx(float(together.seen[i]))
+@pytest.mark.usefixtures("always")
+def test_errors_hold_on_photos(photos: ImageSet, unseen: torch.Tensor) -> None:
+    check_coverage(photos, unseen, 0.01)
+
+
+@pytest.mark.usefixtures("always")
+def test_errors_hold_on_garments(garments: ImageSet) -> None:
+    held_out = load_images("garments", split="val", limit=4)
+    check_coverage(garments, to_float(held_out.pixels), 0.02)
+
+
+@pytest.mark.usefixtures("always")
+def test_the_equivariant_machine_is_estimated_everywhere(
+    photos: ImageSet, unseen: torch.Tensor
+) -> None:
+    x = noisy(unseen[:2], 0.6)
+    estimating, exact = (one.fitted(7) for one in machines(photos, kind="equivariant"))
+    found = estimating.estimate(x, 0.6)
+    assert (found.standard_error > 0).float().mean() > 0.9
+    assert (found.mean - exact(x, 0.6)).square().mean(dim=(1, 2, 3)).sqrt().max() <= 0.01
+
+
+@pytest.mark.usefixtures("always")
+def test_a_tighter_tolerance_sees_more(photos: ImageSet, unseen: torch.Tensor) -> None:
+    x = noisy(unseen[:2], 0.6)
+    exact = machines(photos)[1].fitted(7)(x, 0.6)
+    seen = []
+    for tolerance in (0.05, 0.01, 0.004):
+        found = machines(photos, tolerance=tolerance)[0].fitted(7).estimate(x, 0.6)
+        assert (found.mean - exact).square().mean(dim=(1, 2, 3)).sqrt().max() <= tolerance
+        seen.append(float(found.seen.mean()))
+    assert seen == sorted(seen)
+    assert seen[0] < seen[-1] / 2
+
+
+@pytest.mark.usefixtures("always")
+def test_answers_depend_on_neither_batch_nor_threads_but_on_time(photos: ImageSet) -> None:
+    x = noisy(to_float(photos.pixels[:3]), 0.5)
+    machine = machines(photos)[0].fitted(5)
+    t = torch.tensor([0.5, 0.7, 0.5])
+    together = machine.estimate(x, t)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)
+    try:
+        alone = [machine.estimate(x[i : i + 1], t[i : i + 1]) for i in range(3)]
+    finally:
+        torch.set_num_threads(before)
+    for i, one in enumerate(alone):
+        torch.testing.assert_close(one.mean[0], together.mean[i], rtol=0, atol=1e-5)
+        assert float(one.seen[0]) == pytest.approx(float(together.seen[i]), rel=1e-3)
+    same_image = machine.estimate(x[:1].repeat(2, 1, 1, 1), torch.tensor([0.5, 0.5]))
+    assert torch.equal(same_image.mean[0], same_image.mean[1])
+
+
+@pytest.mark.usefixtures("always")
+def test_a_class_has_strata_of_its_own(garments: ImageSet) -> None:
+    x = noisy(to_float(garments.pixels[:2]), 0.4)
+    estimating, exact = (one.fitted(5) for one in machines(garments, tolerance=0.02))
+    label = torch.tensor([1, 3])
+    found = estimating.estimate(x, 0.4, label)
+    assert (found.mean - exact(x, 0.4, label)).square().mean(dim=(1, 2, 3)).sqrt().max() <= 0.02
+    assert (found.seen < 1).all()
+
+
+def test_what_costs_less_in_full_is_exact(garments: ImageSet) -> None:
+    x = noisy(to_float(garments.pixels[:1]), 0.5)
+    for kind, options in (
+        ("local", {}),
+        ("boundary", {"symmetries": ("flip",)}),
+        ("boundary", {"window": "gaussian"}),
+        ("boundary", {"engine": "torch"}),
+        ("boundary", {}),
+    ):
+        few = garments.take(torch.arange(200))
+        machine = make_machine(kind, few, size=3, tolerance=0.01, **options)
+        assert isinstance(machine, PatchMachine)
+        found = machine.estimate(x, 0.5)
+        exact = make_machine(kind, few, size=3, **options)
+        torch.testing.assert_close(found.mean, exact(x, 0.5), rtol=0, atol=1e-5)
+        assert not found.standard_error.any()
+        assert (found.seen == 1).all()
+
+
+def test_strata_hold_every_patch_once_and_their_moments(garments: ImageSet) -> None:
+    pixels = garments.pixels[:300]
+    strata = build_strata(pixels, bytes_of(pixels), 5)
+    assert len(strata.order) == 300 * 24 * 24
+    pixel = torch.arange(300 * 28 * 28).view(300, 28, 28)[:, :24, :24].flatten()
+    assert torch.equal(strata.order.long().sort().values, pixel)
+    assert strata.start[-1] == len(strata.order)
+    largest = int((strata.start[1:] - strata.start[:-1]).argmax())
+    members = strata.order[strata.start[largest] : strata.start[largest + 1]].long()
+    image, row, column = members // 784, members % 784 // 28, members % 28
+    centre = pixels[image, 0, row + 2, column + 2].float() - MIDDLE
+    # Measured on the first chunk of images, which here is all of them.
+    assert float(strata.centre[largest]) == pytest.approx(float(centre.mean()), abs=1e-2)
+    assert float(strata.spread[largest]) == pytest.approx(
+        float(centre.var(unbiased=False)), rel=1e-2, abs=1e-2
+    )
+    assert image.float().diff().abs().mean() > 50  # shuffled: neighbours are of other images
+
+
+def test_the_model_of_a_stratum_predicts_its_weights(photos: ImageSet) -> None:
+    """E w^2 of the largest strata, against that of their patches."""
+    pixels = photos.pixels[:1000]
+    strata = build_strata(pixels, bytes_of(pixels), 5)
+    alpha, sigma = float(SCHEDULE.alpha(0.8)), float(SCHEDULE.sigma(0.8))
+    x = noisy(to_float(photos.pixels[1500:1501]), 0.8)
+    query = x[0, :, 10:15, 10:15].permute(1, 2, 0).reshape(1, -1) * MIDDLE
+    predicted = (strata.features(query, alpha) @ strata.terms(alpha, sigma))[0]
+    offset = torch.arange(5)
+    levels = pixels.permute(0, 2, 3, 1).float() - MIDDLE
+    sizes = strata.start[1:] - strata.start[:-1]
+    for s in sizes.argsort(descending=True)[:20].tolist():
+        members = strata.order[strata.start[s] : strata.start[s + 1]].long()
+        image, row, column = members // 1024, members % 1024 // 32, members % 32
+        patches = levels[
+            image[:, None, None], row[:, None, None] + offset[:, None],
+            column[:, None, None] + offset,
+        ].flatten(1)  # fmt: skip
+        log_weight = (2 * alpha * patches @ query[0] - alpha**2 * patches.square().sum(1)).double()
+        log_weight /= 2 * (sigma * MIDDLE) ** 2
+        found = (2 * log_weight).logsumexp(0) - math.log(len(members))
+        assert float(predicted[s]) == pytest.approx(float(found) / 2 / math.log(2), abs=0.5)
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf])
