@@ -57,6 +57,7 @@ USERS = {
 TESTED_ELSEWHERE = {
     "els.engines.triton_kernel": "tests/els/engines/test_triton_engine.py runs it",
     "els.engines.torch_engine": "the reference of tests/els/engines/test_posterior.py",
+    "els.engines.strata_code": "tests/els/engines/test_strata.py and test_subsample.py call it",
     "els.machines.ideal": "tests/els/machines/test_family.py, against the paper's code",
     "els.machines.local": "tests/els/machines/test_family.py, against the paper's code",
     "els.models.resnet": "tests/models/test_networks.py",

@@ -9,7 +9,6 @@ from conftest import random_images, shared
 
 from els.engines import subsample
 from els.engines.native_engine import available
-from els.engines.strata import MIDDLE, build_strata, bytes_of
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
@@ -170,49 +169,6 @@ def test_what_costs_less_in_full_is_exact(garments: ImageSet) -> None:
         torch.testing.assert_close(found.mean, exact(x, 0.5), rtol=0, atol=1e-5)
         assert not found.standard_error.any()
         assert (found.seen == 1).all()
-
-
-def test_strata_hold_every_patch_once_and_their_moments(garments: ImageSet) -> None:
-    pixels = garments.pixels[:300]
-    strata = build_strata(pixels, bytes_of(pixels), 5)
-    assert len(strata.order) == 300 * 24 * 24
-    pixel = torch.arange(300 * 28 * 28).view(300, 28, 28)[:, :24, :24].flatten()
-    assert torch.equal(strata.order.long().sort().values, pixel)
-    assert strata.start[-1] == len(strata.order)
-    largest = int((strata.start[1:] - strata.start[:-1]).argmax())
-    members = strata.order[strata.start[largest] : strata.start[largest + 1]].long()
-    image, row, column = members // 784, members % 784 // 28, members % 28
-    centre = pixels[image, 0, row + 2, column + 2].float() - MIDDLE
-    # Measured on the first chunk of images, which here is all of them.
-    assert float(strata.centre[largest]) == pytest.approx(float(centre.mean()), abs=1e-2)
-    assert float(strata.spread[largest]) == pytest.approx(
-        float(centre.var(unbiased=False)), rel=1e-2, abs=1e-2
-    )
-    assert image.float().diff().abs().mean() > 50  # shuffled: neighbours are of other images
-
-
-def test_the_model_of_a_stratum_predicts_its_weights(photos: ImageSet) -> None:
-    """E w^2 of the largest strata, against that of their patches."""
-    pixels = photos.pixels[:1000]
-    strata = build_strata(pixels, bytes_of(pixels), 5)
-    alpha, sigma = float(SCHEDULE.alpha(0.8)), float(SCHEDULE.sigma(0.8))
-    x = noisy(to_float(photos.pixels[1500:1501]), 0.8)
-    query = x[0, :, 10:15, 10:15].permute(1, 2, 0).reshape(1, -1) * MIDDLE
-    predicted = (strata.features(query, alpha) @ strata.terms(alpha, sigma))[0]
-    offset = torch.arange(5)
-    levels = pixels.permute(0, 2, 3, 1).float() - MIDDLE
-    sizes = strata.start[1:] - strata.start[:-1]
-    for s in sizes.argsort(descending=True)[:20].tolist():
-        members = strata.order[strata.start[s] : strata.start[s + 1]].long()
-        image, row, column = members // 1024, members % 1024 // 32, members % 32
-        patches = levels[
-            image[:, None, None], row[:, None, None] + offset[:, None],
-            column[:, None, None] + offset,
-        ].flatten(1)  # fmt: skip
-        log_weight = (2 * alpha * patches @ query[0] - alpha**2 * patches.square().sum(1)).double()
-        log_weight /= 2 * (sigma * MIDDLE) ** 2
-        found = (2 * log_weight).logsumexp(0) - math.log(len(members))
-        assert float(predicted[s]) == pytest.approx(float(found) / 2 / math.log(2), abs=0.5)
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf])
