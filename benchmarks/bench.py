@@ -305,6 +305,8 @@ def tolerance(images: ImageSet) -> list[dict[str, float]]:
         at = torch.full((1,), t, dtype=torch.float64)
         exact_machine = make_machine("boundary", some, size=size)
         machine = make_machine("boundary", some, size=size, tolerance=0.01)
+        begin = time.perf_counter()
+        machine.estimate(x, at)  # sorts the patches, which is done once
         start = time.perf_counter()
         exact = exact_machine(x, at)
         middle = time.perf_counter()
@@ -312,7 +314,7 @@ def tolerance(images: ImageSet) -> list[dict[str, float]]:
         end = time.perf_counter()
         rows.append({
             "t": t, "size": size, "seen": float(estimate.seen[0]),
-            "exact_seconds": middle - start, "seconds": end - middle,
+            "exact_seconds": middle - start, "seconds": end - middle, "first": start - begin,
             "claimed": float(estimate.standard_error.square().mean().sqrt()),
             "true": float((estimate.mean - exact).square().mean().sqrt()),
         })  # fmt: skip
@@ -329,18 +331,19 @@ def sample(images: ImageSet) -> dict[str, float]:
     """One 20-step `boundary` sample over all images, exact and with tolerances."""
     noise = seeded_noise([0], images.image_shape)
     results, exact = {}, None
-    for tolerance in (0.0, 0.01, 0.02):
-        machine = make_machine("boundary", images, size=_PaperScales(), tolerance=tolerance)
+    machine = make_machine("boundary", images, size=_PaperScales())
+    # The first of those that sample also sorts the patches, which is done once.
+    for name, tolerance in (("0.0", 0.0), ("sorting", 0.01), ("0.01", 0.01), ("0.003", 0.003)):
         start = time.perf_counter()
-        image = ddim(machine, noise)
+        image = ddim(machine.estimating(tolerance), noise)
         row = {"seconds": time.perf_counter() - start}
         if exact is None:
             exact = image
         else:
             row["share_of_exact"] = row["seconds"] / results["0.0"]["seconds"]
             row["pearson_r"] = float(agreement(image, exact)["pearson_r"][0])
-        results[str(tolerance)] = row
-        console.print(f"20-step sample, {len(images)} images, tolerance {tolerance}: "
+        results[name] = row
+        console.print(f"20-step sample, {len(images)} images, tolerance {tolerance} ({name}): "
                       + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))  # fmt: skip
     results["peak_gigabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     console.print(f"peak memory of the whole run so far: {results['peak_gigabytes']:.2f} GB")
