@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from els.engines.strata_code import assign, sort_patches
@@ -184,6 +182,10 @@ def _tree(along: Tensor) -> tuple[Tensor, Tensor]:
 
 def _k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Centres (count d), far away where there are fewer points, and the centre of each point."""
+    # Imported here: all machines load this file, and few of them sort patches.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     if len(points) < 2 * count:
         some = F.pad(points[:count], (0, 0, 0, max(0, count - len(points))), value=1e6)
         return some, torch.zeros(len(points), dtype=torch.int64)
