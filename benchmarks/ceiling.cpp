@@ -4,16 +4,9 @@
 #include <thread>
 #include <vector>
 
-namespace {
+#include "../els/engines/lanes.h"
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-typedef float vec __attribute__((vector_size(4 * kLanes)));
+namespace {
 
 constexpr int kChains = 12;  // independent, so that latency is hidden
 

@@ -111,7 +111,7 @@ def test_only_els_can_be_imported_and_it_has_its_data(installed: Environment) ->
     installed.run("python", "-c", NAMES, installed.packages)
     assert not list((installed.packages / "els").rglob("sweep.yaml"))
     assert not [path for path in (installed.packages / "els").rglob("*") if path.is_symlink()]
-    data = {".cpp", ".css", ".html", ".jinja", ".js", ".json", ".typed", ".yaml"}
+    data = {".cpp", ".css", ".h", ".html", ".jinja", ".js", ".json", ".typed", ".yaml"}
     for part in ("els", "models", "analysis", "configs"):
         for file in (ROOT / part).rglob("*"):
             inside = file.relative_to(ROOT / "els" if part == "els" else ROOT)

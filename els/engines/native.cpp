@@ -8,7 +8,6 @@
 // different training images.
 
 #include <algorithm>
-#include <atomic>
 #include <cfloat>
 #include <cmath>
 #include <cstddef>
@@ -17,10 +16,10 @@
 #include <limits>
 #include <mutex>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <type_traits>
 #include <vector>
+
+#include "lanes.h"
 
 // The whole interface: laid out as `_Job` in engine_native.py.
 struct Job {
@@ -48,16 +47,6 @@ struct Job {
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-typedef float vec __attribute__((vector_size(4 * kLanes)));
-typedef std::uint32_t bits __attribute__((vector_size(4 * kLanes)));
-
 constexpr int kBlock = 8;            // column displacements at a time
 constexpr int kBand = 8;             // query rows at a time
 constexpr int kApart = 2;            // up to so many sizes are stacked apart, in bands of rows
@@ -69,9 +58,7 @@ constexpr double kLn2 = 0.6931471805599453;
 
 enum Kind { kLocal, kEquivariant, kBoundary };
 
-inline vec splat(float value) { return vec{} + value; }
 inline vec least_of(vec a, vec b) { return a < b ? a : b; }
-inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
 
 inline bits pick(bits mask, bits a, bits b) { return (mask & a) | (~mask & b); }
 
@@ -80,21 +67,6 @@ inline bool any(bits mask) {
   std::memcpy(words, &mask, sizeof(mask));
   for (std::uint64_t word : words) all |= word;
   return all;
-}
-
-// 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.
-inline vec exp2_of(vec x) {
-  const vec shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  x = largest_of(x, splat(-125.0f));
-  const vec rounded = x + shifter;
-  const vec f = x - (rounded - shifter);
-  vec p = splat(1.327645461e-3f);
-  p = p * f + splat(9.675540368e-3f);
-  p = p * f + splat(5.55071331e-2f);
-  p = p * f + splat(2.402211974e-1f);
-  p = p * f + splat(6.931469671e-1f);
-  p = p * f + splat(1.0f);
-  return (vec)((bits)p + ((bits)rounded << 23));
 }
 
 // Vectors that start as zero.
@@ -794,28 +766,11 @@ template <int C, int W, bool Detailed>
 bool run(const Job& job) {
   const Axis rows(static_cast<Kind>(job.kind), job.height, job.shift_rows);
   const Plan plan(job, rows.displacements(job.radii[0]).size());
-  std::atomic<std::int64_t> next{0};
-  std::atomic<bool> failed{false};
   std::mutex merging;
-  const auto work = [&] {
-    try {
-      Worker<C, W, Detailed> worker(job);
-      for (std::int64_t i; !failed && (i = next++) < plan.size();)
-        worker.run(plan.item(i), merging);
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    }
-  };
-  std::vector<std::thread> others;
-  try {
-    const std::int64_t wanted = std::min<std::int64_t>(job.threads, plan.size());
-    for (std::int64_t i = 1; i < wanted; ++i) others.emplace_back(work);
-  } catch (const std::system_error&) {
-    // No more threads to be had: those there are do all the work.
-  }
-  work();
-  for (auto& thread : others) thread.join();
-  return !failed;
+  return on_threads(job.threads, plan.size(), [&](int, const auto& take) {
+    Worker<C, W, Detailed> worker(job);
+    for (std::int64_t i; (i = take()) >= 0;) worker.run(plan.item(i), merging);
+  });
 }
 
 template <int C, bool Detailed>

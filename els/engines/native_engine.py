@@ -34,6 +34,7 @@ MOST_CHANNELS = 4
 _LOG = logging.getLogger(__name__)
 # All compiled code for the CPU is one library; strata.cpp is for `strata_code`.
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "strata.cpp"))
+_SHARED = Path(__file__).with_name("lanes.h")
 # Sums keep their order (no -ffast-math); without NaN and -0 a maximum is one instruction.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
           "-ffinite-math-only", "-fno-signed-zeros", "-shared", "-fPIC", "-pthread")  # fmt: skip
@@ -227,7 +228,7 @@ def _fingerprint(compiler: list[str]) -> str:
     """A hash of all that the machine code depends on: source, flags, compiler and processor."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
     parts = (
-        *(source.read_bytes() for source in _SOURCES),
+        *(source.read_bytes() for source in (*_SOURCES, _SHARED)),
         repr((_FLAGS, _TARGETS, compiler)).encode(),
         version,
         _processor(),

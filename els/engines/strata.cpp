@@ -7,19 +7,18 @@
 // the work goes stratum by stratum, each a product of two small matrices.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
+
+#include "lanes.h"
 
 // The whole interface: laid out as `_Task` in strata_code.py.
 struct Task {
-  const std::uint8_t* images;   // (n h w c), and kSpare bytes more
+  const std::uint8_t* images;   // (n h w c), and a cache line more
   const std::int32_t* order;    // patches by stratum: the index among all pixels (n h w) of the one
                                 // in their first row and column
   const std::int64_t* start;    // (strata + 1,): where each begins in `order`
@@ -45,23 +44,14 @@ struct Task {
   std::int32_t stride;                       // floats of a query, a multiple of kLanes
   std::int32_t threads;
   float unit;
-  float tolerance;              // standard deviation in levels; 0 compares with every patch
+  float tolerance;              // standard deviation in levels, above 0
   double most;                  // draws at which a query is given up
   double dear;                  // draws of all queries from which on none are made
 };
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-typedef float vec __attribute__((vector_size(4 * kLanes)));
 typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
-typedef std::uint32_t bits __attribute__((vector_size(4 * kLanes)));
 typedef std::uint8_t bytes __attribute__((vector_size(kLanes), aligned(1)));
 
 constexpr int kRun = 4;                   // patches that are drawn together at least, and multiplied
@@ -84,28 +74,12 @@ constexpr double kFew = 100;              // and what is few
 constexpr int kMostWhole = 128;           // of those strata
 constexpr double kDoubt = 4;              // times too much weight that the model may promise
 constexpr double kCaution = 1.3;          // times the error that draws and model tell of
-constexpr double kFloor = 0.05;            // of the tolerance: no smaller error is claimed
+constexpr double kFloor = 0.05;           // of the tolerance: no smaller error is claimed
 constexpr double kPrior = 8;              // draws that the model's variance of a stratum is worth
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
 
-inline vec splat(float value) { return vec{} + value; }
 inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
 inline void store(float* at, vec value) { *reinterpret_cast<loose*>(at) = value; }
-
-// 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.
-inline vec exp2_of(vec x) {
-  const vec shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  x = x > splat(-125.0f) ? x : splat(-125.0f);
-  const vec rounded = x + shifter;
-  const vec f = x - (rounded - shifter);
-  vec p = splat(1.327645461e-3f);
-  p = p * f + splat(9.675540368e-3f);
-  p = p * f + splat(5.55071331e-2f);
-  p = p * f + splat(2.402211974e-1f);
-  p = p * f + splat(6.931469671e-1f);
-  p = p * f + splat(1.0f);
-  return (vec)((bits)p + ((bits)rounded << 23));
-}
 
 // Sums of neighbouring lanes, within each 128 bits those of a before those of b.
 inline vec pair_sums(vec a, vec b) {
@@ -147,10 +121,7 @@ inline float lane_max(vec value) {
 
 inline float highest_of(const float* values, int count) {
   vec highest = load(values);
-  for (int i = kLanes; i < count; i += kLanes) {
-    const vec value = load(values + i);
-    highest = value > highest ? value : highest;
-  }
+  for (int i = kLanes; i < count; i += kLanes) highest = largest_of(highest, load(values + i));
   return lane_max(highest);
 }
 
@@ -176,24 +147,9 @@ inline double uniform(std::uint64_t key, std::uint64_t number) {
 // Call work(item, thread) for every item on all threads.
 template <class Work>
 bool in_parallel(int threads, std::int64_t items, const Work& work) {
-  std::atomic<std::int64_t> next{0};
-  std::atomic<bool> failed{false};
-  const auto run = [&](int thread) {
-    try {
-      for (std::int64_t i; !failed && (i = next++) < items;) work(i, thread);
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    }
-  };
-  std::vector<std::thread> others;
-  try {
-    for (int i = 1; i < threads; ++i) others.emplace_back(run, i);
-  } catch (const std::system_error&) {
-    // No more threads to be had: those there are do all the work.
-  }
-  run(0);
-  for (auto& one : others) one.join();
-  return !failed;
+  return on_threads(threads, items, [&](int thread, const auto& take) {
+    for (std::int64_t i; (i = take()) >= 0;) work(i, thread);
+  });
 }
 
 // What a query has seen of one stratum, in sums over the patches drawn, of which `w` is the weight
@@ -257,7 +213,8 @@ class Estimator {
       desk.squares.resize(members_);
       desk.centres.resize(static_cast<std::size_t>(members_) * C);
       desk.weights.resize(static_cast<std::size_t>(members_) * kQueries);
-      for (auto* one : {&desk.model, &desk.cautious, &desk.share, &desk.wish, &desk.members, &desk.distance})
+      for (auto* one : {&desk.model, &desk.cautious, &desk.share, &desk.wish, &desk.members,
+                        &desk.distance})
         one->resize(task.strata);
       desk.strata.resize(task.strata);
     }
@@ -399,7 +356,7 @@ class Estimator {
     else
       guess(q, mean);
     const double scale = weigh(q, mean, desk);
-    const double draws = std::max(rate_[q], task_.tolerance > 0 ? (round ? need_[q] : kPilot) : kAll);
+    const double draws = std::max(rate_[q], round ? need_[q] : kPilot);
     rate_[q] = draws;
     const float whole = round ? nearest(q, desk) : -1;
     desk.slot.assign(task_.strata, -1);
@@ -471,7 +428,7 @@ class Estimator {
     for (int c = 0; c < C; ++c) mean[c] /= total;
   }
 
-  // All requests by stratum: longest runs first.
+  // All requests by stratum.
   void sort_requests() {
     first_.assign(task_.strata + 1, 0);
     for (const auto& some : requests_)
@@ -483,7 +440,7 @@ class Estimator {
       for (const auto& one : some) sorted_[at[one.stratum]++] = one;
   }
 
-  // Answer all requests to one stratum.
+  // Answer all requests to one stratum, longest runs first.
   void draw(std::int64_t s, Desk& desk) {
     Request* begin = sorted_.data() + first_[s];
     Request* end = sorted_.data() + first_[s + 1];
@@ -610,12 +567,7 @@ class Estimator {
     const int low = begin / kLanes * kLanes, high = round_up(end, kLanes);
     std::fill(weights + low, weights + begin, kNothing);
     std::fill(weights + end, weights + high, kNothing);
-    vec highest = splat(kNothing);
-    for (int m = low; m < high; m += kLanes) {
-      const vec value = load(weights + m);
-      highest = value > highest ? value : highest;
-    }
-    const float peak = std::max(seen.peak, lane_max(highest));
+    const float peak = std::max(seen.peak, highest_of(weights + low, high - low));
     if (seen.drawn) seen.shrink(std::exp2(seen.peak - peak));
     seen.peak = peak;
     vec mass = {}, square = {}, energy = {}, moment[C] = {}, mixed_moment[C] = {};
@@ -671,7 +623,6 @@ class Estimator {
     task_.variance[q] = std::max(kCaution * kCaution * variance / (mass * mass),
                                  kFloor * kFloor * task_.tolerance * task_.tolerance);
     task_.draws[q] = draws;
-    if (task_.tolerance <= 0) return;
     if (round) {
       if (whole_[q] == kWhole && mass * mass < kFew * square) whole_[q] *= -kMore;
       return;
@@ -723,7 +674,7 @@ class Estimator {
     };
     const double enough = task_.tolerance * task_.tolerance;
     double mean = 0, needed = 0;
-    if (!round && enough > 0) {
+    if (!round) {
       each([&](std::int64_t i) { mean += std::sqrt(need_[i]) / task_.group; });
       each([&](std::int64_t i) {
         const double part = std::min(kAim * kAim * std::sqrt(need_[i]) / mean, kMostUneven);

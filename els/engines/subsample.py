@@ -20,7 +20,6 @@ from torch import Tensor
 
 from els.engines import native_engine
 from els.engines.dispatch import choose, posteriors
-from els.engines.posterior import Posterior
 from els.engines.query import PatchQuery
 from els.engines.strata import MIDDLE, Strata
 from els.engines.strata_code import LANES, estimate
@@ -95,11 +94,7 @@ def sampled_mean(query: PatchQuery, strata: Strata, *, tolerance: float, seed: i
 
 def _mean(query: PatchQuery) -> Tensor:
     (found,) = posteriors(query)
-    return _of(found, query)
-
-
-def _of(posterior: Posterior, query: PatchQuery) -> Tensor:
-    return posterior.mean.to(query.x)
+    return found.mean.to(query.x)
 
 
 def _at_one_time(query: PatchQuery, strata: Strata, tolerance: float, seed: int) -> Estimate | None:

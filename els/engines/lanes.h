@@ -1,0 +1,72 @@
+// What the compiled code shares: vectors of floats, their powers of two, and threads.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+typedef float vec __attribute__((vector_size(4 * kLanes)));
+typedef std::uint32_t bits __attribute__((vector_size(4 * kLanes)));
+
+inline vec splat(float value) { return vec{} + value; }
+inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
+
+// 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.
+inline vec exp2_of(vec x) {
+  const vec shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  x = largest_of(x, splat(-125.0f));
+  const vec rounded = x + shifter;
+  const vec f = x - (rounded - shifter);
+  vec p = splat(1.327645461e-3f);
+  p = p * f + splat(9.675540368e-3f);
+  p = p * f + splat(5.55071331e-2f);
+  p = p * f + splat(2.402211974e-1f);
+  p = p * f + splat(6.931469671e-1f);
+  p = p * f + splat(1.0f);
+  return (vec)((bits)p + ((bits)rounded << 23));
+}
+
+// Call work(thread, take) on every thread, where take() gives the next of the items, and -1 when
+// there is none; false when memory ran out.
+template <class Work>
+bool on_threads(std::int64_t threads, std::int64_t items, const Work& work) {
+  std::atomic<std::int64_t> next{0};
+  std::atomic<bool> failed{false};
+  const auto take = [&]() -> std::int64_t {
+    const std::int64_t item = failed ? items : next++;
+    return item < items ? item : -1;
+  };
+  const auto run = [&](int thread) {
+    try {
+      work(thread, take);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  };
+  std::vector<std::thread> others;
+  try {
+    const int wanted = static_cast<int>(std::min(threads, items));
+    for (int i = 1; i < wanted; ++i) others.emplace_back(run, i);
+  } catch (const std::system_error&) {
+    // No more threads to be had: those there are do all the work.
+  }
+  run(0);
+  for (auto& thread : others) thread.join();
+  return !failed;
+}
+
+}  // namespace
