@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,9 @@ class Protocol:
         symmetries: "flip" and "turns" add the mirrored and the quarter-turned images to the patch
             machines' dictionaries, for networks trained with such augmentation.
         held_out: number of held-out images on which the first machine's scale is also fitted
-            without the network, as far as there are any; 0 leaves that out.
+            without the network, as far as there are any; 0 leaves that out, and yardsticks too.
+        yardsticks: number of held-out and of training images that the novelty of samples is
+            compared with; at least as many as `held_out`.
         criterion: "cosine" or "l2"; see `els.calibration`.
         seeds: number of seeds, 0 .. seeds - 1.
         calibration_seeds: how many of them, the first, the scales are fitted on; agreement is
@@ -84,7 +87,8 @@ class Protocol:
         label: one class for every seed; default: a random class for each seed of a conditional
             network.
         tolerance: root mean square error of x0_hat (in pixel units, images in [-1, 1]) that is good
-            enough when machines are sampled; 0 compares with every training patch.
+            enough when machines are sampled; 0 compares with every training patch. "auto" is 0
+            where that takes two cores less than about two minutes, and 0.01 above.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
             the nearest training images.
     """
@@ -92,18 +96,21 @@ class Protocol:
     machines: Literal["all"] | list[str] | None = None
     sizes: list[int] | None = None
     symmetries: list[Symmetry] = field(default_factory=list)
-    held_out: int = 16
+    held_out: int = 4
+    yardsticks: int = 16
     criterion: Literal["cosine", "l2"] = "cosine"
     seeds: int = 40
     calibration_seeds: int = 8
     steps: int = 20
     network_steps: list[int] = field(default_factory=lambda: [20])
     label: int | None = None
-    tolerance: float = 0.0
+    tolerance: float | Literal["auto"] = "auto"
     mosaic: bool = True
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "seeds", "calibration_seeds", "steps")
+        _at_least_one(self, "seeds", "calibration_seeds", "steps", "yardsticks")
+        if self.tolerance != "auto" and not 0 <= self.tolerance < math.inf:
+            raise InputError(f"tolerance is {self.tolerance}; give auto, or an error of at least 0")
         if self.held_out < 0:
             raise InputError(f"held_out is {self.held_out}; it must be at least 0")
         if not self.network_steps or min(self.network_steps) < 1:
@@ -113,6 +120,11 @@ class Protocol:
                 f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
                 "used for calibration; raise --seeds or lower --calibration_seeds"
             )
+
+    @property
+    def real_images(self) -> int:
+        """How many held-out images, and training images beside them, are wanted."""
+        return max(self.held_out, self.yardsticks) if self.held_out else 0
 
     @property
     def calibration(self) -> range:
@@ -143,6 +155,7 @@ class Compute:
         devices: processes on each node, which share the seeds; each takes a GPU or its part of
             the cores.
         num_nodes: nodes, when started by torchrun or SLURM; they must see the same folder.
+        dry_run: say what is to be done and how long it will take, and stop there.
         force: replace a finished analysis: one of other settings, of which the parts that are the
             same are kept; one of the same settings is computed again.
     """
@@ -153,6 +166,7 @@ class Compute:
     device: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    dry_run: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:

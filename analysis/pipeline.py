@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from els.agreement import IDEAL, agreement_by_t
@@ -18,7 +19,9 @@ from els.analysis.attribution import (
 )
 from els.analysis.results import Results
 from els.analysis.study import Study
+from els.audit import Audit, audit_paths
 from els.calibration import Scales, fit_scales, fit_scales_to_data
+from els.console import console
 from els.images import to_float, to_uint8
 from els.machines import Machine
 from els.machines.local import PatchMachine
@@ -52,7 +55,8 @@ def analyse(
     machines = study.fitted(scales, weights)
     tracer = _tracer(study, machines)
     drawn = {n: _sample_network(study, n, work) for n in protocol.all_network_steps}
-    predicted = {one.kind: _sample(study, one, tracer, work) for one in machines}
+    sampled = {one.kind: _sample(study, one, tracer, work) for one in machines}
+    predicted = {kind: paths for kind, (paths, _) in sampled.items()}
     noise, labels = starts(protocol.evaluation)
     results = Results(
         provenance=study.provenance,
@@ -71,6 +75,7 @@ def analyse(
         weights=weights,
         data_scales=data_scales,
         seen=_seen(predicted),
+        audits={kind: audit for kind, (_, audit) in sampled.items() if audit is not None},
     )
     if not protocol.mosaic:
         return results
@@ -99,7 +104,7 @@ def _fit_to_data(study: Study, work: Work) -> Scales | None:
         return None
     return fit_scales_to_data(
         machine,
-        study.held_out,
+        study.held_out.take(torch.arange(min(study.protocol.held_out, len(study.held_out)))),
         steps=study.protocol.steps,
         candidates=study.candidates(machine),
         conditional=study.conditional,
@@ -142,18 +147,42 @@ def _sample_network(study: Study, steps: int, work: Work) -> Paths:
     )
 
 
-def _sample(study: Study, machine: Machine, tracer: Tracer | None, work: Work) -> Paths:
-    """A machine's paths; an exact one that mosaics are made of traces its own answers."""
+def _sample(
+    study: Study, machine: Machine, tracer: Tracer | None, work: Work
+) -> tuple[Paths, Audit | None]:
+    """A machine's paths, and an audit where it estimated.
+
+    Where the audit finds more than the tolerance the paths are sampled again, to a third of it, and
+    exactly where that does not hold either.
+    """
+    tolerance = float(study.protocol.tolerance)
+    tries = (tolerance, tolerance / 3) if tolerance else ()
+    for tried in tries:
+        if not isinstance(machine, PatchMachine):
+            break
+        estimating = machine.estimating(tried)
+        paths = _walk(study, estimating, None, work)
+        if (paths.seen == 1).all():
+            return paths, None
+        audit = audit_paths(estimating, paths, study.starts, study.protocol.evaluation, work=work)
+        audit = replace(audit, tolerance=tolerance)
+        if audit.holds:
+            return paths, audit
+        console.print(f"{machine.kind} is sampled again: the check found {audit}")
+    # An exact machine that mosaics are made of traces its own answers.
+    own = tracer is not None and tracer.machine is machine and not tolerance
+    return _walk(study, machine, tracer if own else None, work), None
+
+
+def _walk(study: Study, machine: Machine, tracer: Tracer | None, work: Work) -> Paths:
     protocol = study.protocol
-    own = tracer is not None and tracer.machine is machine and not protocol.tolerance
-    machine = machine.estimating(protocol.tolerance)
     return sample_paths(
         machine,
         study.starts,
         protocol.evaluation,
         steps=protocol.steps,
         name=f"sampling {machine.kind}, {protocol.steps} steps",
-        tracer=tracer if own else None,
+        tracer=tracer,
         work=work,
     )
 

@@ -26,9 +26,10 @@ from els.agreement import (
 from els.analysis import earlier
 from els.analysis.attribution import Attribution
 from els.analysis.options import Protocol
+from els.audit import Audit
 from els.calibration import Scales
 from els.errors import InputError
-from els.files import as_record, replacing, write_json
+from els.files import as_plain, as_record, replacing, write_json
 from els.images import DataSpec
 from els.models.blocks import NetworkFacts, Trained
 from els.probes import Probes
@@ -146,6 +147,7 @@ class Results:
         attribution: where the samples come from, if that was found out.
         seen: for machines that estimate, the share of the training patches that their answers took
             at each step (steps,).
+        audits: for the same, how far some of their answers were off.
     """
 
     provenance: Provenance
@@ -162,6 +164,7 @@ class Results:
     data_scales: Scales | None = None
     attribution: Attribution | None = None
     seen: Mapping[str, Tensor] = field(default_factory=dict)
+    audits: Mapping[str, Audit] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         found = (
@@ -223,6 +226,8 @@ class Results:
         first, *others = (one.record() for one in self.agreement)
         found = {**self.provenance.record(), "seeds": len(self.seeds), **first}
         found["other_steps"] = others
+        if self.audits:
+            found["audits"] = {kind: as_plain(audit) for kind, audit in self.audits.items()}
         if self.attribution is not None:
             found["novelty"] = {
                 side: {name: asdict(summarise(value)) for name, value in values.items()}
@@ -324,6 +329,7 @@ class Results:
             data_scales=_read(Scales.load, folder / DATA_SCALES),
             attribution=Attribution.load(attribution, scales) if attribution.exists() else None,
             seen=_group(arrays, "seen"),
+            audits={kind: as_record(Audit, one) for kind, one in summary.get("audits", {}).items()},
         )
 
     def _agreement_at(self, network_steps: int) -> AgreementAt:

@@ -19,7 +19,14 @@ from els.analysis.launch import launch
 from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.pipeline import analyse
-from els.analysis.report.tables import agreement_tables, pairs_table, probes_text, scales_table
+from els.analysis.plan import plan
+from els.analysis.report.tables import (
+    agreement_tables,
+    audits_text,
+    pairs_table,
+    probes_text,
+    scales_table,
+)
 from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results, scales_path
@@ -32,7 +39,7 @@ from els.work import Work
 Group = TypeVar("Group")
 
 
-def run(options: dict[str, Any]) -> Results | list[Results]:
+def run(options: dict[str, Any]) -> Results | list[Results] | None:
     """Analyse one network, or several and compare them."""
     sources = [_group(Source, {**options, "checkpoint": one}) for one in options["checkpoint"]]
     protocol = _group(Protocol, options)
@@ -42,16 +49,17 @@ def run(options: dict[str, Any]) -> Results | list[Results]:
     pairs = list(zip(sources, outputs, strict=True))
     folders = [out.analysis(source) for source, out in pairs]
     check_unique(folders)
-    results = [run_one(source, protocol, compute, out) for source, out in pairs]
-    if len(results) == 1:
-        return results[0]
+    found = [run_one(source, protocol, compute, out) for source, out in pairs]
+    results = [one for one in found if one is not None]
+    if len(found) == 1 or not results:
+        return results[0] if results else None
     if is_first():
         write_and_log(results, folders, comparison_folder(folders, output.out), output)
     return results
 
 
-def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output) -> Results:
-    """Analyse one network, and report it where this is the first process."""
+def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output) -> Results | None:
+    """Analyse one network, and report it where this is the first process; None of a dry run."""
     folder = output.analysis(source)
     study = load_study(source, protocol, compute, run=name_of(folder))
     replaces = check_earlier(folder, study.provenance, force=compute.force)
@@ -60,6 +68,10 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     processes = launch(compute, torch.device(study.starts.device))
     study = study.to(processes.device)
     first = not processes.rank
+    if first:
+        console.print(plan(study, processes=processes.world))
+    if compute.dry_run:
+        return None
     with tracked(study, folder, source, output, anew=compute.force, first=first) as tracker:
         work = Work(
             folder / ".work",
@@ -107,6 +119,8 @@ def _print_findings(results: Results, files: ReportFiles, output: Output) -> Non
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if results.probes is not None:
         console.print(textwrap.fill(probes_text(results), console.width))
+    if results.audits:
+        console.print(textwrap.fill(audits_text(results), console.width))
     if results.scales:
         console.print(scales_table(results.scales))
     for table in agreement_tables(results):
@@ -141,11 +155,18 @@ def _summary(study: Study, folder: Path) -> dict[str, str]:
         "receptive field": facts.field_text,
         "images": f"{study.images.description}, {c} x {h} x {w}",
         "machines": ", ".join(machine.kind for machine in study.machines),
+        "tolerance": _tolerance_text(float(protocol.tolerance)),
         "seeds": f"{protocol.calibration_seeds} to calibrate on, {evaluation} to compare",
         "steps": f"network {steps}, machines {protocol.steps}",
         "engine": f"{study.engine} on {study.starts.device}",
         "results": str(folder),
     }
+
+
+def _tolerance_text(tolerance: float) -> str:
+    if not tolerance:
+        return "none: every training patch is compared"
+    return f"{tolerance:g} of x0_hat where a part of the patches will do (--tolerance 0 is exact)"
 
 
 def _print_earlier(folder: Path, compute: Compute) -> None:

@@ -14,7 +14,7 @@ Measure how well closed-form machines predict what trained networks draw.
 
   {analyze} runs/garments_resnet
   {analyze} runs/A runs/B --machines all   (several are compared)
-  {analyze} runs/A --config quick          (or paper: as in the paper)
+  {analyze} runs/A --config quick          (or standard, or paper)
   {analyze} figures|compare|list|dashboard --help
 
 RUN is a folder of train.py, a checkpoint, wandb:entity/project/name:alias, a
@@ -41,15 +41,16 @@ Save a workspace for training and analysis to W&B; without a login, to a file.
 # Every option with its default as the parser has it, and what it is for: a test compares them.
 OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
     "run": {
-        "--config": (None, "options from a file, or by name: quick, paper"),
+        "--config": (None, "from a file, or by name: quick, standard, paper"),
         "--machines": (None, "all, or names: boundary,local,ideal"),
         "--seeds": (40, "how many noises, from 0"),
         "--calibration_seeds": (8, "so many of them, the first, to fit scales on"),
         "--network_steps": ([20], "DDIM steps of the network: 150,20"),
         "--steps": (20, "DDIM steps of the machines"),
         "--sizes": (None, "odd patch sizes to try: 3,5,7"),
-        "--held_out": (16, "fit the first on so many held-out images, too; 0: not"),
-        "--tolerance": (0.0, "error of x0_hat that is good enough; 0: exact"),
+        "--held_out": (4, "fit the first on so many held-out images, too; 0: not"),
+        "--tolerance": ("auto", "error of x0_hat that is good enough; 0: exact"),
+        "--dry_run": (False, "only say what will be done, and how long it takes"),
         "--mosaic": (True, "--no-mosaic: do not trace where samples come from"),
         "--name": (None, "write to analysis-NAME, beside other analyses"),
         "--force": (False, "compute again, and replace what is finished"),

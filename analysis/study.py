@@ -19,7 +19,7 @@ from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet
 from els.machines import MACHINES, Machine, make_machine
 from els.machines.base import Number
-from els.machines.local import SIZE
+from els.machines.local import SIZE, PatchMachine
 from els.machines.mixture import Mixture
 from els.machines.registry import all_for, around, default_for
 from els.models.checkpoints import find_checkpoint, load_denoiser
@@ -29,6 +29,9 @@ from els.stacking import Weights
 
 # Raised with every change of the code that changes results, so that old ones are not taken up.
 RESULTS_VERSION = 4
+# Of tolerance "auto": above so many seconds of two cores, this one.
+_PATIENCE, _TOLERANCE = 120.0, 0.01
+_SECONDS_PER_PAIR = 8e-10
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Study:
     Attributes:
         network: the trained network.
         images: the images that it was trained on.
-        held_out: images that it was not trained on; None where there are none.
+        held_out: images that it was not trained on, in random order; None where there are none.
         machines: the machines, the one that is meant to predict the network first; without values
             of their scales.
         starts: where sampling starts.
@@ -121,7 +124,8 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
     sizes = _sizes(protocol, machines, images)
     for machine in machines:
         _candidates(machine, sizes)
-    protocol = replace(protocol, machines=list(kinds), sizes=sizes)
+    tolerance = _tolerance(protocol, machines, images, network, sizes)
+    protocol = replace(protocol, machines=list(kinds), sizes=sizes, tolerance=tolerance)
     return Study(
         network=network,
         images=images,
@@ -225,6 +229,32 @@ def _sizes(protocol: Protocol, machines: tuple[Machine, ...], images: ImageSet) 
     return sizes
 
 
+def _tolerance(
+    protocol: Protocol,
+    machines: tuple[Machine, ...],
+    images: ImageSet,
+    network: NetworkDenoiser,
+    sizes: list[int],
+) -> float:
+    """That of the protocol; of "auto", by how many pairs of patches an exact analysis compares.
+
+    By count and not by the clock, so that it is the same on every machine.
+    """
+    if protocol.tolerance != "auto":
+        return protocol.tolerance
+    c, h, w = images.image_shape
+    count = len(images) // (network.num_classes or 1)
+    seconds = 0.0
+    for machine in machines:
+        if isinstance(machine, PatchMachine):
+            size = _candidates(machine, sizes)[-1] if machine.window != "hard" else sizes[0]
+            x = torch.empty(1, c, h, w)
+            if machine.can_estimate(x, images.pixels[:count], size):
+                queries = protocol.seeds * protocol.steps * h * w
+                seconds += _SECONDS_PER_PAIR * queries * count * (h - size + 1) * (w - size + 1)
+    return _TOLERANCE if seconds > _PATIENCE else 0.0
+
+
 def _candidates(machine: Machine, sizes: list[int]) -> list[Number]:
     if machine.scale is None:
         return []
@@ -257,13 +287,13 @@ def _held_out(
 def _some_of(
     images: ImageSet, training: ImageSet, protocol: Protocol, num_classes: int | None
 ) -> ImageSet | None:
-    """`held_out` of the images, at random, of classes that the network knows."""
+    """As many of the images as are wanted, at random, of classes that the network knows."""
     if num_classes is not None and images.labels is not None and training.labels is not None:
         label = protocol.label
         classes = training.labels.unique() if label is None else torch.tensor([label])
         images = images.take(torch.isin(images.labels, classes).nonzero().flatten())
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    chosen = order[: protocol.held_out].sort().values
+    chosen = order[: protocol.real_images]
     return images.take(chosen) if len(chosen) else None
 
 

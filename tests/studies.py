@@ -18,7 +18,7 @@ from els.models.networks import build_network
 from els.work import Work
 
 SMALL = {"seeds": 5, "calibration_seeds": 2, "steps": 3, "network_steps": [3], "sizes": [3, 5],
-         "held_out": 0}  # fmt: skip
+         "held_out": 0, "yardsticks": 1}  # fmt: skip
 
 
 def write_checkpoint(

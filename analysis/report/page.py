@@ -30,6 +30,7 @@ from els.analysis.report.pictures import (
 from els.analysis.report.released import released_sizes
 from els.analysis.report.tables import (
     agreement_cells,
+    audits_text,
     comparison_cells,
     pair_cells,
     probes_text,
@@ -216,6 +217,7 @@ def _introduction(results: Results) -> Data:
         "primary": with_paper_name(results.primary),
         "fitted": fitted,
         "machines": machines,
+        "audits": audits_text(results),
     }
 
 

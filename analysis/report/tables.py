@@ -292,6 +292,14 @@ def probes_text(results: Results) -> str:
     return f"{text}; {measured}; {error}."
 
 
+def audits_text(results: Results) -> str:
+    """How far answers from a part of the training patches were off; "" where none were."""
+    return " ".join(
+        f"The {kind} machine was compared with a part of the training patches: {audit}."
+        for kind, audit in results.audits.items()
+    )
+
+
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as CSV, whole or not at all; a key that a row lacks is an empty cell."""
     columns = dict.fromkeys(name for row in rows for name in row)

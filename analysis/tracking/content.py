@@ -36,6 +36,7 @@ TIME = f"{BY_TIME}/t"
 AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each by its kind
 MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
 PAIRS = f"{AGREEMENT}/pairs"
+AUDIT = "audit"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
@@ -216,6 +217,7 @@ def numbers(results: Results) -> dict[str, float]:
     in the tables.
     """
     found = agreement_numbers(results)
+    found |= {f"{AUDIT}/{kind}/error": one.found for kind, one in results.audits.items()}
     for side in (NETWORK, HELD_OUT, COPIES):
         found |= novelty_numbers(results, side)
     return dict(islice(found.items(), MOST_NUMBERS - len((PARAMETERS, LOSS))))

@@ -7,7 +7,7 @@ product of the two. A window of size k reaches r = k // 2 places to either side 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -59,6 +59,79 @@ def axis_groups(rule: Rule, length: int, size: int) -> list[Group]:
     crossing = everywhere[~torch.isin(everywhere, inside)]
     alone, together = crossing[:, None], inside[None]
     return [Group(places, places) for places in (alone, together) if places.numel()]
+
+
+class Span(NamedTuple):
+    """Windows along one axis, at all places of a stretch of it.
+
+    Attributes:
+        first: where the stretch begins.
+        length: of the stretch.
+        cells: of a window.
+        centre: which of a window's cells is the pixel that it belongs to.
+    """
+
+    first: int
+    length: int
+    cells: int
+    centre: int
+
+    @property
+    def places(self) -> int:
+        """How many windows there are."""
+        return self.length - self.cells + 1
+
+    @property
+    def pixels(self) -> slice:
+        """The pixels that the windows belong to."""
+        return slice(self.first + self.centre, self.first + self.centre + self.places)
+
+    @property
+    def stretch(self) -> slice:
+        """All that the windows see."""
+        return slice(self.first, self.first + self.length)
+
+
+class Region(NamedTuple):
+    """Windows of one shape in a rectangle of an image; each may be compared with each."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def places(self) -> int:
+        """How many windows an image has here."""
+        return self.rows.places * self.columns.places
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Rows and columns of the pixels that the windows belong to."""
+        return self.rows.pixels, self.columns.pixels
+
+    @property
+    def rectangle(self) -> tuple[slice, slice]:
+        """Rows and columns that the windows see."""
+        return self.rows.stretch, self.columns.stretch
+
+
+def inside(size: int, height: int, width: int) -> Region:
+    """The windows of size k that lie wholly inside an image at least as large."""
+    r = size // 2
+    return Region(Span(0, height, size, r), Span(0, width, size, r))
+
+
+def along_borders(size: int, height: int, width: int) -> list[Region]:
+    """What is left, by the rule `boundary`, of windows that cross one border, not two."""
+    rows, columns = inside(size, height, width)
+    crossing = [Region(span, columns) for span in _crossing(size, height)]
+    return crossing + [Region(rows, span) for span in _crossing(size, width)]
+
+
+def _crossing(size: int, length: int) -> list[Span]:
+    """The windows that one end of an axis cuts off, each alone."""
+    r = size // 2
+    cut = [Span(0, i + r + 1, i + r + 1, i) for i in range(r)]
+    return cut + [Span(length - i - r - 1, i + r + 1, i + r + 1, r) for i in range(r)]
 
 
 def check_size(rule: Rule, size: int, image_shape: tuple[int, int, int]) -> None:

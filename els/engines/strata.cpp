@@ -1,10 +1,10 @@
-// Posterior means over training patches from a stratified sample of them, with their variance.
+// Posterior means over training patches from a sample of them, with their variance.
 //
-// Patches are sorted into strata of patches that are alike, and shuffled within each. A model of
-// every stratum says how much its patches weigh for a query; as many of them are drawn as keep the
-// variance that it predicts within the tolerance. Draws are runs of a stratum's shuffled members
-// from one random place, the same for all queries, so that queries share what is read from memory:
-// the work goes stratum by stratum, each a product of two small matrices.
+// Patches are sorted into strata of patches that are alike, and shuffled within each. Two draws
+// choose those that a query is compared with. First a run of each stratum's members, from one random
+// place that is the same for all queries, so that they share what is read from memory: as many as a
+// model of the stratum says. Of these only a few coordinates are compared; they give the chance with
+// which each is then compared in full. The tolerance bounds the sum of both variances.
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +16,10 @@
 
 #include "lanes.h"
 
+namespace {
+constexpr int kShort = 32;  // numbers that stand for a patch in the first comparison
+}
+
 // The whole interface: laid out as `_Task` in strata_code.py.
 struct Task {
   const std::uint8_t* images;   // (n h w c), and a cache line more
@@ -25,10 +29,12 @@ struct Task {
   const float* queries;         // (q, stride): their inner product with the levels of a patch less
                                 // `unit` times the squares of those is its binary log-weight
   const float* features;        // (q, terms): their inner product with `terms_of` is
-                                // log2 sqrt(E w^2) of a stratum's patches by the model
+                                // log2 sqrt(E w^2) of a stratum's patches by the model; squares of
+                                // coordinates, coordinates, what these leave out, squared norm, 1
   const float* terms_of;        // (terms, strata); the number of strata is a multiple of 64
-  const float* means;           // (components, strata): of a stratum's patches, to be compared with
-                                // the features from number `components` on
+  const float* means;           // (components, strata): of coordinates, times alpha
+  const float* basis;           // (stride, kShort): components, zeros, and the mean patch at the end
+  const float* shift;           // (kShort,): inner products of those with the mean patch
   const float* centre;          // (strata, c): mean of their centre pixels, as levels
   const float* spread;          // (strata,): variance of those, averaged over channels
   const std::uint64_t* keys;    // (q,): what a query's random numbers depend on
@@ -43,67 +49,58 @@ struct Task {
   std::int32_t centre_row, centre_column;    // of the pixel that is averaged, in a window
   std::int32_t stride;                       // floats of a query, a multiple of kLanes
   std::int32_t threads;
-  float unit;
+  float alpha;
+  float unit;                   // alpha^2 / (2 sigma^2 ln 2)
+  float scale;                  // 1 / (2 sigma^2 ln 2)
   float tolerance;              // standard deviation in levels, above 0
   double most;                  // draws at which a query is given up
-  double dear;                  // draws of all queries from which on none are made
+  double dear;                  // core-nanoseconds at which all are given up
 };
 
 namespace {
 
+typedef std::int32_t signed_bits __attribute__((vector_size(4 * kLanes)));
 typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
-typedef std::uint8_t bytes __attribute__((vector_size(kLanes), aligned(1)));
 
-constexpr int kRun = 4;                   // patches that are drawn together at least, and multiplied
-constexpr int kQueries = 3;               // multiplied together
+constexpr int kParts = kShort / kLanes;   // vectors that hold them
+constexpr int kTogether = 12 / kParts;    // patches that are projected together
 constexpr int kSegment = 48 << 10;        // floats of patches at hand: they stay in the cache
 constexpr int kMostMembers = 256;         // of a segment
+constexpr int kBlock = 4 * kLanes;        // members that are compared together
 constexpr int kAhead = 8;                 // patches are fetched so long before they are needed
-constexpr int kRounds = 7;
+constexpr int kRounds = 6;
 constexpr float kNothing = -1e30f;
 constexpr float kMiddle = 127.5f;
+constexpr float kMostPower = 60.0f;       // of two, that a weight may exceed what was expected
 constexpr double kAll = 1e18;             // draws that are all patches
-constexpr double kPilot = 2048;           // draws of the first round
-constexpr double kAim = 0.75;             // share of the tolerance that a plan aims at
-constexpr double kMostUneven = 4;         // a query's variance over the square of the tolerance
-constexpr float kLeastShare = 1e-9f;      // of the draws; less than that is not planned at all
+constexpr double kPilot = 2048;           // first draws of the first round
+constexpr double kAim = 0.5;              // share of the squared tolerance that a plan aims at
+constexpr double kFirst = 0.35;           // share of that which the first draw may use
+constexpr double kMostUneven = 4;         // variance over the square of the tolerance in a plan
+constexpr double kWorst = 25;             // and in an answer
+constexpr float kLeastShare = 3e-8f;      // of the draws; less than that is not planned at all
 constexpr double kDefensive = 0.1;        // share of the draws that does not trust the model
-constexpr std::int64_t kWhole = 2 << 20;  // floats of the likeliest strata that are all compared
-constexpr std::int64_t kMore = 8;         // times as many where few patches weigh anything
-constexpr double kFew = 100;              // and what is few
-constexpr int kMostWhole = 128;           // of those strata
-constexpr double kDoubt = 4;              // times too much weight that the model may promise
-constexpr double kCaution = 1.3;          // times the error that draws and model tell of
+constexpr float kLeastChance = 1.0f / 1024;  // with which a patch is compared in full
+constexpr std::int64_t kWhole = 16384;    // members of the nearest strata that are all drawn first
+constexpr std::int64_t kWholePilot = 2048;     // and in the first round
+constexpr std::int64_t kWholeOfFew = 1 << 19;  // and where few patches carry the weight
+constexpr double kFew = 30;               // effective patches that are few
+constexpr double kDoubt = 4;              // times too much weight that the model may promise a plan
+constexpr double kBelief = 30;            // and a claim
+constexpr double kCaution = 1.15;         // times the error that the draws tell of
+constexpr double kModel = 0.35;           // share of the model's variance that is added to it
 constexpr double kFloor = 0.05;           // of the tolerance: no smaller error is claimed
-constexpr double kPrior = 8;              // draws that the model's variance of a stratum is worth
+constexpr double kMostResidual = 3;       // variance of log-weights that coordinates may leave open
+constexpr float kMostNoise = 2;           // times the noise that a query may be off all patches
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
+constexpr float kNear = 5.0f;             // levels that all of them are off at least
+// Core-nanoseconds, as measured with AVX-512: to compare with a patch's coordinates; with all of it,
+// by its floats; to read and project it, by its floats.
+constexpr double kShortCost = 3.5, kFullCost = 20, kFullByFloat = 0.06, kReadByFloat = 0.8;
 
+inline vec smallest_of(vec a, vec b) { return a < b ? a : b; }
 inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
 inline void store(float* at, vec value) { *reinterpret_cast<loose*>(at) = value; }
-
-// Sums of neighbouring lanes, within each 128 bits those of a before those of b.
-inline vec pair_sums(vec a, vec b) {
-#if defined(__AVX512F__)
-  return __builtin_shufflevector(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
-         __builtin_shufflevector(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
-#elif defined(__AVX__)
-  return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
-         __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
-#else
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
-#endif
-}
-
-// The sums of the lanes of four vectors.
-inline void lane_sums(const vec* four, float* out) {
-  const vec sums = pair_sums(pair_sums(four[0], four[1]), pair_sums(four[2], four[3]));
-  float lanes[kLanes];
-  std::memcpy(lanes, &sums, sizeof(lanes));
-  for (int i = 0; i < 4; ++i) {
-    out[i] = lanes[i];
-    for (int lane = i + 4; lane < kLanes; lane += 4) out[i] += lanes[lane];
-  }
-}
 
 inline float lane_sum(vec value) {
   float lanes[kLanes];
@@ -125,9 +122,17 @@ inline float highest_of(const float* values, int count) {
   return lane_max(highest);
 }
 
+// Loops over memory: compilers take conversions and roots of vector types lane by lane.
 inline vec root_of(vec value) {
-  for (int lane = 0; lane < kLanes; ++lane) value[lane] = std::sqrt(value[lane]);
+  float lanes[kLanes];
+  std::memcpy(lanes, &value, sizeof(lanes));
+  for (float& lane : lanes) lane = std::sqrt(lane);
+  std::memcpy(&value, lanes, sizeof(lanes));
   return value;
+}
+
+inline void levels_of(const std::uint8_t* __restrict bytes, float* __restrict out) {
+  for (int lane = 0; lane < kLanes; ++lane) out[lane] = static_cast<int>(bytes[lane]) - kMiddle;
 }
 
 inline int round_up(int value, int step) { return (value + step - 1) / step * step; }
@@ -138,6 +143,17 @@ inline std::uint64_t mixed(std::uint64_t z) {
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
   return z ^ (z >> 31);
+}
+
+// Random numbers in (0, 1) for the numbers first, first + 1, ... (Wellons 2018, lowbias32).
+inline vec uniforms(std::uint32_t key, std::uint32_t first) {
+  bits z;
+  for (int lane = 0; lane < kLanes; ++lane) z[lane] = lane;
+  z = (z + first) * 0x9E3779B9u + key;
+  z = (z ^ (z >> 16)) * 0x7FEB352Du;
+  z = (z ^ (z >> 15)) * 0x846CA68Bu;
+  z ^= z >> 16;
+  return __builtin_convertvector((signed_bits)(z >> 8), vec) * 0x1p-24f + splat(0x1p-25f);
 }
 
 inline double uniform(std::uint64_t key, std::uint64_t number) {
@@ -152,35 +168,52 @@ bool in_parallel(int threads, std::int64_t items, const Work& work) {
   });
 }
 
-// What a query has seen of one stratum, in sums over the patches drawn, of which `w` is the weight
-// relative to 2^peak and c the centre pixel as levels.
+// What a query has seen. Weights are relative to 2^peak and divided by the chance of their patch; c is
+// the centre pixel as levels.
 template <int C>
 struct Seen {
-  std::int32_t stratum, drawn;
-  float chance;       // that it was to be drawn from at all
-  float model;        // sqrt(E w^2) times how far centre pixels vary, as a binary logarithm
-  float peak;
-  float mass;         // sum of w
-  float moment[C];    // of w c
-  float square;       // of w^2
-  float mixed[C];     // of w^2 c
-  float energy;       // of w^2 |c|^2 / C
+  double peak = kNothing;
+  double mass = 0;         // sum of w
+  double moment[C] = {};   // of w c
+  // Of w^2 (1 - chance), in the first round of something else: see `scout`.
+  double square = 0;
+  double mixed[C] = {};    // times c
+  double energy = 0;       // times |c|^2 / C
+  double total = 0;        // what coordinates promised, relative to the peak that was expected
+  double heavy = 0;        // sum of w^2 times the chance
 
-  void shrink(float factor) {
+  void raise(double to) {
+    const double factor = mass > 0 ? std::exp2(peak - to) : 0, twice = factor * factor;
     mass *= factor;
-    const float twice = factor * factor;
     square *= twice;
     energy *= twice;
+    heavy *= twice;
     for (int c = 0; c < C; ++c) {
       moment[c] *= factor;
       mixed[c] *= twice;
     }
+    peak = to;
+  }
+
+  void add(Seen other, bool squares) {
+    if (other.peak > peak) std::swap(*this, other);
+    const double factor = std::exp2(other.peak - peak), twice = squares ? factor * factor : factor;
+    total += other.total;
+    mass += factor * other.mass;
+    square += twice * other.square;
+    energy += twice * other.energy;
+    heavy += twice * other.heavy;
+    for (int c = 0; c < C; ++c) {
+      moment[c] += factor * other.moment[c];
+      mixed[c] += twice * other.mixed[c];
+    }
   }
 };
 
-// A query asks for members `from` up to `to` of a stratum's run.
+// A query asks for the first `to` members of a stratum's run, each of which has the same chance.
 struct Request {
-  std::int32_t query, slot, stratum, from, to;
+  std::int32_t query, stratum, to;
+  float chance;
 };
 
 template <int C>
@@ -189,14 +222,8 @@ class Estimator {
   explicit Estimator(const Task& task)
       : task_(task),
         cells_(task.window_columns * C),
-        members_(std::clamp(kSegment / task.stride / kLanes * kLanes, kLanes, kMostMembers)),
-        seen_(task.count),
-        rate_(task.count, 0.0),
-        need_(task.count, 0.0),
-        peak_(task.count, kNothing),
-        mass_(task.count, 0.0),
-        done_(task.count, 0),
-        whole_(task.count, kWhole),
+        members_(std::clamp(kSegment / task.stride / kBlock * kBlock, kBlock, kMostMembers)),
+        queries_(task.count),
         scores_(static_cast<std::size_t>(task.count) * task.strata),
         requests_(task.threads),
         desks_(task.threads),
@@ -209,10 +236,13 @@ class Estimator {
       for (int c = 0; c < C; ++c) centre_[c * task.strata + s] = task.centre[s * C + c];
     }
     for (auto& desk : desks_) {
-      desk.patches.resize(static_cast<std::size_t>(members_) * task.stride + 3 * kLanes);
-      desk.squares.resize(members_);
+      desk.seen.resize(task.count);
+      desk.patches.resize(static_cast<std::size_t>(members_ + kTogether) * task.stride + 3 * kLanes);
+      desk.shorts.resize(static_cast<std::size_t>(kShort) * members_);
       desk.centres.resize(static_cast<std::size_t>(members_) * C);
-      desk.weights.resize(static_cast<std::size_t>(members_) * kQueries);
+      for (auto* one : {&desk.squares, &desk.bases, &desk.margins, &desk.chances})
+        one->resize(members_);
+      desk.kept.resize(members_);
       for (auto* one : {&desk.model, &desk.cautious, &desk.share, &desk.wish, &desk.members,
                         &desk.distance})
         one->resize(task.strata);
@@ -220,42 +250,86 @@ class Estimator {
     }
   }
 
-  // 0: done; 1: out of memory; 3: too many draws would be needed.
+  // 0: done; 1: out of memory; 3: all patches are the better way.
   int run() {
     const auto score_one = [&](std::int64_t q, int) { score(q); };
     if (!in_parallel(task_.threads, task_.count, score_one)) return 1;
     for (int round = 0; round < kRounds; ++round) {
       for (auto& some : requests_) some.clear();
       const auto plan_one = [&](std::int64_t q, int thread) {
-        if (!done_[q]) plan(q, round, desks_[thread], requests_[thread]);
+        if (!queries_[q].done) plan(q, round, desks_[thread], requests_[thread]);
       };
       if (!in_parallel(task_.threads, task_.count, plan_one)) return 1;
+      for (auto& desk : desks_) std::fill(desk.seen.begin(), desk.seen.end(), Seen<C>());
       sort_requests();
       if (sorted_.empty()) return 0;
-      const auto draw_one = [&](std::int64_t s, int thread) { draw(s, desks_[thread]); };
+      const auto draw_one = [&](std::int64_t s, int thread) { draw(s, round, desks_[thread]); };
       if (!in_parallel(task_.threads, task_.strata, draw_one)) return 1;
       const auto judge_one = [&](std::int64_t q, int thread) {
-        if (!done_[q]) judge(q, round, desks_[thread]);
+        if (queries_[q].done) return;
+        if (round)
+          judge(q);
+        else
+          prepare(q, desks_[thread]);
       };
       if (!in_parallel(task_.threads, task_.count, judge_one)) return 1;
-      double needed = 0;
-      for (std::int64_t q = 0; q < task_.count; q += task_.group) needed += settle(q, round);
-      if (!round && needed > task_.dear) return 3;
+      double cost = 0, residual = 0;
+      for (std::int64_t q = 0; q < task_.count; q += task_.group) {
+        if (round)
+          settle(q, round);
+        else
+          cost += divide(q);
+      }
+      if (round) continue;
+      double first = 0;
+      for (const auto& query : queries_) {
+        first += query.rate;
+        residual += query.residual / static_cast<double>(task_.count);
+      }
+      const double all = static_cast<double>(task_.start[task_.strata]);
+      cost += std::min(all, first) * task_.stride * kReadByFloat;
+      if (cost > task_.dear || residual > kMostResidual) return 3;
     }
     return 0;
   }
 
  private:
+  // What is known of a query.
+  struct Query {
+    double rate = kPilot;    // first draws that are planned
+    std::int64_t whole = kWholePilot;  // members of the nearest strata that are drawn whole
+    double drawn = 0;        // and done
+    double selection = 0;    // chance of a second draw over the weight that a patch promises
+    double model = 0;        // `total` as the model has it
+    double predicted = 0;    // variance that it predicts for the first draw, over its square
+    float peak = kNothing;   // binary logarithm of the largest weight expected
+    double mass = 0;         // sum of weights by coordinates, relative to 2^peak
+    double total = 0;        // of sqrt(E w^2) times how far centre pixels are from the mean
+    double residual = 0;     // variance of log-weights that coordinates leave open
+    float constant = 0;      // binary log-weight of a patch all of whose coordinates are 0
+    float noise = 0;         // of what coordinates leave out, in units of what is expected
+    bool few = false;        // patches carry its weight, and only the nearest were drawn whole
+    bool done = false;
+  };
+
   // One thread's memory.
   struct Desk {
-    std::vector<float> patches, squares, centres, weights;  // of the segment at hand
+    std::vector<Seen<C>> seen;    // of each query, this round
+    // Of the segment at hand:
+    std::vector<float> patches;   // (members, stride), as levels
+    std::vector<float> squares;   // of those, summed
+    std::vector<float> shorts;    // (kShort, members): coordinates, and what they leave out, squared
+    std::vector<float> bases;     // (members,): binary log-weights are this and inner products
+    std::vector<float> centres;   // (c, members)
+    std::vector<float> margins, chances;
+    std::vector<std::int32_t> kept;
     std::vector<float> model, cautious;  // (strata,): see `weigh`
     // Of the strata that a query may draw from:
     int count;
     std::vector<std::int32_t> strata;
-    std::vector<float> share, wish, members;
+    std::vector<float> share, wish;
+    std::vector<float> members;   // 0 of those that it takes whole
     std::vector<float> distance;  // (strata,): see `nearest`
-    std::vector<std::int32_t> slot;  // (strata,): where a query keeps what it has seen, or -1
     std::vector<std::int32_t> active;
   };
 
@@ -263,10 +337,14 @@ class Estimator {
     return task_.start[stratum + 1] - task_.start[stratum];
   }
 
+  const float* along(std::int64_t q) const {
+    return task_.features + q * task_.terms + task_.components;
+  }
+
   void score(std::int64_t q) {
     const float* features = task_.features + q * task_.terms;
     float* out = scores_.data() + q * task_.strata;
-    for (int s = 0; s < task_.strata; s += 4 * kLanes) {
+    for (int s = 0; s < task_.strata; s += kBlock) {
       vec sums[4] = {};
       for (int term = 0; term < task_.terms; ++term) {
         const float* terms = task_.terms_of + static_cast<std::size_t>(term) * task_.strata + s;
@@ -274,17 +352,20 @@ class Estimator {
       }
       for (int i = 0; i < 4; ++i) store(out + s + i * kLanes, sums[i]);
     }
-  }
-
-  std::int64_t run_length(double wanted, std::int64_t members) const {
-    const auto runs = static_cast<std::int64_t>(std::ceil(std::max(wanted / kRun, 1.0)));
-    return 2 * runs * kRun > members ? members : runs * kRun;
+    const int d = task_.components, left = task_.window_rows * cells_ - d;
+    double inside = 0;
+    for (int i = 0; i < d; ++i) inside += features[i];
+    const float rest = features[2 * d], norm = features[2 * d + 1];
+    queries_[q].constant = static_cast<float>(task_.scale * (norm - inside - rest));
+    const double expected = left / (2 * std::log(2.0) * task_.scale);
+    queries_[q].noise = left ? std::min(static_cast<float>(rest / expected), kMostNoise) : 0;
   }
 
   // What a query wants of each stratum: by the model, N sqrt(E w^2) times how far centre pixels are
   // from the mean, and a part of the draws by its root, in case the model is wrong. Both are shares
-  // of a sum over strata; returns the binary logarithm of that of the model's.
-  double weigh(std::int64_t q, const double* mean, Desk& desk) const {
+  // of a sum over strata; returns the binary logarithm of that of the model's. The nearest strata,
+  // of `whole` members, are wanted whole.
+  double weigh(std::int64_t q, const double* mean, std::int64_t whole, Desk& desk) const {
     const float* score = scores_.data() + q * task_.strata;
     const float top = highest_of(score, task_.strata);
     vec total = {}, cautious = {};
@@ -312,9 +393,11 @@ class Estimator {
       desk.wish[count] = wish;
       count += wish >= kLeastShare;
     }
+    const float near = nearest(q, whole, desk);
     for (int i = 0; i < count; ++i) {
-      desk.share[i] = desk.model[desk.strata[i]] / sum;
-      desk.members[i] = members_of_[desk.strata[i]];
+      const int s = desk.strata[i];
+      desk.share[i] = desk.model[s] / sum;
+      desk.members[i] = desk.distance[s] <= near ? 0 : members_of_[s];
     }
     desk.count = count;
     return top + std::log2(static_cast<double>(sum));
@@ -328,9 +411,7 @@ class Estimator {
     for (int begin = 0; begin < count; begin += 16)
       for (int i = begin; i < std::min(begin + 16, count); ++i) {
         const float wanted = draws * wish[i];
-        const float chance = std::min(1.0f, wanted / kRun), drawn = std::max<float>(wanted, kRun);
-        const float part = share[i] * share[i] * (1 / drawn + 1 - chance) / chance;
-        sums[i - begin] += 2 * wanted >= all[i] ? 0 : part;
+        sums[i - begin] += 2 * wanted >= all[i] ? 0 : share[i] * share[i] / wanted;
       }
     double sum = 0;
     for (float one : sums) sum += one;
@@ -348,52 +429,38 @@ class Estimator {
     return draws;
   }
 
+  // Choose the first draw.
   void plan(std::int64_t q, int round, Desk& desk, std::vector<Request>& requests) {
-    auto& seen = seen_[q];
-    double mean[C];
-    if (round)
-      for (int c = 0; c < C; ++c) mean[c] = task_.mean[q * C + c];
-    else
-      guess(q, mean);
-    const double scale = weigh(q, mean, desk);
-    const double draws = std::max(rate_[q], round ? need_[q] : kPilot);
-    rate_[q] = draws;
-    const float whole = round ? nearest(q, desk) : -1;
-    desk.slot.assign(task_.strata, -1);
-    for (std::size_t i = 0; i < seen.size(); ++i) desk.slot[seen[i].stratum] = static_cast<int>(i);
+    auto& query = queries_[q];
+    double* mean = task_.mean + q * C;
+    if (!round) guess(q, mean);
+    const double scale =
+        std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
+    query.model = scale;
+    query.predicted = predicted(desk, static_cast<float>(query.rate));
+    query.drawn = 0;
     for (int i = 0; i < desk.count; ++i) {
       const int s = desk.strata[i];
       const std::int64_t members = size(s);
-      const double wanted = round && desk.distance[s] <= whole ? members : draws * desk.wish[i];
-      const double chance = 2 * wanted >= members ? 1 : std::min(1.0, wanted / kRun);
-      int slot = desk.slot[s];
-      if (slot < 0) {
-        if (chance < 1 && uniform(task_.keys[q], s) >= chance) continue;
-        slot = static_cast<int>(seen.size());
-        Seen<C> fresh{};
-        fresh.stratum = s;
-        fresh.peak = kNothing;
-        fresh.model = static_cast<float>(scale + std::log2(desk.share[i] / members));
-        seen.push_back(fresh);
-      }
-      auto& one = seen[slot];
-      one.chance = std::max(one.chance, static_cast<float>(chance));
-      const std::int64_t to = run_length(wanted, members);
-      if (to > one.drawn)
-        requests.push_back({static_cast<std::int32_t>(q), slot, s, one.drawn,
-                            static_cast<std::int32_t>(to)});
+      const double wanted = desk.members[i] > 0 ? query.rate * desk.wish[i] : members;
+      if (wanted < 1 && uniform(task_.keys[q], s) >= wanted) continue;
+      const std::int64_t to =
+          2 * wanted >= members ? members : static_cast<std::int64_t>(std::ceil(wanted));
+      const double chance = std::min(wanted, 1.0) * static_cast<double>(to) / members;
+      requests.push_back({static_cast<std::int32_t>(q), s, static_cast<std::int32_t>(to),
+                          static_cast<float>(chance)});
+      query.drawn += static_cast<double>(to);
     }
   }
 
   // Up to what squared distance of their means strata are taken whole, because one patch of them may
   // weigh much; leaves all distances in desk.distance.
-  float nearest(std::int64_t q, Desk& desk) const {
-    const float* along = task_.features + q * task_.terms + task_.components;
+  float nearest(std::int64_t q, std::int64_t most, Desk& desk) const {
     for (int s = 0; s < task_.strata; s += kLanes) {
       vec sum = {};
       for (int i = 0; i < task_.components; ++i) {
         const vec away =
-            load(task_.means + static_cast<std::size_t>(i) * task_.strata + s) - splat(along[i]);
+            load(task_.means + static_cast<std::size_t>(i) * task_.strata + s) - splat(along(q)[i]);
         sum += away * away;
       }
       store(desk.distance.data() + s, sum);
@@ -402,14 +469,17 @@ class Estimator {
     near.clear();
     for (int s = 0; s < task_.strata; ++s)
       if (members_of_[s] > 0) near.push_back(s);
-    const int most = whole_[q] == kWhole ? kMostWhole : kMostWhole * static_cast<int>(kMore);
-    const int count = std::min(static_cast<int>(near.size()), most);
+    // Strata that are far off are many, and small only where `most` is: a part is in order.
+    const auto all = static_cast<std::int64_t>(near.size());
+    const std::int64_t fraction = 4 * most * all / std::max<std::int64_t>(task_.start[task_.strata], 1);
+    const int count = static_cast<int>(std::clamp<std::int64_t>(fraction, std::min<std::int64_t>(all, 64), all));
     const float* distance = desk.distance.data();
-    std::partial_sort(near.begin(), near.begin() + count, near.end(),
-                      [distance](int a, int b) { return distance[a] < distance[b]; });
+    const auto nearer = [distance](int a, int b) { return distance[a] < distance[b]; };
+    std::nth_element(near.begin(), near.begin() + count - 1, near.end(), nearer);
+    std::sort(near.begin(), near.begin() + count, nearer);
     std::int64_t members = 0;
     int whole = 0;
-    while (whole < count && (members += size(near[whole])) * task_.stride <= whole_[q]) ++whole;
+    while (whole < count && (members += size(near[whole])) <= most) ++whole;
     return distance[near[std::max(whole - 1, 0)]];
   }
 
@@ -441,35 +511,32 @@ class Estimator {
   }
 
   // Answer all requests to one stratum, longest runs first.
-  void draw(std::int64_t s, Desk& desk) {
+  void draw(std::int64_t s, int round, Desk& desk) {
     Request* begin = sorted_.data() + first_[s];
     Request* end = sorted_.data() + first_[s + 1];
     if (begin == end) return;
     std::sort(begin, end, [](const Request& a, const Request& b) {
       return a.to != b.to ? a.to > b.to : a.query < b.query;
     });
-    int from = begin->from;
-    for (Request* one = begin; one != end; ++one) from = std::min(from, one->from);
-    for (int first = from / kLanes * kLanes; first < begin->to; first += members_) {
-      const int last = std::min(first + members_, begin->to);
-      desk.active.clear();
-      for (Request* one = begin; one != end && one->to > first; ++one)
-        if (one->from < last) desk.active.push_back(static_cast<int>(one - begin));
-      if (desk.active.empty()) continue;
-      read(s, first, last - first, desk);
-      for (std::size_t i = 0; i < desk.active.size(); i += kQueries) {
-        const int count = static_cast<int>(std::min<std::size_t>(kQueries, desk.active.size() - i));
-        const Request* some[kQueries];
-        for (int j = 0; j < kQueries; ++j)
-          some[j] = begin + desk.active[i + std::min(j, count - 1)];
-        const int needed = std::min(last, some[0]->to) - first;
-        multiply(some, needed, desk);
-        for (int j = 0; j < count; ++j) absorb(*some[j], first, needed, j, desk);
+    for (int first = 0; first < begin->to; first += members_) {
+      read(s, first, std::min(members_, begin->to - first), desk);
+      for (Request* one = begin; one != end && one->to > first; ++one) {
+        if (one + kAhead < end) {
+          const int soon = one[kAhead].query;
+          __builtin_prefetch(&queries_[soon]);
+          __builtin_prefetch(&desk.seen[soon]);
+          for (int k = 0; k < task_.components; k += kLanes) __builtin_prefetch(along(soon) + k);
+        }
+        const int count = std::min(members_, one->to - first);
+        if (round)
+          absorb(*one, s, first, count, desk);
+        else
+          scout(*one, count, desk);
       }
     }
   }
 
-  // Members first, ..., first + count of a stratum's run, as levels from the middle.
+  // Members first, ..., first + count of a stratum's run.
   void read(std::int64_t s, int first, int count, Desk& desk) {
     const std::int64_t members = size(s);
     const std::int64_t offset = static_cast<std::int64_t>(mixed(task_.seed ^ mixed(s)) % members);
@@ -481,7 +548,7 @@ class Estimator {
       return task_.images + std::int64_t(order[member < members ? member : member - members]) * C;
     };
     for (int i = 0; i < count; ++i) {
-      float* out = aligned(desk.patches) + static_cast<std::size_t>(i) * task_.stride;
+      float* out = patch(desk, i);
       if (i + kAhead < count) {
         const std::uint8_t* soon = at(i + kAhead);
         for (int row = 0; row < task_.window_rows; ++row) {
@@ -495,225 +562,295 @@ class Estimator {
         const std::uint8_t* levels = source + row * row_bytes;
         const int room = task_.stride - row * cells_;
         int cell = 0;
-        for (; cell < cells_ && cell + kLanes <= room; cell += kLanes) {
-          const bytes some = *reinterpret_cast<const bytes*>(levels + cell);
-          store(to + cell, __builtin_convertvector(some, vec) - kMiddle);
-        }
+        for (; cell < cells_ && cell + kLanes <= room; cell += kLanes)
+          levels_of(levels + cell, to + cell);
         for (; cell < cells_; ++cell) to[cell] = levels[cell] - kMiddle;
       }
       std::fill(out + used, out + task_.stride, 0.0f);
-      vec sum = {};
-      for (int cell = 0; cell < task_.stride; cell += kLanes) {
-        const vec levels = *reinterpret_cast<const vec*>(out + cell);
-        sum += levels * levels;
-      }
-      desk.squares[i] = task_.unit * lane_sum(sum);
       const std::uint8_t* centre = source + task_.centre_row * row_bytes + task_.centre_column * C;
       for (int c = 0; c < C; ++c) desk.centres[c * members_ + i] = centre[c] - kMiddle;
     }
-    for (int i = count; i < round_up(count, kLanes); ++i) {  // fill the last lanes, to no effect
-      float* out = aligned(desk.patches) + static_cast<std::size_t>(i) * task_.stride;
-      std::fill(out, out + task_.stride, 0.0f);
-      desk.squares[i] = 0;
+    // Not above: what has just been written in small parts is slow to read in large ones.
+    for (int i = 0; i < count; ++i) {
+      const float* levels = patch(desk, i);
+      vec sum = {};
+      for (int cell = 0; cell < task_.stride; cell += kLanes) {
+        const vec some = *reinterpret_cast<const vec*>(levels + cell);
+        sum += some * some;
+      }
+      desk.squares[i] = lane_sum(sum);
+    }
+    for (int i = 0; i < count; i += kTogether) project(i, count, desk);
+    for (int i = count; i < round_up(count, kBlock); ++i) {  // fill the last block, to no effect
+      desk.bases[i] = kNothing;
       for (int c = 0; c < C; ++c) desk.centres[c * members_ + i] = 0;
+      for (int k = 0; k < kShort; ++k) desk.shorts[k * members_ + i] = 0;
     }
   }
 
-  static float* aligned(std::vector<float>& memory) {
-    const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
+  // Coordinates of the patches first, ..., first + kTogether at hand.
+  void project(int first, int count, Desk& desk) const {
+    const float* levels = patch(desk, first);
+    vec sums[kTogether][kParts] = {};
+    const int used = task_.window_rows * cells_;
+    for (int cell = 0; cell < used; ++cell) {
+      vec columns[kParts];
+      for (int k = 0; k < kParts; ++k)
+        columns[k] = load(task_.basis + static_cast<std::size_t>(cell) * kShort + k * kLanes);
+      for (int i = 0; i < kTogether; ++i) {
+        const vec level = splat(levels[static_cast<std::size_t>(i) * task_.stride + cell]);
+        for (int k = 0; k < kParts; ++k) sums[i][k] += level * columns[k];
+      }
+    }
+    for (int i = 0; i < std::min(kTogether, count - first); ++i) {
+      float values[kShort];
+      std::memcpy(values, sums[i], sizeof(values));
+      float inside = 0;
+      for (int k = 0; k < kShort - 1; ++k) {
+        const float coordinate = values[k] - task_.shift[k];
+        inside += coordinate * coordinate;
+        desk.shorts[k * members_ + first + i] = coordinate;
+      }
+      const float norm =
+          desk.squares[first + i] - 2 * values[kShort - 1] + task_.shift[kShort - 1];
+      desk.shorts[(kShort - 1) * members_ + first + i] = std::max(norm - inside, 0.0f);
+      desk.bases[first + i] = -task_.unit * inside;
+    }
+  }
+
+  float* patch(Desk& desk, int i) const {
+    const auto at = reinterpret_cast<std::uintptr_t>(desk.patches.data());
     const std::uintptr_t step = sizeof(vec);
-    return reinterpret_cast<float*>((at + step - 1) / step * step);
+    float* first = reinterpret_cast<float*>((at + step - 1) / step * step);
+    return first + static_cast<std::size_t>(i) * task_.stride;
   }
 
-  // The binary log-weights of the first `count` members at hand for some queries.
-  void multiply(const Request* const* some, int count, Desk& desk) {
-    const float* queries[kQueries];
-    for (int j = 0; j < kQueries; ++j)
-      queries[j] = task_.queries + static_cast<std::int64_t>(some[j]->query) * task_.stride;
-    const float* patches = aligned(desk.patches);
-    const int stride = task_.stride;
-    for (int m = 0; m < count; m += kRun) {
-      // Written out, so that all twelve sums stay in registers.
-      vec a0 = {}, a1 = {}, a2 = {}, a3 = {}, b0 = {}, b1 = {}, b2 = {}, b3 = {};
-      vec c0 = {}, c1 = {}, c2 = {}, c3 = {};
-      const float* members = patches + static_cast<std::size_t>(m) * stride;
-      for (int i = 0; i < stride; i += kLanes) {
-        const vec a = load(queries[0] + i), b = load(queries[1] + i), c = load(queries[2] + i);
-        vec y = *reinterpret_cast<const vec*>(members + i);
-        a0 += a * y, b0 += b * y, c0 += c * y;
-        y = *reinterpret_cast<const vec*>(members + stride + i);
-        a1 += a * y, b1 += b * y, c1 += c * y;
-        y = *reinterpret_cast<const vec*>(members + 2 * stride + i);
-        a2 += a * y, b2 += b * y, c2 += c * y;
-        y = *reinterpret_cast<const vec*>(members + 3 * stride + i);
-        a3 += a * y, b3 += b * y, c3 += c * y;
-      }
-      const vec sums[kQueries][kRun] = {{a0, a1, a2, a3}, {b0, b1, b2, b3}, {c0, c1, c2, c3}};
-      for (int j = 0; j < kQueries; ++j) {
-        float products[kRun];
-        lane_sums(sums[j], products);
-        for (int r = 0; r < kRun; ++r)
-          desk.weights[j * members_ + m + r] = products[r] - desk.squares[m + r];
-      }
+  // Binary log-weights by coordinates alone of P vectors of members, as if nothing were left out.
+  template <int P>
+  void compare(const float* coordinates, float constant, int m, const Desk& desk, vec* out) const {
+    for (int p = 0; p < P; ++p) out[p] = load(desk.bases.data() + m + p * kLanes) + splat(constant);
+    const float factor = 2 * task_.alpha * task_.scale;
+    for (int k = 0; k < task_.components; ++k) {
+      const vec coordinate = splat(factor * coordinates[k]);
+      const float* members = desk.shorts.data() + k * members_ + m;
+      for (int p = 0; p < P; ++p) out[p] += coordinate * load(members + p * kLanes);
     }
   }
 
-  // Take in what one of the queries at hand has drawn of the members first, ..., first + count.
-  void absorb(const Request& one, int first, int count, int j, Desk& desk) {
-    auto& seen = seen_[one.query][one.slot];
-    const int begin = std::max(0, one.from - first), end = std::min(count, one.to - first);
-    if (begin >= end) return;
-    float* weights = desk.weights.data() + static_cast<std::size_t>(j) * members_;
-    const int low = begin / kLanes * kLanes, high = round_up(end, kLanes);
-    std::fill(weights + low, weights + begin, kNothing);
-    std::fill(weights + end, weights + high, kNothing);
-    const float peak = std::max(seen.peak, highest_of(weights + low, high - low));
-    if (seen.drawn) seen.shrink(std::exp2(seen.peak - peak));
-    seen.peak = peak;
-    vec mass = {}, square = {}, energy = {}, moment[C] = {}, mixed_moment[C] = {};
-    for (int m = low; m < high; m += kLanes) {
-      const vec weight = exp2_of(load(weights + m) - splat(peak)), twice = weight * weight;
-      mass += weight;
-      square += twice;
-      vec norm = {};
-      for (int c = 0; c < C; ++c) {
-        const vec centre = load(desk.centres.data() + c * members_ + m);
-        moment[c] += weight * centre;
-        mixed_moment[c] += twice * centre;
-        norm += centre * centre;
-      }
-      energy += twice * norm;
+  // Call work(m, log-weights) for every vector of the first `count` members.
+  template <class Work>
+  void compare_all(std::int64_t q, int count, const Desk& desk, const Work& work) const {
+    const float* coordinates = along(q);
+    const float constant = queries_[q].constant;
+    vec found[4];
+    int m = 0;
+    for (; m + kLanes < count; m += kBlock) {
+      compare<4>(coordinates, constant, m, desk, found);
+      for (int p = 0; p < 4 && m + p * kLanes < count; ++p) work(m + p * kLanes, found[p]);
     }
-    seen.mass += lane_sum(mass);
-    seen.square += lane_sum(square);
-    seen.energy += lane_sum(energy) / C;
+    if (m < count) {
+      compare<1>(coordinates, constant, m, desk, found);
+      work(m, found[0]);
+    }
+  }
+
+  // How far the centre pixels of members are from a mean, and kNear more.
+  vec away(const double* mean, int m, const Desk& desk) const {
+    vec sum = splat(kNear * C);
     for (int c = 0; c < C; ++c) {
-      seen.moment[c] += lane_sum(moment[c]);
-      seen.mixed[c] += lane_sum(mixed_moment[c]);
+      const vec difference =
+          load(desk.centres.data() + c * members_ + m) - splat(static_cast<float>(mean[c]));
+      sum += largest_of(difference, -difference);
     }
-    seen.drawn += end - begin;
+    return sum * (1.0f / C);
+  }
+
+  // Take in the first `count` members at hand by their coordinates alone. In place of squares:
+  // `square` sums sqrt(E w^2) times how far centre pixels are off, `energy` w times the variance of
+  // log-weights that coordinates leave open.
+  void scout(const Request& one, int count, Desk& desk) {
+    auto& seen = desk.seen[one.query];
+    const float noise = queries_[one.query].noise;
+    float* logs = desk.margins.data();
+    compare_all(one.query, count, desk, [&](int m, vec found) {
+      const vec open = load(desk.shorts.data() + (kShort - 1) * members_ + m) * task_.unit;
+      store(logs + m, found - (1 - noise) * open);
+    });
+    for (int m = count; m < round_up(count, kLanes); ++m) logs[m] = kNothing;
+    const float peak = highest_of(logs, round_up(count, kLanes));
+    Seen<C> found;
+    found.peak = peak;
+    vec mass = {}, total = {}, residual = {}, moment[C] = {};
+    for (int m = 0; m < count; m += kLanes) {
+      const vec weight = exp2_of(load(logs + m) - splat(peak));
+      const vec open = load(desk.shorts.data() + (kShort - 1) * members_ + m) * task_.unit;
+      const vec more = noise * open;
+      mass += weight;
+      residual += weight * more;
+      total += weight * exp2_of(smallest_of(more, splat(kMostPower))) *
+               away(task_.mean + one.query * C, m, desk);
+      for (int c = 0; c < C; ++c)
+        moment[c] += weight * load(desk.centres.data() + c * members_ + m);
+    }
+    found.mass = lane_sum(mass) / one.chance;
+    found.square = lane_sum(total) / one.chance;
+    found.energy = lane_sum(residual) / one.chance;
+    for (int c = 0; c < C; ++c) found.moment[c] = lane_sum(moment[c]) / one.chance;
+    seen.add(found, false);
+  }
+
+  // Draw a second time from the first `count` members at hand, and take in what that gives.
+  void absorb(const Request& one, std::int64_t s, int first, int count, Desk& desk) {
+    auto& seen = desk.seen[one.query];
+    const auto& query = queries_[one.query];
+    const float chance = one.chance;
+    const float rate = static_cast<float>(std::min(query.selection / chance, 1e30));
+    const double* mean = task_.mean + one.query * C;
+    const auto key = static_cast<std::uint32_t>(mixed(task_.keys[one.query] ^ mixed(s)));
+    vec total = {};
+    compare_all(one.query, count, desk, [&](int m, vec found) {
+      const vec open = load(desk.shorts.data() + (kShort - 1) * members_ + m) * task_.unit;
+      vec power = found - (1 - 2 * query.noise) * open - splat(query.peak);
+      power = smallest_of(power, splat(kMostPower));
+      const vec promised = exp2_of(power) * away(mean, m, desk);
+      total += promised;
+      vec wanted = splat(rate) * promised;
+      wanted = smallest_of(largest_of(wanted, splat(kLeastChance)), splat(1.0f));
+      store(desk.chances.data() + m, wanted);
+      store(desk.margins.data() + m, wanted - uniforms(key, first + m));
+    });
+    seen.total += lane_sum(total) / chance;
+    int kept = 0;
+    for (int m = 0; m < count; ++m) {
+      desk.kept[kept] = m;
+      kept += desk.margins[m] > 0;
+    }
+    const float* levels = task_.queries + static_cast<std::int64_t>(one.query) * task_.stride;
+    for (int i = 0; i < kept; ++i) {
+      const int m = desk.kept[i];
+      const float found = product(levels, patch(desk, m)) - task_.unit * desk.squares[m];
+      if (found > seen.peak) seen.raise(found);
+      const float all = chance * desk.chances[m];
+      const float weight = std::exp2(std::max(found - float(seen.peak), -125.0f)) / all;
+      const float square = weight * weight * (1 - all);
+      seen.heavy += weight * weight * all;
+      seen.mass += weight;
+      seen.square += square;
+      float norm = 0;
+      for (int c = 0; c < C; ++c) {
+        const float centre = desk.centres[c * members_ + m];
+        seen.moment[c] += weight * centre;
+        seen.mixed[c] += square * centre;
+        norm += centre * centre / C;
+      }
+      seen.energy += square * norm;
+    }
+  }
+
+  float product(const float* query, const float* levels) const {
+    vec sums[4] = {};
+    int i = 0;
+    for (; i + kBlock <= task_.stride; i += kBlock)
+      for (int k = 0; k < 4; ++k)
+        sums[k] += load(query + i + k * kLanes) *
+                   *reinterpret_cast<const vec*>(levels + i + k * kLanes);
+    for (; i < task_.stride; i += kLanes)
+      sums[0] += load(query + i) * *reinterpret_cast<const vec*>(levels + i);
+    return lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+
+  // After the first round: what the second draw and the plan of the first need.
+  void prepare(std::int64_t q, Desk& desk) {
+    auto& query = queries_[q];
+    Seen<C> seen;
+    for (const auto& other : desks_) seen.add(other.seen[q], false);
+    query.peak = static_cast<float>(seen.peak);
+    query.mass = seen.mass;
+    query.total = seen.square;
+    double* mean = task_.mean + q * C;
+    for (int c = 0; c < C; ++c) mean[c] = seen.moment[c] / seen.mass;
+    query.residual = 2 * std::log(2.0) * seen.energy / seen.mass;
+    query.whole = kWhole;
+    const double model = std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
+    const double trusted = std::min(model, kDoubt * query.total) / query.mass;
+    query.rate = draws_for(desk, task_.tolerance * task_.tolerance, trusted * trusted);
+  }
+
+  // Divide the tolerance among a group of queries, the first of which is q, and among both draws:
+  // returns what they will cost. With a variance of A / n after n draws, the least draws in all that
+  // keep the mean variance are those at which each query's variance goes with sqrt(A).
+  double divide(std::int64_t q) {
+    double mean = 0, cost = 0;
+    for (std::int64_t i = q; i < q + task_.group; ++i)
+      mean += std::sqrt(queries_[i].rate) / static_cast<double>(task_.group);
+    for (std::int64_t i = q; i < q + task_.group; ++i) {
+      auto& query = queries_[i];
+      const double part = std::min(kAim * std::sqrt(query.rate) / mean, kMostUneven);
+      const double enough = (1 - kFirst) * part * task_.tolerance * task_.tolerance;
+      query.rate = std::min(query.rate / (kFirst * part), task_.most);
+      query.selection = query.total / (enough * query.mass * query.mass);
+      const double second = std::min(query.selection * query.total, query.rate);
+      cost += query.rate * kShortCost + second * (kFullCost + kFullByFloat * task_.stride);
+    }
+    return cost;
   }
 
   // The posterior mean of a query and its variance, from all that it has seen.
-  void judge(std::int64_t q, int round, Desk& desk) {
-    const auto& seen = seen_[q];
-    float peak = kNothing;
-    for (const auto& one : seen) peak = std::max(peak, one.peak);
-    double mass = 0, square = 0, moment[C] = {}, draws = 0;
-    for (const auto& one : seen) {
-      const double share = expanded(one, peak);
-      mass += share * one.mass;
-      square += share * share * one.square;
-      for (int c = 0; c < C; ++c) moment[c] += share * one.moment[c];
-      draws += one.drawn;
-    }
+  void judge(std::int64_t q) {
+    auto& query = queries_[q];
+    Seen<C> seen;
+    for (const auto& desk : desks_) seen.add(desk.seen[q], true);
+    query.few = query.whole < kWholeOfFew && seen.mass * seen.mass < kFew * seen.heavy;
     double* mean = task_.mean + q * C;
-    for (int c = 0; c < C; ++c) mean[c] = moment[c] / mass;
-    peak_[q] = peak;
-    mass_[q] = mass;
-    const double trust = trusted(q, mean, peak);
-    double variance = 0;
-    for (const auto& one : seen) {
-      const auto [offset, spread] = residual(one, mean, peak, trust);
-      const double members = static_cast<double>(size(one.stratum));
-      if (one.drawn < members)
-        variance += members * (members - one.drawn) * spread / one.drawn / one.chance;
-      variance += members * members * offset * (1 - one.chance) / (one.chance * one.chance);
-    }
-    task_.variance[q] = std::max(kCaution * kCaution * variance / (mass * mass),
-                                 kFloor * kFloor * task_.tolerance * task_.tolerance);
-    task_.draws[q] = draws;
-    if (round) {
-      if (whole_[q] == kWhole && mass * mass < kFew * square) whole_[q] *= -kMore;
-      return;
-    }
-    const double scale = trust * std::exp2(weigh(q, mean, desk) - peak) / mass;
-    need_[q] = draws_for(desk, task_.tolerance * task_.tolerance, scale * scale);
-  }
-
-  // Of what a query has seen of a stratum: the square of the mean of w (c - mean), and its variance
-  // over patches, both averaged over channels and with w relative to 2^peak.
-  struct Residual {
-    double offset, spread;
-  };
-
-  // The variance is that of the draws and, as if by kPrior more of them, what the model says: a few
-  // draws seldom see the heaviest patches.
-  Residual residual(const Seen<C>& one, const double* mean, float peak, double trust) const {
-    const double scale = std::exp2(double(one.peak) - peak);
-    double offset = 0, second = one.energy;
+    double variance = seen.energy;
     for (int c = 0; c < C; ++c) {
-      const double part = (one.moment[c] - mean[c] * one.mass) * scale / one.drawn;
-      offset += part * part / C;
-      second += mean[c] * (mean[c] * one.square - 2 * one.mixed[c]) / C;
+      mean[c] = seen.moment[c] / seen.mass;
+      variance += mean[c] * (mean[c] * seen.square - 2 * seen.mixed[c]) / C;
     }
-    second = std::max(0.0, second * scale * scale / one.drawn - offset);
-    const double prior = trust * std::exp2(double(one.model) - peak);
-    return {offset, (second * one.drawn + kPrior * prior * prior) / (one.drawn - 1 + kPrior)};
+    const double expected = std::exp2(query.peak - seen.peak) / seen.mass;
+    const double trusted = std::min(query.model, kBelief * seen.total) * expected;
+    variance = std::max(variance, 0.0) / (seen.mass * seen.mass) +
+               kModel * query.predicted * trusted * trusted;
+    task_.variance[q] =
+        std::max(kCaution * kCaution * variance, kFloor * kFloor * task_.tolerance * task_.tolerance);
+    task_.draws[q] = query.drawn;
   }
 
-  // What the model's standard deviations are to be multiplied by: 1, but less where it promises far
-  // more weight than there is, as it does where noise is small and all patches are far.
-  double trusted(std::int64_t q, const double* mean, float peak) const {
-    double seen = 0, model = 0;
-    for (const auto& one : seen_[q]) {
-      const double members = static_cast<double>(size(one.stratum)) / one.chance;
-      const auto [offset, spread] = residual(one, mean, peak, 0);
-      seen += members * std::sqrt(offset + spread);
-      model += members * std::exp2(double(one.model) - peak);
-    }
-    return model > kDoubt * seen ? kDoubt * seen / model : 1;
-  }
-
-  // What is to be drawn next for a group of queries, the first of which is q: returns the draws.
-  // With a variance of A / n after n draws, the least draws in all that keep the mean variance are
-  // those at which each query's variance goes with sqrt(A).
-  double settle(std::int64_t q, int round) {
-    const auto each = [&](const auto& work) {
-      for (std::int64_t i = q; i < q + task_.group; ++i) work(i);
-    };
+  // Which queries of a group, the first of which is q, are done, and what the others draw next.
+  void settle(std::int64_t q, int round) {
     const double enough = task_.tolerance * task_.tolerance;
-    double mean = 0, needed = 0;
-    if (!round) {
-      each([&](std::int64_t i) { mean += std::sqrt(need_[i]) / task_.group; });
-      each([&](std::int64_t i) {
-        const double part = std::min(kAim * kAim * std::sqrt(need_[i]) / mean, kMostUneven);
-        needed += need_[i] = std::min(need_[i] / part, task_.most);
-      });
-      return needed;
+    // Few more draws are needed where those of the largest variance are drawn again.
+    std::vector<double> ordered(task_.variance + q, task_.variance + q + task_.group);
+    std::sort(ordered.begin(), ordered.end());
+    double excess = 0, most = kWorst * enough;
+    for (const double one : ordered) excess += one - enough;
+    for (; excess > 0 && !ordered.empty(); ordered.pop_back()) {
+      most = std::min(most, ordered.back());
+      excess -= ordered.back() - kAim * enough;
     }
-    each([&](std::int64_t i) { mean += task_.variance[i] / task_.group; });
-    each([&](std::int64_t i) {
+    for (std::int64_t i = q; i < q + task_.group; ++i) {
+      auto& query = queries_[i];
       const double ratio = task_.variance[i] / enough;
-      const bool few = whole_[i] < 0;  // to be looked at once more
-      const bool bad = ratio > kMostUneven, spent = rate_[i] >= task_.most;
-      done_[i] = !few && ((mean <= enough && !bad) || ratio <= kAim * kAim || (spent && !bad));
-      if (few)
-        whole_[i] = -whole_[i], need_[i] = rate_[i];
-      else if (!done_[i])
-        need_[i] = spent ? kAll : std::min(rate_[i] * std::clamp(1.3 * ratio, 1.3, 8.0), task_.most);
-    });
-    return 0;
-  }
-
-  double expanded(const Seen<C>& one, float peak) const {
-    return std::exp2(double(one.peak) - peak) * size(one.stratum) / one.drawn / one.chance;
+      query.done = query.done || (!query.few && (task_.variance[i] < most || ratio <= kAim));
+      if (query.done) continue;
+      if (query.few) {
+        query.whole = kWholeOfFew;
+        continue;
+      }
+      const double more = std::clamp(1.5 * ratio, 1.5, 8.0);
+      query.rate = query.rate * more < task_.most ? query.rate * more : kAll;
+      query.selection *= round + 2 < kRounds ? more : 1e30;
+    }
   }
 
   const Task& task_;
-  const int cells_;                        // of a row of a window
-  const int members_;                      // of a segment
-  std::vector<std::vector<Seen<C>>> seen_;  // of each query
-  std::vector<double> rate_;               // draws that each query has planned
-  std::vector<double> need_;               // and those that it is to plan next
-  std::vector<float> peak_;                // of each query
-  std::vector<double> mass_;               // relative to 2^peak
-  std::vector<char> done_;
-  std::vector<std::int64_t> whole_;        // floats of the nearest strata that each compares with
-  std::vector<float> scores_;              // (q, strata): log2 sqrt(E w^2) by the model
+  const int cells_;                         // of a row of a window
+  const int members_;                       // of a segment
+  std::vector<Query> queries_;
+  std::vector<float> scores_;               // (q, strata): log2 sqrt(E w^2) by the model
   std::vector<std::vector<Request>> requests_;  // of each thread
   std::vector<Request> sorted_;
-  std::vector<std::int64_t> first_;        // of the sorted requests, by stratum
+  std::vector<std::int64_t> first_;         // of the sorted requests, by stratum
   std::vector<Desk> desks_;
   std::vector<float> members_of_, spread_, centre_;  // of the strata
 };
@@ -729,8 +866,8 @@ int estimate(const Task& task) {
 
 }  // namespace
 
-// 0: done; 1: out of memory; 2: a number of channels that is not compiled in; 3: more draws would be
-// needed than `dear`.
+// 0: done; 1: out of memory; 2: a number of channels that is not compiled in; 3: all patches are the
+// better way.
 extern "C" int els_estimate(const Task* task) {
   switch (task->channels) {
     case 1: return estimate<1>(*task);

@@ -10,22 +10,27 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from els.engines.strata_code import assign, sort_patches
+from els.engines.dictionary import Region
+from els.engines.strata_code import SHORT, assign, sort_patches
 from els.work import tick
 
 # Tried at 12,000 and 50,000 CIFAR-10 images: with four times as many strata half the draws are
 # needed, which weighing so many costs again; more components change nothing.
 _BRANCHES = 64
 _LEAVES = 64
-_COMPONENTS = 24
-_SAMPLE = 200_000  # patches from which components and centres are found
+_FEW_BRANCHES = 16  # where a border leaves few patches
+_FEW_LEAVES = 64
+_COMPONENTS = SHORT - 1
+_SAMPLE = 48  # patches for each stratum from which components and centres are found
 _LEAST_VARIANCE = 1.0  # of a stratum along a component, in squared levels
 _IMAGES_AT_A_TIME = 500
 _MEASURED = 4  # every so many of these chunks, strata are measured
@@ -35,17 +40,17 @@ MIDDLE = 127.5  # a byte less this is a level; levels over this are pixels in [-
 
 @dataclass(frozen=True)
 class Strata:
-    """All patches of one size that lie wholly inside the training images, in L strata.
+    """All training patches of one region, m cells large, in L strata.
 
     Attributes:
         images: the images as bytes (n h w c), flattened, and some bytes more.
         image_shape: (c, h, w).
-        size: the patch size k.
+        region: where the patches are from.
         order: patches by stratum, shuffled within each: the index among all pixels (n h w) of the
             one in their first row and column, int32.
         start: where each stratum begins in `order`, int64 (L + 1,).
-        origin: the mean patch (k k c), flattened; this and all below in levels.
-        components: principal components of patches (k k c, d).
+        origin: the mean patch (m c), flattened; this and all below in levels.
+        components: principal components of patches (m c, d).
         mean: of the projected patches of each stratum (L d).
         variance: of the same (L d).
         rest: mean squared norm of what the components leave out (L,).
@@ -55,7 +60,7 @@ class Strata:
 
     images: Tensor
     image_shape: tuple[int, int, int]
-    size: int
+    region: Region
     order: Tensor
     start: Tensor
     origin: Tensor
@@ -72,13 +77,24 @@ class Strata:
         return len(self.order)
 
     def features(self, patches: Tensor, alpha: float) -> Tensor:
-        """What `terms` are multiplied with, for patches of noisy images in levels (p, k k c)."""
+        """What `terms` are multiplied with, for patches of noisy images in levels (p, m c)."""
         away = patches - alpha * self.origin
         along = away @ self.components
         rest = (away.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
         norm = patches.square().sum(dim=1)
         columns = [along.square(), along, torch.stack([rest, norm, torch.ones_like(rest)], dim=1)]
         return torch.cat(columns, dim=1).contiguous()
+
+    def basis(self, stride: int) -> tuple[Tensor, Tensor]:
+        """What patches are projected on for a first comparison, as `Task` in strata.cpp has it.
+
+        Returns:
+            the components and, last, the mean patch, as columns (stride, SHORT) with zeros between
+            and below, and the inner products of these with the mean patch.
+        """
+        left = SHORT - 1 - self.components.shape[1]
+        columns = torch.cat([F.pad(self.components, (0, left)), self.origin[:, None]], dim=1)
+        return F.pad(columns, (0, 0, 0, stride - len(columns))).contiguous(), self.origin @ columns
 
     def terms(self, alpha: float, sigma: float) -> Tensor:
         """log2 sqrt(E w^2) of each stratum's patches is the features times this (terms, L).
@@ -101,49 +117,64 @@ class Strata:
 
 
 def bytes_of(pixels: Tensor) -> Tensor:
-    """Images, uint8 (n c h w), as `Strata.images`; strata of several sizes can share them."""
+    """Images, uint8 (n c h w), as `Strata.images`; strata of several regions can share them."""
     return F.pad(rearrange(pixels, "n c h w -> (n h w c)"), (0, _SPARE))
 
 
-def build_strata(pixels: Tensor, images: Tensor, size: int) -> Strata:
-    """Sort the patches that lie wholly inside their image.
+def build_strata(pixels: Tensor, images: Tensor, region: Region) -> Strata:
+    """Sort the patches of a region of all images.
 
     Args:
         pixels: the images, uint8 (n c h w).
         images: the same by `bytes_of`.
-        size: the patch size k, odd, at most their height and width.
+        region: where the patches are.
 
     Raises:
         NativeUnavailableError: when there is no compiled code here.
     """
     n, c, h, w = pixels.shape
-    rows, columns = h - size + 1, w - size + 1
+    cut = (slice(None), *region.rectangle)
+    many = region.rows.cells == region.columns.cells
+    branches, leaves = (_BRANCHES, _LEAVES) if many else (_FEW_BRANCHES, _FEW_LEAVES)
     by_pixel = images[: pixels.numel()].view(n, h, w, c)
-    some = _some_patches(by_pixel, size)
-    origin = some.mean(dim=0)
-    components = _principal(some - origin)
-    branches, leaves = _tree((some - origin) @ components)
-    stratum = torch.empty(n * rows * columns, dtype=torch.int32)
-    sums = _Sums(len(leaves) * leaves.shape[2], components.shape[1], c)
-    places = rows * columns
-    for i, (first, chunk) in enumerate(_chunks(pixels)):
-        along = _project(chunk, components, origin, size)
-        own = stratum[first * places : first * places + len(along)]
-        assign(along, branches, leaves, own)
+    some = _some_patches(by_pixel[cut], region, _SAMPLE * branches * leaves)
+    with _one_thread():  # sums are rounded otherwise on more, and from them on all would differ
+        origin = some.mean(dim=0)
+        components = _principal(some - origin)
+        tree = _tree((some - origin) @ components, branches, leaves)
+    stratum = torch.empty(n * region.places, dtype=torch.int32)
+    sums = _Sums(branches * leaves, components.shape[1], c)
+    for i, (first, chunk) in enumerate(_chunks(pixels[:, :, *region.rectangle])):
+        along = _project(chunk, components, origin, region)
+        own = stratum[first * region.places : first * region.places + len(along)]
+        assign(along, *tree, own)
         if i % _MEASURED == 0:
-            sums.add(own.long(), along, *_measure(chunk, along, origin, size))
+            sums.add(own.long(), along, *_measure(chunk, along, origin, region))
         tick(len(chunk) / n)
     start = F.pad(torch.bincount(stratum, minlength=sums.strata).cumsum(0), (1, 0))
+    places = {"rows": region.rows.places, "columns": region.columns.places}
+    order = sort_patches(stratum, start, **places, height=h, width=w)
     return Strata(
         images=images,
         image_shape=(c, h, w),
-        size=size,
-        order=sort_patches(stratum, start, rows=rows, columns=columns, height=h, width=w),
+        region=region,
+        order=order.add_(region.rows.first * w + region.columns.first),
         start=start,
         origin=origin,
         components=components,
         **sums.moments(),
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _chunks(pixels: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -152,18 +183,18 @@ def _chunks(pixels: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield first, pixels[first : first + _IMAGES_AT_A_TIME].float() - MIDDLE
 
 
-def _some_patches(by_pixel: Tensor, size: int) -> Tensor:
-    """Patches at random places of images (n h w c), as levels (m, k k c)."""
-    n, h, w, _ = by_pixel.shape
+def _some_patches(by_pixel: Tensor, region: Region, most: int) -> Tensor:
+    """Patches at random places of a region of images (n h w c), as levels (count, m c)."""
+    n = len(by_pixel)
+    rows, columns = region
     generator = torch.Generator().manual_seed(0)
-    count = min(_SAMPLE, n * (h - size + 1) * (w - size + 1))
+    count = min(most, n * region.places)
     image, row, column = (
-        torch.randint(most, (count, 1, 1), generator=generator)
-        for most in (n, h - size + 1, w - size + 1)
+        torch.randint(among, (count, 1, 1), generator=generator)
+        for among in (n, rows.places, columns.places)
     )
-    offset = torch.arange(size)
-    patches = by_pixel[image, row + offset[:, None], column + offset]
-    return patches.flatten(1).float() - MIDDLE
+    down, across = torch.arange(rows.cells)[:, None], torch.arange(columns.cells)
+    return by_pixel[image, row + down, column + across].flatten(1).float() - MIDDLE
 
 
 def _principal(away: Tensor) -> Tensor:
@@ -173,11 +204,11 @@ def _principal(away: Tensor) -> Tensor:
     return vectors.flip(1)[:, :_COMPONENTS].contiguous()
 
 
-def _tree(along: Tensor) -> tuple[Tensor, Tensor]:
+def _tree(along: Tensor, branches: int, leaves: int) -> tuple[Tensor, Tensor]:
     """Centres of branches (d + 1, B) and of each one's leaves (B, d + 1, L), as `assign` wants."""
-    centres, branch = _k_means(along, _BRANCHES)
-    leaves = [_k_means(along[branch == i], _LEAVES)[0] for i in range(_BRANCHES)]
-    return _with_square(centres), torch.stack([_with_square(one) for one in leaves])
+    centres, branch = _k_means(along, branches)
+    each = [_k_means(along[branch == i], leaves)[0] for i in range(branches)]
+    return _with_square(centres), torch.stack([_with_square(one) for one in each])
 
 
 def _k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -201,21 +232,24 @@ def _with_square(centres: Tensor) -> Tensor:
     return torch.cat([centres.T, centres.square().sum(dim=1)[None] / 2]).contiguous()
 
 
-def _project(chunk: Tensor, components: Tensor, origin: Tensor, size: int) -> Tensor:
+def _project(chunk: Tensor, components: Tensor, origin: Tensor, region: Region) -> Tensor:
     """The patches of images (n c h w) along the components (n places, d)."""
-    kernel = rearrange(components, "(i j c) d -> d c i j", i=size, j=size).contiguous()
+    i, j = region.rows.cells, region.columns.cells
+    kernel = rearrange(components, "(i j c) d -> d c i j", i=i, j=j).contiguous()
     found = F.conv2d(chunk, kernel, -(origin @ components))
     return rearrange(found, "n d i j -> (n i j) d").contiguous()
 
 
-def _measure(chunk: Tensor, along: Tensor, origin: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _measure(chunk: Tensor, along: Tensor, origin: Tensor, region: Region) -> tuple[Tensor, Tensor]:
     """What components leave out of each patch (p,), and its centre pixel (p c)."""
-    r, (h, w) = size // 2, chunk.shape[2:]
-    norm = F.avg_pool2d(chunk.square().sum(dim=1, keepdim=True), size, 1) * size**2
-    kernel = rearrange(origin, "(i j c) -> 1 c i j", i=size, j=size).contiguous()
+    rows, columns = region
+    i, j = rows.cells, columns.cells
+    norm = F.avg_pool2d(chunk.square().sum(dim=1, keepdim=True), (i, j), 1) * (i * j)
+    kernel = rearrange(origin, "(i j c) -> 1 c i j", i=i, j=j).contiguous()
     away = norm - 2 * F.conv2d(chunk, kernel) + origin.square().sum()
     rest = (away.flatten() - along.square().sum(dim=1)).clamp(min=0)
-    return rest, rearrange(chunk[:, :, r : h - r, r : w - r], "n c i j -> (n i j) c")
+    centre = chunk[:, :, rows.centre :, columns.centre :][:, :, : rows.places, : columns.places]
+    return rest, rearrange(centre, "n c i j -> (n i j) c")
 
 
 class _Sums:

@@ -11,10 +11,11 @@ from torch import Tensor
 from els.engines.native_engine import library
 
 LANES = 16  # floats that a row of what the code reads is a multiple of
+SHORT = 32  # numbers that stand for a patch in the first comparison
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-_TENSORS = ("images", "order", "start", "queries", "features", "terms_of", "means", "centre",
-            "spread", "keys", "mean", "variance", "draws")  # fmt: skip
+_TENSORS = ("images", "order", "start", "queries", "features", "terms_of", "means", "basis",
+            "shift", "centre", "spread", "keys", "mean", "variance", "draws")  # fmt: skip
 _NUMBERS = ("terms", "components", "strata", "channels", "height", "width", "window_rows",
             "window_columns", "centre_row", "centre_column", "stride", "threads")  # fmt: skip
 
@@ -28,7 +29,9 @@ class _Task(ctypes.Structure):
         ("group", ctypes.c_int64),
         ("seed", ctypes.c_uint64),
         *((name, ctypes.c_int32) for name in _NUMBERS),
+        ("alpha", ctypes.c_float),
         ("unit", ctypes.c_float),
+        ("scale", ctypes.c_float),
         ("tolerance", ctypes.c_float),
         ("most", ctypes.c_double),
         ("dear", ctypes.c_double),
@@ -39,7 +42,7 @@ def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
     """Fill in `mean`, `variance` and `draws`; see `Task` in strata.cpp for all names.
 
     Returns:
-        whether that was done: False where more draws would have been needed than `dear`.
+        whether that was done: False where all patches are the better way.
     """
     pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     task = _Task(**pointers, **numbers, threads=torch.get_num_threads())

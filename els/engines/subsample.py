@@ -1,9 +1,10 @@
 """Posterior means from a part of the training patches, with an error that holds.
 
 Patches are drawn by strata of alike ones (`els.engines.strata`), most where the model of a stratum
-expects most of the variance; strata.cpp is the estimator. The tolerance is on the root mean square
-of the error over an image's pixels. Windows that cross a border are compared with all they may be
-compared with, and whatever is cheaper in full is done in full.
+expects most of the variance, and then by what a few coordinates promise of each; strata.cpp is the
+estimator. The tolerance is on the root mean square
+of the error over an image's pixels. Windows that cross a border have strata of their own, and
+whatever is cheaper in full is done in full.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +21,7 @@ from einops import rearrange
 from torch import Tensor
 
 from els.engines import native_engine
+from els.engines.dictionary import Region, along_borders, inside
 from els.engines.dispatch import choose, posteriors
 from els.engines.query import PatchQuery
 from els.engines.strata import MIDDLE, Strata
@@ -26,9 +29,10 @@ from els.engines.strata_code import LANES, estimate
 
 _IMAGES_AT_A_TIME = 16  # bounds memory; strata are read once for all of them
 _LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
-_MOST_DRAWS = 1 / 8  # share of all patches at which a pixel is given up
-# Core-nanoseconds, as measured with AVX2: a pair in full, and a draw by floats of a patch.
-_PAIR, _DRAW, _DRAW_BY_FLOAT = 1.5, 8.0, 0.06
+_LEAST_AT_BORDER = 1 << 18  # and of one that a border leaves
+_MOST_DRAWS = 1 / 2  # share of all patches at which a pixel is given up
+# Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
+_PAIR, _BORDER_PAIR = 1.3, 5.0
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,20 @@ def can_sample(query: PatchQuery, engine: str) -> bool:
     )
 
 
-def sampled_mean(query: PatchQuery, strata: Strata, *, tolerance: float, seed: int = 0) -> Estimate:
+def sampled_mean(
+    query: PatchQuery,
+    strata_of: Callable[[Region], Strata],
+    *,
+    tolerance: float,
+    seed: int = 0,
+) -> Estimate:
     """Posterior means to a root mean square error of `tolerance` over each image's pixels.
 
     An answer depends on the query's image, time and seed, not on its batch or the threads.
 
     Args:
         query: of one size, such as `can_sample` allows.
-        strata: those of its images and size.
+        strata_of: finds those of a region of the query's training images.
         tolerance: in pixel units, above 0.
         seed: of the draws.
     """
@@ -87,9 +97,39 @@ def sampled_mean(query: PatchQuery, strata: Strata, *, tolerance: float, seed: i
         for first in range(0, len(indices), _IMAGES_AT_A_TIME):
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
             part = replace(query, x=query.x[some], alpha=query.alpha[some], sigma=query.sigma[some])
-            found = _at_one_time(part, strata, tolerance, seed) or Estimate.exact(_mean(part))
+            found = _at_one_time(part, strata_of, tolerance, seed)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
+
+
+def _at_one_time(
+    query: PatchQuery, strata_of: Callable[[Region], Strata], tolerance: float, seed: int
+) -> Estimate:
+    """The answers to queries at the same time, region by region."""
+    h, w = query.x.shape[2:]
+    (size,) = query.sizes
+    whole, r = inside(size, h, w), size // 2
+    if query.rule == "equivariant":
+        around = F.pad(query.x, (r, r, r, r), mode="circular")
+        places = inside(size, h + 2 * r, w + 2 * r)
+        found = _sample(replace(query, x=around), places, strata_of(whole), tolerance, seed)
+        return found or Estimate.exact(_mean(query))
+    found = _sample(query, whole, strata_of(whole), tolerance, seed)
+    if found is None:
+        return Estimate.exact(_mean(query))
+    mean, error = torch.zeros_like(query.x), torch.zeros_like(query.x)
+    seen, left = torch.ones(len(mean), h, w), torch.ones(h, w, dtype=torch.bool)
+    for region in (whole, *along_borders(size, h, w)):
+        if region != whole:
+            few = region.places * len(query.pixels) < _LEAST_AT_BORDER
+            found = None if few else _sample(query, region, strata_of(region), tolerance, seed)
+        if found is not None:
+            place = (..., *region.pixels)
+            mean[place], error[place] = found.mean, found.standard_error
+            seen[place] = found.seen[:, None, None]
+            left[region.pixels] = False
+    _fill(query, mean, left, r)
+    return Estimate(mean, error, seen.mean(dim=(1, 2)))
 
 
 def _mean(query: PatchQuery) -> Tensor:
@@ -97,28 +137,51 @@ def _mean(query: PatchQuery) -> Tensor:
     return found.mean.to(query.x)
 
 
-def _at_one_time(query: PatchQuery, strata: Strata, tolerance: float, seed: int) -> Estimate | None:
-    """The answers to queries at the same time; None where all patches cost less."""
-    b, c, h, w = query.x.shape
-    r = strata.size // 2
+def _fill(query: PatchQuery, mean: Tensor, left: Tensor, r: int) -> None:
+    """Write the exact answers where they are left, all of which cross a border, to `mean`.
+
+    A window that crosses a border moves along it alone, one that crosses two not at all.
+    """
+    h, w = left.shape
+    rows, columns = torch.ones(h, 1, dtype=torch.bool), torch.ones(1, w, dtype=torch.bool)
+    rows[r : h - r] = columns[:, r : w - r] = False
+    cut = ((rows & ~columns, (0, w)), (~rows & columns, (h, 0)), (rows & columns, (0, 0)))
+    for across, shifts in cut:
+        wanted = (left & across).expand(len(mean), h, w)
+        if wanted.any():
+            (found,) = native_engine.posteriors(replace(query, wanted=wanted), shifts=shifts)
+            mean.copy_(torch.where(wanted[:, None], found.mean.to(mean), mean))
+
+
+def _sample(
+    query: PatchQuery, places: Region, strata: Strata, tolerance: float, seed: int
+) -> Estimate | None:
+    """The answers at some places of queries at the same time; None where all patches cost less.
+
+    Returns:
+        mean and errors of those places alone (b c rows columns).
+    """
+    b, c, _, width = query.x.shape
+    rows, columns = places.rows.places, places.columns.places
     alpha, sigma = float(query.alpha[0]), float(query.sigma[0])
-    wraps = query.rule == "equivariant"
-    inside = (slice(None), slice(None), slice(r, h - r), slice(r, w - r))
-    x = F.pad(query.x, (r, r, r, r), mode="circular") if wraps else query.x
-    rows, columns = x.shape[2] - 2 * r, x.shape[3] - 2 * r
     # Image by image: a product's rounding may depend on how many rows it has.
-    windows = [_windows(one[None] * MIDDLE, strata.size) for one in x]
+    windows = [_windows(one[None] * MIDDLE, places) for one in query.x]
     features = torch.cat([strata.features(one, alpha) for one in windows])
     unit = 1 / (2 * math.log(2) * (sigma * MIDDLE) ** 2)
     stride = -(-windows[0].shape[1] // LANES) * LANES
     queries = F.pad(torch.cat(windows) * (2 * alpha * unit), (0, stride - windows[0].shape[1]))
-    places, count = rows * columns, len(queries)
+    count = len(queries)
+    basis, shift = strata.basis(stride)
+    down, across = places.pixels
+    pixel = torch.arange(down.start, down.stop)[:, None] * width
+    pixel = (pixel + torch.arange(across.start, across.stop)).flatten()
     found = {
         "mean": torch.zeros(count, c, dtype=torch.float64),
         "variance": torch.zeros(count, dtype=torch.float64),
         "draws": torch.zeros(count, dtype=torch.float64),
     }
-    full = _PAIR * count * strata.patches
+    crosses = places.rows.cells != places.columns.cells
+    full = (_BORDER_PAIR if crosses else _PAIR) * count * strata.patches
     done = estimate(
         {
             "images": strata.images,
@@ -128,64 +191,48 @@ def _at_one_time(query: PatchQuery, strata: Strata, tolerance: float, seed: int)
             "features": features,
             "terms_of": strata.terms(alpha, sigma),
             "means": (alpha * strata.mean.T).contiguous(),
+            "basis": basis,
+            "shift": shift,
             "centre": strata.centre,
             "spread": strata.spread,
-            "keys": torch.arange(places).repeat(b) + _key(seed, sigma),
+            "keys": pixel.repeat(b) + _key(seed, sigma),
             **found,
         },
         count=count,
-        group=places,
+        group=places.places,
         seed=_key(seed, sigma),
         terms=features.shape[1],
         components=strata.components.shape[1],
         strata=len(strata.rest),
         channels=c,
-        height=h,
-        width=w,
-        window_rows=strata.size,
-        window_columns=strata.size,
-        centre_row=r,
-        centre_column=r,
+        height=strata.image_shape[1],
+        width=strata.image_shape[2],
+        window_rows=places.rows.cells,
+        window_columns=places.columns.cells,
+        centre_row=places.rows.centre,
+        centre_column=places.columns.centre,
         stride=stride,
+        alpha=alpha,
         unit=alpha**2 * unit,
+        scale=unit,
         tolerance=tolerance * MIDDLE,
         most=_MOST_DRAWS * strata.patches,
-        dear=full / (_DRAW + _DRAW_BY_FLOAT * stride),
+        dear=full,
     )
     if not done:
         return None
-    estimated = rearrange(found["mean"], "(b i j) c -> b c i j", b=b, i=rows) / MIDDLE
+    mean = rearrange(found["mean"], "(b i j) c -> b c i j", b=b, i=rows) / MIDDLE
     deviation = rearrange(found["variance"], "(b i j) -> b 1 i j", b=b, i=rows).sqrt() / MIDDLE
-    seen = (rearrange(found["draws"], "(b p) -> b p", b=b).mean(dim=1) / strata.patches).float()
-    if wraps:
-        mean, error = estimated.to(query.x), deviation.expand_as(estimated).to(query.x)
-        return Estimate(mean, error.contiguous(), seen)
-    mean, error = _border(query, r), torch.zeros_like(query.x)
-    mean[inside] = estimated.to(query.x)
-    error[inside] = deviation.to(query.x).expand_as(mean[inside])
-    return Estimate(mean, error, seen)
+    seen = rearrange(found["draws"], "(b p) -> b p", b=b).mean(dim=1) / strata.patches
+    error = deviation.expand(b, c, rows, columns)
+    return Estimate(mean.to(query.x), error.to(query.x).contiguous(), seen.float())
 
 
-def _border(query: PatchQuery, r: int) -> Tensor:
-    """The exact answers (b c h w) where windows cross a border, zero elsewhere.
-
-    Such a window moves along its border alone, so that one of its displacements is always 0.
-    """
-    b, _, h, w = query.x.shape
-    rows = torch.zeros(b, h, w, dtype=torch.bool)
-    rows[:, :r] = rows[:, h - r :] = True
-    columns = torch.zeros_like(rows)
-    columns[:, r : h - r, :r] = columns[:, r : h - r, w - r :] = True
-    mean = torch.zeros_like(query.x)
-    for wanted, shifts in ((rows, (0, w)), (columns, (h, 0))):
-        (found,) = native_engine.posteriors(replace(query, wanted=wanted), shifts=shifts)
-        mean = torch.where(wanted[:, None], found.mean.to(mean), mean)
-    return mean
-
-
-def _windows(x: Tensor, size: int) -> Tensor:
-    """The windows of an image (1 c h w) that lie inside, as (places, k k c)."""
-    return rearrange(F.unfold(x, size), "1 (c k) p -> p (k c)", k=size**2).contiguous()
+def _windows(x: Tensor, places: Region) -> Tensor:
+    """The windows of an image (1 c h w) at some places, as (places, m c)."""
+    shape = places.rows.cells, places.columns.cells
+    found = F.unfold(x[(..., *places.rectangle)], shape)
+    return rearrange(found, "1 (c m) p -> p (m c)", m=math.prod(shape)).contiguous()
 
 
 def _key(seed: int, sigma: float) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from els.denoiser import Labels, Times
-from els.engines.dictionary import Rule, check_size
+from els.engines.dictionary import Region, Rule, check_size
 from els.engines.dispatch import choose, posteriors
 from els.engines.posterior import Posterior
 from els.engines.query import PatchQuery
@@ -85,6 +86,17 @@ class PatchMachine(PosteriorMachine):
             options.temperature,
             options.tolerance,
         ]
+
+    def can_estimate(self, x: Tensor, pixels: Tensor, value: Number) -> bool:
+        """Whether a tolerance saves anything at a value of the scale, for queries like x.
+
+        Args:
+            x: queries (b c h w).
+            pixels: the training images of their class, uint8 (n c h w).
+            value: of the scale.
+        """
+        query = self._query(x, torch.full((len(x),), 0.5), pixels, [value])
+        return not self.symmetries and can_sample(query, self.options.engine)
 
     def estimating(self, tolerance: float) -> PatchMachine:
         """See `Machine.estimating`."""
@@ -199,16 +211,15 @@ class PatchMachine(PosteriorMachine):
         self, x: Tensor, t: Tensor, pixels: Tensor, value: Number, label: int | None
     ) -> Estimate:
         query = self._query(x, t, pixels, [value])
-        if self.symmetries or not can_sample(query, self.options.engine):
+        if not self.can_estimate(x, pixels, value):
             return Estimate.exact(self.posteriors(x, t, pixels, [value])[0].mean)
-        (size,) = query.sizes
 
-        def make() -> Strata:
+        def strata_of(region: Region) -> Strata:
             images = self.once(("bytes", label), lambda: bytes_of(pixels))
-            return build_strata(pixels, images, size)
+            make = partial(build_strata, pixels, images, region)
+            return self.once(("strata", label, region), make)
 
-        strata = self.once(("strata", label, size), make)
-        return sampled_mean(query, strata, tolerance=self.tolerance)
+        return sampled_mean(query, strata_of, tolerance=self.tolerance)
 
 
 Move = Callable[[Tensor], Tensor]

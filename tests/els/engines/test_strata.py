@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import shared
 
+from els.engines.dictionary import along_borders, inside
 from els.engines.native_engine import available
 from els.engines.strata import MIDDLE, build_strata, bytes_of
 from els.images import load_images, to_float
@@ -18,7 +19,7 @@ SCHEDULE = CosineSchedule()
 
 def test_strata_hold_every_patch_once_and_their_moments() -> None:
     pixels = load_images("garments").pixels[:300]
-    strata = build_strata(pixels, bytes_of(pixels), 5)
+    strata = build_strata(pixels, bytes_of(pixels), inside(5, 28, 28))
     assert len(strata.order) == 300 * 24 * 24
     pixel = torch.arange(300 * 28 * 28).view(300, 28, 28)[:, :24, :24].flatten()
     assert torch.equal(strata.order.long().sort().values, pixel)
@@ -35,12 +36,29 @@ def test_strata_hold_every_patch_once_and_their_moments() -> None:
     assert image.float().diff().abs().mean() > 50  # shuffled: neighbours are of other images
 
 
+def test_windows_that_a_border_cuts_have_strata_of_their_own() -> None:
+    pixels = load_images("garments").pixels[:100]
+    for region in along_borders(7, 28, 28):
+        strata = build_strata(pixels, bytes_of(pixels), region)
+        pixel = torch.arange(100 * 28 * 28).view(100, 28, 28)
+        first = pixel[:, region.rows.first, region.columns.first]
+        down, across = torch.arange(region.rows.places), torch.arange(region.columns.places)
+        expected = first[:, None, None] + down[:, None] * 28 + across
+        assert torch.equal(strata.order.long().sort().values, expected.flatten().sort().values)
+        assert len(strata.origin) == region.rows.cells * region.columns.cells
+        columns, shift = strata.basis(64)
+        inner = columns[: len(strata.origin)].T @ columns[: len(strata.origin)]
+        d = strata.components.shape[1]
+        torch.testing.assert_close(inner[:d, :d], torch.eye(d), rtol=0, atol=1e-4)
+        torch.testing.assert_close(shift[-1], strata.origin.square().sum())
+
+
 def test_the_model_of_a_stratum_predicts_its_weights() -> None:
     """E w^2 of the largest strata, against that of their patches."""
     root = shared("data", "cifar10-jpeg-train.zip")
     photos = load_images("zip", root=root, size=32, split="all", limit=1501)
     pixels = photos.pixels[:1000]
-    strata = build_strata(pixels, bytes_of(pixels), 5)
+    strata = build_strata(pixels, bytes_of(pixels), inside(5, 32, 32))
     alpha, sigma = float(SCHEDULE.alpha(0.8)), float(SCHEDULE.sigma(0.8))
     x0 = to_float(photos.pixels[1500:])
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(800))

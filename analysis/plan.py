@@ -1,0 +1,174 @@
+"""What an analysis will take, from the time of a few queries, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from els.analysis.study import Study
+from els.console import duration, key_values
+from els.machines import Machine
+from els.machines.base import NO_VALUE, Number, PosteriorMachine
+from els.machines.local import PatchMachine
+from els.machines.mixture import Mixture
+
+_LONG_ENOUGH = 0.1  # seconds of a query that its time can be told from
+_FIRST_IMAGES = 32
+_MIDDLE = 0.5  # the time t that is asked about
+_DETAILS = 1.15  # times as long with the details that mosaics are made of
+# Of an estimate, as measured with two cores: to sort an image's patches of a size, and how many
+# times faster than all patches it is by their number.
+_SORTING = 7e-4
+_FASTER_FROM, _FASTER_POWER = 1e6, 0.6
+_BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, and how long it will take here.
+
+    Attributes:
+        seconds: of each stage, in the order of the work.
+        gigabytes: of memory.
+    """
+
+    seconds: Mapping[str, float]
+    gigabytes: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def __rich__(self) -> object:
+        rows = {stage: duration(time) for stage, time in self.seconds.items()}
+        rows["in all"] = f"about {duration(self.total)}, {self.gigabytes:.1f} GB of memory"
+        return key_values(rows)
+
+
+def plan(study: Study, *, processes: int = 1) -> Plan:
+    """Time a query of each machine and of the network, and add up all that are to come.
+
+    Args:
+        study: what is to be analysed.
+        processes: that share the work.
+    """
+    protocol = study.protocol
+    seeds, fitted, steps = len(protocol.evaluation), len(protocol.calibration), protocol.steps
+    x, label = _query(study)
+    network = _time(lambda: study.network(x, _MIDDLE, label))
+    found: dict[str, float] = {}
+
+    def add(stage: str, queries: int, each: float) -> None:
+        if queries * each:
+            found[stage] = found.get(stage, 0) + queries * each / processes
+
+    for machine in study.machines:
+        candidates = study.candidates(machine)
+        if candidates:
+            add("calibrate", fitted * steps, network + _seconds(study, machine, candidates))
+    if study.held_out is not None and study.primary.scale is not None:
+        candidates = study.candidates(study.primary)
+        each = _seconds(study, study.primary, candidates)
+        count = min(protocol.held_out, len(study.held_out))
+        add("calibrate on held-out images", count * steps, each)
+    if study.mixture is not None:
+        add("fit the mixture", fitted * steps, _seconds(study, study.mixture, [NO_VALUE]))
+    add("sample the network", seeds * sum(protocol.all_network_steps), network)
+    tolerance = float(protocol.tolerance)
+    for machine in study.machines:
+        each = _seconds(study, machine, _middle(study, machine))
+        estimated = bool(tolerance) and _estimated(study, machine)
+        if estimated:
+            patches = _patches(study, _middle(study, machine)[0])
+            each /= max(1.0, (patches / _FASTER_FROM) ** _FASTER_POWER)
+            sizes = len(study.candidates(machine))
+            add("sort patches", sizes, _SORTING * len(study.images) * _share(study))
+        add("sample the machines", seeds * steps, each)
+    add("probe the network", fitted * steps, 20 * network)
+    patches_of = next((one for one in study.machines if isinstance(one, PatchMachine)), None)
+    if protocol.mosaic and patches_of is not None:
+        each = _DETAILS * _seconds(study, patches_of, _middle(study, patches_of))
+        held_out = 0 if study.held_out is None else len(study.held_out)
+        again = (1 + bool(tolerance)) * seeds
+        add("trace mosaics", again + 2 * held_out, each)
+    return Plan(found, _gigabytes(study, sorted_too=bool(tolerance)))
+
+
+def _query(study: Study) -> tuple[Tensor, Tensor | None]:
+    """One noisy image, and a class of those that the network knows."""
+    x, label = study.starts([0])
+    return x, label
+
+
+def _middle(study: Study, machine: Machine) -> Sequence[Number]:
+    candidates = study.candidates(machine)
+    return [candidates[len(candidates) // 2]] if candidates else [NO_VALUE]
+
+
+def _share(study: Study) -> float:
+    """Of the images that a query is compared with: those of its class."""
+    classes = study.network.num_classes
+    return 1.0 if classes is None else 1 / classes
+
+
+def _patches(study: Study, size: Number) -> float:
+    _, h, w = study.images.image_shape
+    places = max(1, h - int(size) + 1) * max(1, w - int(size) + 1)
+    return len(study.images) * _share(study) * places
+
+
+def _estimated(study: Study, machine: Machine) -> bool:
+    """Whether a tolerance makes a machine compare with a part of the patches."""
+    if not isinstance(machine, PatchMachine):
+        return False
+    x, _ = _query(study)
+    images = study.images.pixels[: int(len(study.images) * _share(study))]
+    (size,) = _middle(study, machine)
+    return machine.can_estimate(x, images, size)
+
+
+def _seconds(study: Study, machine: Machine, values: Sequence[Number]) -> float:
+    """Of one query at some values of a machine's scale."""
+    if isinstance(machine, Mixture):
+        return sum(_seconds(study, part.machine, part.values) for part in machine.parts)
+    x, label = _query(study)
+    if not isinstance(machine, PosteriorMachine):
+        asked = None if list(values) == [NO_VALUE] else values
+        return _time(lambda: machine.at_values(x, _MIDDLE, asked, label))
+    t = torch.full((1,), _MIDDLE, dtype=torch.float64, device=x.device)
+    every = len(study.images) * _share(study)
+    count = _FIRST_IMAGES
+    while True:
+        pixels = study.images.pixels[:count]
+        seconds = _time(partial(machine.posteriors, x, t, pixels, values))
+        if seconds > _LONG_ENOUGH or count >= every:
+            return seconds * max(1.0, every / len(pixels))
+        count *= 4
+
+
+def _time(work: Callable[[], object]) -> float:
+    """Seconds of a call, the second time it is made."""
+    work()
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def _gigabytes(study: Study, *, sorted_too: bool) -> float:
+    pixels = study.images.pixels
+    found = _BASE_GIGABYTES + 2 * pixels.numel() / 1e9
+    estimated = [one for one in study.machines if _estimated(study, one)] if sorted_too else []
+    for machine in estimated[:1]:
+        sizes = [int(size) for size in study.candidates(machine)]
+        # Four bytes a patch: of those inside, and of those along the borders.
+        h, w = study.images.image_shape[1:]
+        borders = sum(2 * (k // 2) * (h + w - 2 * k + 2) for k in sizes)
+        inside = sum((h - k + 1) * (w - k + 1) for k in sizes)
+        found += 4 * len(study.images) * (inside + borders) / 1e9
+    return found

@@ -1,0 +1,96 @@
+"""What an analysis will take is told before it begins, and `auto` tolerances follow from counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from studies import small_study, write_checkpoint
+
+from els.analysis import plan as planning
+from els.analysis import study as studying
+from els.analysis.plan import plan
+from els.console import console
+from els.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("plan") / "tiny.ckpt")
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every query takes a second."""
+    monkeypatch.setattr(planning, "_time", lambda work: work() is None or 1.0)
+
+
+@pytest.mark.usefixtures("second")
+def test_stages_are_the_queries_that_are_to_come(checkpoint: Path) -> None:
+    study = small_study(checkpoint, held_out=2, yardsticks=3, machines=["boundary", "ideal"])
+    found = plan(study)
+    seeds, calibration, steps, images = 3, 2, 3, 40 / 32
+    expected = {
+        "calibrate": calibration * steps * (1 + images),
+        "calibrate on held-out images": 2 * steps * images,
+        "sample the network": seeds * steps,
+        "sample the machines": 2 * seeds * steps * images,
+        "probe the network": calibration * steps * 20,
+        "trace mosaics": (seeds + 2 * 3) * 1.15 * images,
+    }
+    assert found.seconds == pytest.approx(expected)
+    assert found.total == pytest.approx(sum(found.seconds.values()))
+    assert plan(study, processes=2).total == pytest.approx(found.total / 2)
+
+
+@pytest.mark.usefixtures("second")
+def test_what_is_left_out_is_not_planned(checkpoint: Path) -> None:
+    study = small_study(checkpoint, machines=["ideal"], mosaic=False)
+    stages = ["sample the network", "sample the machines", "probe the network"]
+    assert list(plan(study).seconds) == stages
+
+
+@pytest.mark.usefixtures("second")
+def test_a_class_is_a_part_of_the_images(tmp_path: Path) -> None:
+    conditional = small_study(write_checkpoint(tmp_path / "c.ckpt", classes=10), mosaic=False)
+    assert plan(conditional).seconds["sample the machines"] > 0
+
+
+@pytest.mark.usefixtures("second")
+def test_every_machine_can_be_timed(checkpoint: Path) -> None:
+    study = small_study(checkpoint, machines="all", mosaic=False)
+    assert plan(study).seconds["fit the mixture"] > 0
+
+
+def test_a_plan_is_printed_with_its_sum(checkpoint: Path) -> None:
+    with console.capture() as captured:
+        console.print(plan(small_study(checkpoint)))
+    lines = captured.get().splitlines()
+    assert lines[0].startswith("calibrate ")
+    assert lines[-1].startswith("in all ")
+    assert lines[-1].endswith("GB of memory")
+
+
+def test_auto_is_exact_until_patience_ends(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert small_study(checkpoint).protocol.tolerance == 0
+    # Few images are never sampled, however long they take.
+    monkeypatch.setattr(studying, "_PATIENCE", 0)
+    assert small_study(checkpoint).protocol.tolerance == 0
+    monkeypatch.setattr("els.machines.local.can_sample", lambda query, engine: True)
+    study = small_study(checkpoint)
+    assert study.protocol.tolerance == 0.01
+    assert study.provenance.protocol.tolerance == 0.01
+    assert small_study(checkpoint, tolerance=0.0).protocol.tolerance == 0
+    assert "sort patches" in plan(study).seconds
+    monkeypatch.setattr(studying, "_PATIENCE", 1e6)
+    assert small_study(checkpoint).protocol.tolerance == 0
+
+
+@pytest.mark.parametrize("tolerance", [-0.5, float("nan"), float("inf")])
+def test_a_tolerance_without_meaning_is_refused(checkpoint: Path, tolerance: float) -> None:
+    study = small_study(checkpoint)
+    with pytest.raises(InputError, match="give auto, or an error of at least 0"):
+        replace(study.protocol, tolerance=tolerance)
