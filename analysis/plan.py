@@ -19,6 +19,7 @@ from els.machines.mixture import Mixture
 
 _LONG_ENOUGH = 0.1  # seconds of a query that its time can be told from
 _FIRST_IMAGES = 32
+_BATCH = 8  # noises that the network is asked about at once
 _MIDDLE = 0.5  # the time t that is asked about
 _DETAILS = 1.15  # times as long with the details that mosaics are made of
 # Of an estimate, as measured with two cores: to sort an image's patches of a size, and how many
@@ -60,8 +61,8 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     """
     protocol = study.protocol
     seeds, fitted, steps = len(protocol.evaluation), len(protocol.calibration), protocol.steps
-    x, label = _query(study)
-    network = _time(lambda: study.network(x, _MIDDLE, label))
+    x, label = study.starts(range(_BATCH))
+    network = _time(lambda: study.network(x, _MIDDLE, label)) / _BATCH
     found: dict[str, float] = {}
 
     def add(stage: str, queries: int, each: float) -> None:

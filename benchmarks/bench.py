@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,7 @@ SCHEDULE = CosineSchedule()
 SHARED_ZIP = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-jpeg-train.zip"
 # The scales that the paper's authors released for their CIFAR-10 ResNet, at t = 1/20, 2/20, ..., 1.
 PAPER_SCALES = (3, 3, 3, 3, 5, 5, 5, 7, 7, 7, 7, 9, 9, 11, 11, 13, 15, 17, 17, 17)
+Result = TypeVar("Result")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -66,7 +68,7 @@ def main() -> None:
         "details": lambda: details(images, reason is None),
         "growth": lambda: growth(images, options.most),
         "ceiling": lambda: ceiling(reason is None),
-        "tolerance": lambda: tolerance(images),
+        "tolerance": lambda: tolerance(images, options.most),
         "sample": lambda: sample(images.take(torch.arange(min(options.most, len(images))))),
         "mosaic": lambda: mosaic(images),
         "training": lambda: training(images),
@@ -296,30 +298,50 @@ def _library() -> Iterator[ctypes.CDLL]:
         yield library
 
 
-def tolerance(images: ImageSet) -> list[dict[str, float]]:
-    """Time, claimed and true error of an estimate against the exact answer, by noise level."""
-    some = images.take(torch.arange(min(10_000, len(images))))
+# Noise levels with the size that a network's scales have there, about.
+PATH = ((0.95, 15), (0.8, 13), (0.65, 9), (0.5, 7), (0.35, 5), (0.2, 3))
+
+
+def tolerance(images: ImageSet, most: int) -> list[dict[str, float]]:
+    """Seconds an image of estimates and of exact answers, by noise level, and the errors.
+
+    Queries are noised images that are not among the training images: 4 at once, and 16, which share
+    what is read of the training images.
+    """
+    unseen = to_float(images.take(torch.arange(len(images) - 16, len(images))).pixels)
     rows = []
-    for t, size in ((0.2, 3), (0.5, 7), (0.8, 11)):
-        x, _, _ = query(some, 1, t)
-        at = torch.full((1,), t, dtype=torch.float64)
-        exact_machine = make_machine("boundary", some, size=size)
-        machine = make_machine("boundary", some, size=size, tolerance=0.01)
-        begin = time.perf_counter()
-        machine.estimate(x, at)  # sorts the patches, which is done once
-        start = time.perf_counter()
-        exact = exact_machine(x, at)
-        middle = time.perf_counter()
-        estimate = machine.estimate(x, at)
-        end = time.perf_counter()
-        rows.append({
-            "t": t, "size": size, "seen": float(estimate.seen[0]),
-            "exact_seconds": middle - start, "seconds": end - middle, "first": start - begin,
-            "claimed": float(estimate.standard_error.square().mean().sqrt()),
-            "true": float((estimate.mean - exact).square().mean().sqrt()),
-        })  # fmt: skip
-        console.print("tolerance 0.01, " + "  ".join(f"{k} {v:.3g}" for k, v in rows[-1].items()))
+    for count in (12_000, 50_000):
+        some = images.take(torch.arange(min(count, most, len(images) - 16)))
+        for t, size in PATH:
+            noise = seeded_noise(range(16), images.image_shape)
+            x = (SCHEDULE.alpha(t) * unseen + SCHEDULE.sigma(t) * noise).float()
+            machine = make_machine("boundary", some, size=size)
+            row: dict[str, float] = {"images": len(some), "t": t, "size": size}
+            exact, row["exact"] = _timed(lambda m=machine, x=x, t=t: m(x[:4], t))
+            for wanted in (0.01, 0.003):
+                found = machine.estimating(wanted)
+                if wanted == 0.01:
+                    _, row["sorting"] = _timed(lambda m=found, x=x, t=t: m.estimate(x, t))
+                few, seconds_of_few = _timed(lambda m=found, x=x, t=t: m.estimate(x[:4], t))
+                _, seconds_of_many = _timed(lambda m=found, x=x, t=t: m.estimate(x, t))
+                off = (few.mean - exact).square().mean(dim=(1, 2, 3)).sqrt()
+                row[f"{wanted} of 4"] = row["exact"] / seconds_of_few
+                row[f"{wanted} of 16"] = 4 * row["exact"] / seconds_of_many
+                row[f"{wanted} error"] = float(off.max())
+                claimed = few.standard_error.square().mean()
+                row[f"{wanted} claimed"] = float(claimed.sqrt())
+            row["exact"] /= 4
+            rows.append(row)
+            console.print("exact, and times as fast: "
+                          + "  ".join(f"{k} {v:.3g}" for k, v in row.items()))  # fmt: skip
     return rows
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    """What a call gives, and the seconds that it takes."""
+    start = time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - start
 
 
 class _PaperScales:

@@ -32,11 +32,11 @@ def test_stages_are_the_queries_that_are_to_come(checkpoint: Path) -> None:
     found = plan(study)
     seeds, calibration, steps, images = 3, 2, 3, 40 / 32
     expected = {
-        "calibrate": calibration * steps * (1 + images),
+        "calibrate": calibration * steps * (1 / 8 + images),
         "calibrate on held-out images": 2 * steps * images,
-        "sample the network": seeds * steps,
+        "sample the network": seeds * steps / 8,
         "sample the machines": 2 * seeds * steps * images,
-        "probe the network": calibration * steps * 20,
+        "probe the network": calibration * steps * 20 / 8,
         "trace mosaics": (seeds + 2 * 3) * 1.15 * images,
     }
     assert found.seconds == pytest.approx(expected)
