@@ -6,9 +6,15 @@ import pytest
 import torch
 from studies import small_results, small_study, write_checkpoint
 
+from els.analysis import pipeline
 from els.analysis.pipeline import analyse
+from els.analysis.report.tables import audits_text
 from els.analysis.results import Results
+from els.analysis.tracking.content import numbers
+from els.audit import Audit
+from els.engines.subsample import Estimate
 from els.machines import make_machine
+from els.machines.local import PatchMachine
 from els.models.checkpoints import load_denoiser
 from els.models.denoiser import NetworkDenoiser
 from els.probes import effective_receptive_field, equivariance_error, shares_held
@@ -131,6 +137,41 @@ def test_a_tolerance_says_how_much_was_seen_and_stays_close(
     assert (estimated.machines["boundary"] - results.machines["boundary"]).abs().mean() < 0.1
     assert estimated.scales == results.scales
     assert not results.seen
+
+
+def test_what_an_audit_refuses_is_sampled_again_and_in_the_end_exactly(
+    results: Results, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As if 2 % of the patches had been seen, with errors that an audit finds too large twice."""
+    tried, allowed = [], [0.3, 0.2]
+    estimate = PatchMachine.estimate
+
+    def a_part(self: PatchMachine, *args: torch.Tensor) -> Estimate:
+        found = estimate(self, *args)
+        return Estimate(found.mean, found.standard_error + 0.1, found.seen * 0.02)
+
+    def audit(machine: PatchMachine, *args: object, **options: object) -> Audit:
+        tried.append(machine.tolerance)
+        return Audit(machine.tolerance, (0.5,), (allowed[len(tried) - 1],), (0.1,), (0.9,), 12)
+
+    monkeypatch.setattr(PatchMachine, "estimate", a_part)
+    monkeypatch.setattr(pipeline, "audit_paths", audit)
+    again = small_results(checkpoint, tolerance=0.06, machines=["boundary"])
+    assert tried == pytest.approx([0.06, 0.02])
+    assert not again.audits
+    assert not again.seen
+    expected = results.machines["boundary"]
+    torch.testing.assert_close(again.machines["boundary"], expected, atol=1e-4, rtol=1e-4)
+    tried.clear()
+    allowed[1] = 0.05
+    held = small_results(checkpoint, tolerance=0.06, machines=["boundary"])
+    assert held.audits["boundary"].tolerance == 0.06
+    assert held.audits["boundary"].holds
+    assert list(held.seen) == ["boundary"]
+    held.save(tmp_path)
+    assert Results.load(tmp_path).audits == held.audits
+    assert "an error of 0.0500 at 12 pixels" in audits_text(held)
+    assert numbers(held)["audit/boundary/error"] == pytest.approx(0.05)
 
 
 def test_a_conditional_network_is_analysed_with_labels(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def test_a_file_comes_before_a_name_and_a_folder_does_not() -> None:
 
 
 def test_an_unknown_name_lists_those_that_there_are() -> None:
-    with pytest.raises(InputError, match=r"no configuration 'slow'; .* one of paper, quick, standard$"):
+    with pytest.raises(
+        InputError, match=r"no configuration 'slow'; .* one of paper, quick, standard$"
+    ):
         find_configuration("slow", "analysis")
 
 
