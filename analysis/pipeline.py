@@ -150,16 +150,25 @@ def _sample_network(study: Study, steps: int, work: Work) -> Paths:
 def _sample(
     study: Study, machine: Machine, tracer: Tracer | None, work: Work
 ) -> tuple[Paths, Audit | None]:
-    """A machine's paths, and an audit where it estimated.
-
-    Where the audit finds more than the tolerance the paths are sampled again, to a third of it, and
-    exactly where that does not hold either.
-    """
+    """A machine's paths, and an audit where it estimated."""
     tolerance = float(study.protocol.tolerance)
-    tries = (tolerance, tolerance / 3) if tolerance else ()
-    for tried in tries:
-        if not isinstance(machine, PatchMachine):
-            break
+    if tolerance and isinstance(machine, PatchMachine):
+        found = _estimate(study, machine, tolerance, work)
+        if found is not None:
+            return found
+    # An exact machine that mosaics are made of traces its own answers.
+    own = tracer is not None and tracer.machine is machine and not tolerance
+    return _walk(study, machine, tracer if own else None, work), None
+
+
+def _estimate(
+    study: Study, machine: PatchMachine, tolerance: float, work: Work
+) -> tuple[Paths, Audit | None] | None:
+    """Paths to a tolerance that an audit confirms, to a third of it where it does not at first.
+
+    None where it does not then either; without an audit where all patches were the better way.
+    """
+    for tried in (tolerance, tolerance / 3):
         estimating = machine.estimating(tried)
         paths = _walk(study, estimating, None, work)
         if (paths.seen == 1).all():
@@ -169,9 +178,7 @@ def _sample(
         if audit.holds:
             return paths, audit
         console.print(f"{machine.kind} is sampled again: the check found {audit}")
-    # An exact machine that mosaics are made of traces its own answers.
-    own = tracer is not None and tracer.machine is machine and not tolerance
-    return _walk(study, machine, tracer if own else None, work), None
+    return None
 
 
 def _walk(study: Study, machine: Machine, tracer: Tracer | None, work: Work) -> Paths:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 
 import torch
-from torch import Tensor
 
 from els.analysis.study import Study
 from els.console import duration, key_values
+from els.engines.dictionary import along_borders, inside
 from els.machines import Machine
 from els.machines.base import NO_VALUE, Number, PosteriorMachine
 from els.machines.local import PatchMachine
@@ -63,6 +63,7 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     seeds, fitted, steps = len(protocol.evaluation), len(protocol.calibration), protocol.steps
     x, label = study.starts(range(_BATCH))
     network = _time(lambda: study.network(x, _MIDDLE, label)) / _BATCH
+    seconds = cache(partial(_seconds, study))
     found: dict[str, float] = {}
 
     def add(stage: str, queries: int, each: float) -> None:
@@ -70,20 +71,19 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
             found[stage] = found.get(stage, 0) + queries * each / processes
 
     for machine in study.machines:
-        candidates = study.candidates(machine)
+        candidates = tuple(study.candidates(machine))
         if candidates:
-            add("calibrate", fitted * steps, network + _seconds(study, machine, candidates))
+            add("calibrate", fitted * steps, network + seconds(machine, candidates))
     if study.held_out is not None and study.primary.scale is not None:
-        candidates = study.candidates(study.primary)
-        each = _seconds(study, study.primary, candidates)
+        each = seconds(study.primary, tuple(study.candidates(study.primary)))
         count = min(protocol.held_out, len(study.held_out))
         add("calibrate on held-out images", count * steps, each)
     if study.mixture is not None:
-        add("fit the mixture", fitted * steps, _seconds(study, study.mixture, [NO_VALUE]))
+        add("fit the mixture", fitted * steps, seconds(study.mixture, (NO_VALUE,)))
     add("sample the network", seeds * sum(protocol.all_network_steps), network)
     tolerance = float(protocol.tolerance)
     for machine in study.machines:
-        each = _seconds(study, machine, _middle(study, machine))
+        each = seconds(machine, _middle(study, machine))
         estimated = bool(tolerance) and _estimated(study, machine)
         if estimated:
             patches = _patches(study, _middle(study, machine)[0])
@@ -94,22 +94,16 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     add("probe the network", fitted * steps, 20 * network)
     patches_of = next((one for one in study.machines if isinstance(one, PatchMachine)), None)
     if protocol.mosaic and patches_of is not None:
-        each = _DETAILS * _seconds(study, patches_of, _middle(study, patches_of))
+        each = _DETAILS * seconds(patches_of, _middle(study, patches_of))
         held_out = 0 if study.held_out is None else len(study.held_out)
         again = (1 + bool(tolerance)) * seeds
         add("trace mosaics", again + 2 * held_out, each)
     return Plan(found, _gigabytes(study, sorted_too=bool(tolerance)))
 
 
-def _query(study: Study) -> tuple[Tensor, Tensor | None]:
-    """One noisy image, and a class of those that the network knows."""
-    x, label = study.starts([0])
-    return x, label
-
-
-def _middle(study: Study, machine: Machine) -> Sequence[Number]:
+def _middle(study: Study, machine: Machine) -> tuple[Number]:
     candidates = study.candidates(machine)
-    return [candidates[len(candidates) // 2]] if candidates else [NO_VALUE]
+    return (candidates[len(candidates) // 2] if candidates else NO_VALUE,)
 
 
 def _share(study: Study) -> float:
@@ -120,27 +114,26 @@ def _share(study: Study) -> float:
 
 def _patches(study: Study, size: Number) -> float:
     _, h, w = study.images.image_shape
-    places = max(1, h - int(size) + 1) * max(1, w - int(size) + 1)
-    return len(study.images) * _share(study) * places
+    return len(study.images) * _share(study) * inside(int(size), h, w).places
 
 
 def _estimated(study: Study, machine: Machine) -> bool:
     """Whether a tolerance makes a machine compare with a part of the patches."""
     if not isinstance(machine, PatchMachine):
         return False
-    x, _ = _query(study)
+    x, _ = study.starts([0])
     images = study.images.pixels[: int(len(study.images) * _share(study))]
     (size,) = _middle(study, machine)
     return machine.can_estimate(x, images, size)
 
 
-def _seconds(study: Study, machine: Machine, values: Sequence[Number]) -> float:
+def _seconds(study: Study, machine: Machine, values: tuple[Number, ...]) -> float:
     """Of one query at some values of a machine's scale."""
     if isinstance(machine, Mixture):
         return sum(_seconds(study, part.machine, part.values) for part in machine.parts)
-    x, label = _query(study)
+    x, label = study.starts([0])
     if not isinstance(machine, PosteriorMachine):
-        asked = None if list(values) == [NO_VALUE] else values
+        asked = None if values == (NO_VALUE,) else values
         return _time(lambda: machine.at_values(x, _MIDDLE, asked, label))
     t = torch.full((1,), _MIDDLE, dtype=torch.float64, device=x.device)
     every = len(study.images) * _share(study)
@@ -167,9 +160,8 @@ def _gigabytes(study: Study, *, sorted_too: bool) -> float:
     estimated = [one for one in study.machines if _estimated(study, one)] if sorted_too else []
     for machine in estimated[:1]:
         sizes = [int(size) for size in study.candidates(machine)]
-        # Four bytes a patch: of those inside, and of those along the borders.
-        h, w = study.images.image_shape[1:]
-        borders = sum(2 * (k // 2) * (h + w - 2 * k + 2) for k in sizes)
-        inside = sum((h - k + 1) * (w - k + 1) for k in sizes)
-        found += 4 * len(study.images) * (inside + borders) / 1e9
+        shape = study.images.image_shape[1:]
+        regions = [one for k in sizes for one in (inside(k, *shape), *along_borders(k, *shape))]
+        # Four bytes a patch.
+        found += 4 * len(study.images) * sum(one.places for one in regions) / 1e9
     return found

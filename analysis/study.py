@@ -14,6 +14,7 @@ from els.analysis.options import Compute, Protocol, Source
 from els.analysis.results import FileId, Provenance, TrainingConfig
 from els.calibration import Scales
 from els.console import console, progress
+from els.engines.dictionary import inside
 from els.errors import InputError
 from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet
@@ -243,16 +244,16 @@ def _tolerance(
     if protocol.tolerance != "auto":
         return protocol.tolerance
     c, h, w = images.image_shape
-    count = len(images) // (network.num_classes or 1)
-    seconds = 0.0
-    for machine in machines:
-        if isinstance(machine, PatchMachine):
-            size = _candidates(machine, sizes)[-1] if machine.window != "hard" else sizes[0]
-            x = torch.empty(1, c, h, w)
-            if machine.can_estimate(x, images.pixels[:count], size):
-                queries = protocol.seeds * protocol.steps * h * w
-                seconds += _SECONDS_PER_PAIR * queries * count * (h - size + 1) * (w - size + 1)
-    return _TOLERANCE if seconds > _PATIENCE else 0.0
+    some = images.pixels[: len(images) // (network.num_classes or 1)]
+    x, size = torch.empty(1, c, h, w), sizes[0]
+    pairs = sum(
+        protocol.seeds * protocol.steps * h * w * len(some) * inside(size, h, w).places
+        for machine in machines
+        if isinstance(machine, PatchMachine)
+        and machine.scale == SIZE
+        and machine.can_estimate(x, some, size)
+    )
+    return _TOLERANCE if _SECONDS_PER_PAIR * pairs > _PATIENCE else 0.0
 
 
 def _candidates(machine: Machine, sizes: list[int]) -> list[Number]:

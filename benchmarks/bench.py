@@ -317,13 +317,13 @@ def tolerance(images: ImageSet, most: int) -> list[dict[str, float]]:
             x = (SCHEDULE.alpha(t) * unseen + SCHEDULE.sigma(t) * noise).float()
             machine = make_machine("boundary", some, size=size)
             row: dict[str, float] = {"images": len(some), "t": t, "size": size}
-            exact, row["exact"] = _timed(lambda m=machine, x=x, t=t: m(x[:4], t))
+            exact, row["exact"] = _timed(partial(machine, x[:4], t))
             for wanted in (0.01, 0.003):
                 found = machine.estimating(wanted)
                 if wanted == 0.01:
-                    _, row["sorting"] = _timed(lambda m=found, x=x, t=t: m.estimate(x, t))
-                few, seconds_of_few = _timed(lambda m=found, x=x, t=t: m.estimate(x[:4], t))
-                _, seconds_of_many = _timed(lambda m=found, x=x, t=t: m.estimate(x, t))
+                    _, row["sorting"] = _timed(partial(found.estimate, x, t))
+                few, seconds_of_few = _timed(partial(found.estimate, x[:4], t))
+                _, seconds_of_many = _timed(partial(found.estimate, x, t))
                 off = (few.mean - exact).square().mean(dim=(1, 2, 3)).sqrt()
                 row[f"{wanted} of 4"] = row["exact"] / seconds_of_few
                 row[f"{wanted} of 16"] = 4 * row["exact"] / seconds_of_many
@@ -382,9 +382,7 @@ def mosaic(images: ImageSet) -> dict[str, float]:
         return trace(machine, x, t, label)[0]
 
     def timed(work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
+        return _timed(work)[1]
 
     # By turns, so that a busy machine slows both alike.
     times = [(timed(lambda: ddim(machine, noise)), timed(lambda: ddim(traced, noise)))

@@ -104,6 +104,11 @@ class Region(NamedTuple):
         return self.rows.places * self.columns.places
 
     @property
+    def is_cut(self) -> bool:
+        """Whether a border cuts these windows."""
+        return self.rows.cells != self.columns.cells
+
+    @property
     def pixels(self) -> tuple[slice, slice]:
         """Rows and columns of the pixels that the windows belong to."""
         return self.rows.pixels, self.columns.pixels

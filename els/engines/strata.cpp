@@ -53,7 +53,7 @@ struct Task {
   float unit;                   // alpha^2 / (2 sigma^2 ln 2)
   float scale;                  // 1 / (2 sigma^2 ln 2)
   float tolerance;              // standard deviation in levels, above 0
-  double most;                  // draws at which a query is given up
+  double most;                  // first draws above which a query takes all patches
   double dear;                  // core-nanoseconds at which all are given up
 };
 
@@ -175,8 +175,7 @@ struct Seen {
   double peak = kNothing;
   double mass = 0;         // sum of w
   double moment[C] = {};   // of w c
-  // Of w^2 (1 - chance), in the first round of something else: see `scout`.
-  double square = 0;
+  double square = 0;       // of w^2 (1 - chance)
   double mixed[C] = {};    // times c
   double energy = 0;       // times |c|^2 / C
   double total = 0;        // what coordinates promised, relative to the peak that was expected
@@ -195,9 +194,9 @@ struct Seen {
     peak = to;
   }
 
-  void add(Seen other, bool squares) {
+  void add(Seen other) {
     if (other.peak > peak) std::swap(*this, other);
-    const double factor = std::exp2(other.peak - peak), twice = squares ? factor * factor : factor;
+    const double factor = std::exp2(other.peak - peak), twice = factor * factor;
     total += other.total;
     mass += factor * other.mass;
     square += twice * other.square;
@@ -207,6 +206,25 @@ struct Seen {
       moment[c] += factor * other.moment[c];
       mixed[c] += twice * other.mixed[c];
     }
+  }
+};
+
+// What a query has seen in the first round, by coordinates alone; weights as above.
+template <int C>
+struct Scouted {
+  double peak = kNothing;
+  double mass = 0;         // sum of w
+  double moment[C] = {};   // of w c
+  double total = 0;        // of sqrt(E w^2) times how far centre pixels are from the mean
+  double residual = 0;     // of w times the variance of log-weights that coordinates leave open
+
+  void add(Scouted other) {
+    if (other.peak > peak) std::swap(*this, other);
+    const double factor = std::exp2(other.peak - peak);
+    mass += factor * other.mass;
+    total += factor * other.total;
+    residual += factor * other.residual;
+    for (int c = 0; c < C; ++c) moment[c] += factor * other.moment[c];
   }
 };
 
@@ -236,6 +254,7 @@ class Estimator {
       for (int c = 0; c < C; ++c) centre_[c * task.strata + s] = task.centre[s * C + c];
     }
     for (auto& desk : desks_) {
+      desk.scouted.resize(task.count);
       desk.seen.resize(task.count);
       desk.patches.resize(static_cast<std::size_t>(members_ + kTogether) * task.stride + 3 * kLanes);
       desk.shorts.resize(static_cast<std::size_t>(kShort) * members_);
@@ -273,7 +292,7 @@ class Estimator {
           prepare(q, desks_[thread]);
       };
       if (!in_parallel(task_.threads, task_.count, judge_one)) return 1;
-      double cost = 0, residual = 0;
+      double cost = 0;
       for (std::int64_t q = 0; q < task_.count; q += task_.group) {
         if (round)
           settle(q, round);
@@ -281,7 +300,7 @@ class Estimator {
           cost += divide(q);
       }
       if (round) continue;
-      double first = 0;
+      double first = 0, residual = 0;
       for (const auto& query : queries_) {
         first += query.rate;
         residual += query.residual / static_cast<double>(task_.count);
@@ -314,7 +333,8 @@ class Estimator {
 
   // One thread's memory.
   struct Desk {
-    std::vector<Seen<C>> seen;    // of each query, this round
+    std::vector<Scouted<C>> scouted;  // of each query
+    std::vector<Seen<C>> seen;        // of each query, this round
     // Of the segment at hand:
     std::vector<float> patches;   // (members, stride), as levels
     std::vector<float> squares;   // of those, summed
@@ -434,9 +454,7 @@ class Estimator {
     auto& query = queries_[q];
     double* mean = task_.mean + q * C;
     if (!round) guess(q, mean);
-    const double scale =
-        std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
-    query.model = scale;
+    query.model = std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
     query.predicted = predicted(desk, static_cast<float>(query.rate));
     query.drawn = 0;
     for (int i = 0; i < desk.count; ++i) {
@@ -469,10 +487,10 @@ class Estimator {
     near.clear();
     for (int s = 0; s < task_.strata; ++s)
       if (members_of_[s] > 0) near.push_back(s);
-    // Strata that are far off are many, and small only where `most` is: a part is in order.
+    // Not all need be in order: four times the strata that hold `most` members on average.
     const auto all = static_cast<std::int64_t>(near.size());
-    const std::int64_t fraction = 4 * most * all / std::max<std::int64_t>(task_.start[task_.strata], 1);
-    const int count = static_cast<int>(std::clamp<std::int64_t>(fraction, std::min<std::int64_t>(all, 64), all));
+    const std::int64_t enough = 4 * most * all / task_.start[task_.strata];
+    const auto count = static_cast<int>(std::min(all, std::max<std::int64_t>(enough, 64)));
     const float* distance = desk.distance.data();
     const auto nearer = [distance](int a, int b) { return distance[a] < distance[b]; };
     std::nth_element(near.begin(), near.begin() + count - 1, near.end(), nearer);
@@ -665,11 +683,8 @@ class Estimator {
     return sum * (1.0f / C);
   }
 
-  // Take in the first `count` members at hand by their coordinates alone. In place of squares:
-  // `square` sums sqrt(E w^2) times how far centre pixels are off, `energy` w times the variance of
-  // log-weights that coordinates leave open.
+  // Take in the first `count` members at hand by their coordinates alone.
   void scout(const Request& one, int count, Desk& desk) {
-    auto& seen = desk.seen[one.query];
     const float noise = queries_[one.query].noise;
     float* logs = desk.margins.data();
     compare_all(one.query, count, desk, [&](int m, vec found) {
@@ -678,7 +693,7 @@ class Estimator {
     });
     for (int m = count; m < round_up(count, kLanes); ++m) logs[m] = kNothing;
     const float peak = highest_of(logs, round_up(count, kLanes));
-    Seen<C> found;
+    Scouted<C> found;
     found.peak = peak;
     vec mass = {}, total = {}, residual = {}, moment[C] = {};
     for (int m = 0; m < count; m += kLanes) {
@@ -693,10 +708,10 @@ class Estimator {
         moment[c] += weight * load(desk.centres.data() + c * members_ + m);
     }
     found.mass = lane_sum(mass) / one.chance;
-    found.square = lane_sum(total) / one.chance;
-    found.energy = lane_sum(residual) / one.chance;
+    found.total = lane_sum(total) / one.chance;
+    found.residual = lane_sum(residual) / one.chance;
     for (int c = 0; c < C; ++c) found.moment[c] = lane_sum(moment[c]) / one.chance;
-    seen.add(found, false);
+    desk.scouted[one.query].add(found);
   }
 
   // Draw a second time from the first `count` members at hand, and take in what that gives.
@@ -762,14 +777,14 @@ class Estimator {
   // After the first round: what the second draw and the plan of the first need.
   void prepare(std::int64_t q, Desk& desk) {
     auto& query = queries_[q];
-    Seen<C> seen;
-    for (const auto& other : desks_) seen.add(other.seen[q], false);
-    query.peak = static_cast<float>(seen.peak);
-    query.mass = seen.mass;
-    query.total = seen.square;
+    Scouted<C> scouted;
+    for (const auto& other : desks_) scouted.add(other.scouted[q]);
+    query.peak = static_cast<float>(scouted.peak);
+    query.mass = scouted.mass;
+    query.total = scouted.total;
     double* mean = task_.mean + q * C;
-    for (int c = 0; c < C; ++c) mean[c] = seen.moment[c] / seen.mass;
-    query.residual = 2 * std::log(2.0) * seen.energy / seen.mass;
+    for (int c = 0; c < C; ++c) mean[c] = scouted.moment[c] / scouted.mass;
+    query.residual = 2 * std::log(2.0) * scouted.residual / scouted.mass;
     query.whole = kWhole;
     const double model = std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
     const double trusted = std::min(model, kDoubt * query.total) / query.mass;
@@ -799,7 +814,7 @@ class Estimator {
   void judge(std::int64_t q) {
     auto& query = queries_[q];
     Seen<C> seen;
-    for (const auto& desk : desks_) seen.add(desk.seen[q], true);
+    for (const auto& desk : desks_) seen.add(desk.seen[q]);
     query.few = query.whole < kWholeOfFew && seen.mass * seen.mass < kFew * seen.heavy;
     double* mean = task_.mean + q * C;
     double variance = seen.energy;

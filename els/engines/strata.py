@@ -134,8 +134,7 @@ def build_strata(pixels: Tensor, images: Tensor, region: Region) -> Strata:
     """
     n, c, h, w = pixels.shape
     cut = (slice(None), *region.rectangle)
-    many = region.rows.cells == region.columns.cells
-    branches, leaves = (_BRANCHES, _LEAVES) if many else (_FEW_BRANCHES, _FEW_LEAVES)
+    branches, leaves = (_FEW_BRANCHES, _FEW_LEAVES) if region.is_cut else (_BRANCHES, _LEAVES)
     by_pixel = images[: pixels.numel()].view(n, h, w, c)
     some = _some_patches(by_pixel[cut], region, _SAMPLE * branches * leaves)
     with _one_thread():  # sums are rounded otherwise on more, and from them on all would differ

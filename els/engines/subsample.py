@@ -2,9 +2,8 @@
 
 Patches are drawn by strata of alike ones (`els.engines.strata`), most where the model of a stratum
 expects most of the variance, and then by what a few coordinates promise of each; strata.cpp is the
-estimator. The tolerance is on the root mean square
-of the error over an image's pixels. Windows that cross a border have strata of their own, and
-whatever is cheaper in full is done in full.
+estimator. The tolerance is on the root mean square of the error over an image's pixels. Windows
+that cross a border have strata of their own, and whatever is cheaper in full is done in full.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from els.engines.strata_code import LANES, estimate
 _IMAGES_AT_A_TIME = 16  # bounds memory; strata are read once for all of them
 _LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
 _LEAST_AT_BORDER = 1 << 18  # and of one that a border leaves
-_MOST_DRAWS = 1 / 2  # share of all patches at which a pixel is given up
+_MOST_DRAWS = 1 / 2  # share of all patches above which a pixel takes all of them
 # Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
 _PAIR, _BORDER_PAIR = 1.3, 5.0
 
@@ -61,12 +60,11 @@ def can_sample(query: PatchQuery, engine: str) -> bool:
     """Whether a query of one size has a dictionary that strata can be made of, and is worth it."""
     n, _, h, w = query.pixels.shape
     (size,) = query.sizes
-    places = (h - size + 1) * (w - size + 1)
     return (
         query.plain
         and query.rule != "local"  # which asks little
         and size <= min(h, w)
-        and n * places >= _LEAST_PATCHES
+        and n * inside(size, h, w).places >= _LEAST_PATCHES
         and choose(query, engine) == "native"  # type: ignore[arg-type]
     )
 
@@ -108,8 +106,9 @@ def _at_one_time(
     """The answers to queries at the same time, region by region."""
     h, w = query.x.shape[2:]
     (size,) = query.sizes
-    whole, r = inside(size, h, w), size // 2
+    whole = inside(size, h, w)
     if query.rule == "equivariant":
+        r = size // 2
         around = F.pad(query.x, (r, r, r, r), mode="circular")
         places = inside(size, h + 2 * r, w + 2 * r)
         found = _sample(replace(query, x=around), places, strata_of(whole), tolerance, seed)
@@ -117,18 +116,22 @@ def _at_one_time(
     found = _sample(query, whole, strata_of(whole), tolerance, seed)
     if found is None:
         return Estimate.exact(_mean(query))
+
+    def at_border(region: Region) -> Estimate | None:
+        if region.places * len(query.pixels) < _LEAST_AT_BORDER:
+            return None
+        return _sample(query, region, strata_of(region), tolerance, seed)
+
+    parts = [(whole, found), *((one, at_border(one)) for one in along_borders(size, h, w))]
     mean, error = torch.zeros_like(query.x), torch.zeros_like(query.x)
     seen, left = torch.ones(len(mean), h, w), torch.ones(h, w, dtype=torch.bool)
-    for region in (whole, *along_borders(size, h, w)):
-        if region != whole:
-            few = region.places * len(query.pixels) < _LEAST_AT_BORDER
-            found = None if few else _sample(query, region, strata_of(region), tolerance, seed)
-        if found is not None:
+    for region, part in parts:
+        if part is not None:
             place = (..., *region.pixels)
-            mean[place], error[place] = found.mean, found.standard_error
-            seen[place] = found.seen[:, None, None]
+            mean[place], error[place] = part.mean, part.standard_error
+            seen[place] = part.seen[:, None, None]
             left[region.pixels] = False
-    _fill(query, mean, left, r)
+    _fill(query, mean, left, whole)
     return Estimate(mean, error, seen.mean(dim=(1, 2)))
 
 
@@ -137,14 +140,14 @@ def _mean(query: PatchQuery) -> Tensor:
     return found.mean.to(query.x)
 
 
-def _fill(query: PatchQuery, mean: Tensor, left: Tensor, r: int) -> None:
+def _fill(query: PatchQuery, mean: Tensor, left: Tensor, whole: Region) -> None:
     """Write the exact answers where they are left, all of which cross a border, to `mean`.
 
     A window that crosses a border moves along it alone, one that crosses two not at all.
     """
     h, w = left.shape
     rows, columns = torch.ones(h, 1, dtype=torch.bool), torch.ones(1, w, dtype=torch.bool)
-    rows[r : h - r] = columns[:, r : w - r] = False
+    rows[whole.rows.pixels] = columns[:, whole.columns.pixels] = False
     cut = ((rows & ~columns, (0, w)), (~rows & columns, (h, 0)), (rows & columns, (0, 0)))
     for across, shifts in cut:
         wanted = (left & across).expand(len(mean), h, w)
@@ -180,8 +183,7 @@ def _sample(
         "variance": torch.zeros(count, dtype=torch.float64),
         "draws": torch.zeros(count, dtype=torch.float64),
     }
-    crosses = places.rows.cells != places.columns.cells
-    full = (_BORDER_PAIR if crosses else _PAIR) * count * strata.patches
+    full = (_BORDER_PAIR if places.is_cut else _PAIR) * count * strata.patches
     done = estimate(
         {
             "images": strata.images,

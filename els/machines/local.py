@@ -210,7 +210,6 @@ class PatchMachine(PosteriorMachine):
     def _estimate(
         self, x: Tensor, t: Tensor, pixels: Tensor, value: Number, label: int | None
     ) -> Estimate:
-        query = self._query(x, t, pixels, [value])
         if not self.can_estimate(x, pixels, value):
             return Estimate.exact(self.posteriors(x, t, pixels, [value])[0].mean)
 
@@ -219,6 +218,7 @@ class PatchMachine(PosteriorMachine):
             make = partial(build_strata, pixels, images, region)
             return self.once(("strata", label, region), make)
 
+        query = self._query(x, t, pixels, [value])
         return sampled_mean(query, strata_of, tolerance=self.tolerance)
 
 
