@@ -22,8 +22,11 @@ constexpr int kLanes = 4;
 typedef float vec __attribute__((vector_size(4 * kLanes)));
 typedef std::uint32_t bits __attribute__((vector_size(4 * kLanes)));
 
+typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
+
 inline vec splat(float value) { return vec{} + value; }
 inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
+inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
 
 // 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.
 inline vec exp2_of(vec x) {

@@ -32,8 +32,10 @@ from els.work import tick
 MOST_CHANNELS = 4
 
 _LOG = logging.getLogger(__name__)
-# All compiled code for the CPU is one library; strata.cpp is for `strata_code`.
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "strata.cpp"))
+# All compiled code for the CPU is one library; the last two are for `strata_code`.
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("native.cpp", "sorting.cpp", "strata.cpp")
+)
 _SHARED = Path(__file__).with_name("lanes.h")
 # Sums keep their order (no -ffast-math); without NaN and -0 a maximum is one instruction.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",

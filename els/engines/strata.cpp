@@ -16,25 +16,22 @@
 
 #include "lanes.h"
 
-namespace {
-constexpr int kShort = 32;  // numbers that stand for a patch in the first comparison
-}
-
 // The whole interface: laid out as `_Task` in strata_code.py.
 struct Task {
   const std::uint8_t* images;   // (n h w c), and a cache line more
   const std::int32_t* order;    // patches by stratum: the index among all pixels (n h w) of the one
                                 // in their first row and column
   const std::int64_t* start;    // (strata + 1,): where each begins in `order`
-  const float* queries;         // (q, stride): their inner product with the levels of a patch less
-                                // `unit` times the squares of those is its binary log-weight
+  const std::uint8_t* codes;    // (patches, components + 1 + c): see sorting.cpp, which arranges them
+  const float* centres;         // (strata, components): what coordinates in codes are relative to
+  const float* steps;           // (strata, components + 1): what a unit of a code stands for
+  const float* x;               // noisy images (b, x_rows, x_width, c) as levels, and a cache line more
+  const std::int64_t* at;       // (q,): where the window of a query begins in `x`
   const float* features;        // (q, terms): their inner product with `terms_of` is
                                 // log2 sqrt(E w^2) of a stratum's patches by the model; squares of
                                 // coordinates, coordinates, what these leave out, squared norm, 1
   const float* terms_of;        // (terms, strata); the number of strata is a multiple of 64
   const float* means;           // (components, strata): of coordinates, times alpha
-  const float* basis;           // (stride, kShort): components, zeros, and the mean patch at the end
-  const float* shift;           // (kShort,): inner products of those with the mean patch
   const float* centre;          // (strata, c): mean of their centre pixels, as levels
   const float* spread;          // (strata,): variance of those, averaged over channels
   const std::uint64_t* keys;    // (q,): what a query's random numbers depend on
@@ -46,8 +43,7 @@ struct Task {
   std::uint64_t seed;           // of the places where runs begin
   std::int32_t terms, components, strata, channels, height, width;
   std::int32_t window_rows, window_columns;  // cells of a patch
-  std::int32_t centre_row, centre_column;    // of the pixel that is averaged, in a window
-  std::int32_t stride;                       // floats of a query, a multiple of kLanes
+  std::int32_t x_width;
   std::int32_t threads;
   float alpha;
   float unit;                   // alpha^2 / (2 sigma^2 ln 2)
@@ -60,15 +56,15 @@ struct Task {
 namespace {
 
 typedef std::int32_t signed_bits __attribute__((vector_size(4 * kLanes)));
-typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
 
-constexpr int kParts = kShort / kLanes;   // vectors that hold them
-constexpr int kTogether = 12 / kParts;    // patches that are projected together
-constexpr int kSegment = 48 << 10;        // floats of patches at hand: they stay in the cache
-constexpr int kMostMembers = 256;         // of a segment
+constexpr int kMembers = 128;             // of a segment: those at hand stay in the cache
 constexpr int kBlock = 4 * kLanes;        // members that are compared together
+constexpr std::uint8_t kUnknown = 255;    // as in sorting.cpp
+constexpr int kUsual = 51;                // a usual code of what coordinates leave out
+constexpr int kShelf = 16;                // queries that are planned by one thread
 constexpr int kAhead = 8;                 // patches are fetched so long before they are needed
 constexpr int kRounds = 6;
+constexpr int kHalvings = 24;             // to find how far the nearest strata go
 constexpr float kNothing = -1e30f;
 constexpr float kMiddle = 127.5f;
 constexpr float kMostPower = 60.0f;       // of two, that a weight may exceed what was expected
@@ -83,8 +79,8 @@ constexpr double kDefensive = 0.1;        // share of the draws that does not tr
 constexpr float kLeastChance = 1.0f / 1024;  // with which a patch is compared in full
 constexpr std::int64_t kWhole = 16384;    // members of the nearest strata that are all drawn first
 constexpr std::int64_t kWholePilot = 2048;     // and in the first round
-constexpr std::int64_t kWholeOfFew = 1 << 19;  // and where few patches carry the weight
-constexpr double kFew = 30;               // effective patches that are few
+constexpr std::int64_t kWholeOfFew = 1 << 20;  // and where few patches carry the weight
+constexpr double kFew = 100;              // effective patches that are few
 constexpr double kDoubt = 4;              // times too much weight that the model may promise a plan
 constexpr double kBelief = 30;            // and a claim
 constexpr double kCaution = 1.15;         // times the error that the draws tell of
@@ -95,19 +91,18 @@ constexpr float kMostNoise = 2;           // times the noise that a query may be
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
 constexpr float kNear = 5.0f;             // levels that all of them are off at least
 // Core-nanoseconds, as measured with AVX-512: to compare with a patch's coordinates; with all of it,
-// by its floats; to read and project it, by its floats.
-constexpr double kShortCost = 3.5, kFullCost = 20, kFullByFloat = 0.06, kReadByFloat = 0.8;
+// by its floats.
+constexpr double kShortCost = 3.5, kFullCost = 20, kFullByFloat = 0.2;
 
 inline vec smallest_of(vec a, vec b) { return a < b ? a : b; }
-inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
 inline void store(float* at, vec value) { *reinterpret_cast<loose*>(at) = value; }
 
 inline float lane_sum(vec value) {
-  float lanes[kLanes];
-  std::memcpy(lanes, &value, sizeof(lanes));
-  for (int half = kLanes / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  typedef float quad __attribute__((vector_size(16)));
+  quad parts[kLanes / 4], sum = {};
+  std::memcpy(parts, &value, sizeof(parts));
+  for (const quad& part : parts) sum += part;
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 inline float lane_max(vec value) {
@@ -154,10 +149,6 @@ inline vec uniforms(std::uint32_t key, std::uint32_t first) {
   z = (z ^ (z >> 15)) * 0x846CA68Bu;
   z ^= z >> 16;
   return __builtin_convertvector((signed_bits)(z >> 8), vec) * 0x1p-24f + splat(0x1p-25f);
-}
-
-inline double uniform(std::uint64_t key, std::uint64_t number) {
-  return (mixed(key ^ mixed(number)) >> 11) * 0x1p-53;
 }
 
 // Call work(item, thread) for every item on all threads.
@@ -240,10 +231,10 @@ class Estimator {
   explicit Estimator(const Task& task)
       : task_(task),
         cells_(task.window_columns * C),
-        members_(std::clamp(kSegment / task.stride / kBlock * kBlock, kBlock, kMostMembers)),
+        row_(round_up(cells_, kLanes)),
         queries_(task.count),
         scores_(static_cast<std::size_t>(task.count) * task.strata),
-        requests_(task.threads),
+        requests_((task.count + kShelf - 1) / kShelf),
         desks_(task.threads),
         members_of_(task.strata),
         spread_(task.strata),
@@ -256,14 +247,15 @@ class Estimator {
     for (auto& desk : desks_) {
       desk.scouted.resize(task.count);
       desk.seen.resize(task.count);
-      desk.patches.resize(static_cast<std::size_t>(members_ + kTogether) * task.stride + 3 * kLanes);
-      desk.shorts.resize(static_cast<std::size_t>(kShort) * members_);
-      desk.centres.resize(static_cast<std::size_t>(members_) * C);
-      for (auto* one : {&desk.squares, &desk.bases, &desk.margins, &desk.chances})
-        one->resize(members_);
-      desk.kept.resize(members_);
+      desk.patches.resize(static_cast<std::size_t>(kMembers) * row_ * task.window_rows + kLanes);
+      desk.coordinates.resize(static_cast<std::size_t>(task.components) * kMembers);
+      desk.centres.resize(static_cast<std::size_t>(kMembers) * C);
+      for (auto* one : {&desk.squares, &desk.bases, &desk.open, &desk.unknown, &desk.margins, &desk.chances})
+        one->resize(kMembers);
+      desk.kept.resize(kMembers);
+      desk.at_hand.resize(kMembers);
       for (auto* one : {&desk.model, &desk.cautious, &desk.share, &desk.wish, &desk.members,
-                        &desk.distance})
+                        &desk.distance, &desk.random})
         one->resize(task.strata);
       desk.strata.resize(task.strata);
     }
@@ -275,10 +267,12 @@ class Estimator {
     if (!in_parallel(task_.threads, task_.count, score_one)) return 1;
     for (int round = 0; round < kRounds; ++round) {
       for (auto& some : requests_) some.clear();
-      const auto plan_one = [&](std::int64_t q, int thread) {
-        if (!queries_[q].done) plan(q, round, desks_[thread], requests_[thread]);
+      const auto plan_some = [&](std::int64_t shelf, int thread) {
+        const std::int64_t end = std::min(task_.count, (shelf + 1) * kShelf);
+        for (std::int64_t q = shelf * kShelf; q < end; ++q)
+          if (!queries_[q].done) plan(q, round, desks_[thread], requests_[shelf]);
       };
-      if (!in_parallel(task_.threads, task_.count, plan_one)) return 1;
+      if (!in_parallel(task_.threads, requests_.size(), plan_some)) return 1;
       for (auto& desk : desks_) std::fill(desk.seen.begin(), desk.seen.end(), Seen<C>());
       sort_requests();
       if (sorted_.empty()) return 0;
@@ -300,13 +294,9 @@ class Estimator {
           cost += divide(q);
       }
       if (round) continue;
-      double first = 0, residual = 0;
-      for (const auto& query : queries_) {
-        first += query.rate;
+      double residual = 0;
+      for (const auto& query : queries_)
         residual += query.residual / static_cast<double>(task_.count);
-      }
-      const double all = static_cast<double>(task_.start[task_.strata]);
-      cost += std::min(all, first) * task_.stride * kReadByFloat;
       if (cost > task_.dear || residual > kMostResidual) return 3;
     }
     return 0;
@@ -336,13 +326,16 @@ class Estimator {
     std::vector<Scouted<C>> scouted;  // of each query
     std::vector<Seen<C>> seen;        // of each query, this round
     // Of the segment at hand:
-    std::vector<float> patches;   // (members, stride), as levels
-    std::vector<float> squares;   // of those, summed
-    std::vector<float> shorts;    // (kShort, members): coordinates, and what they leave out, squared
-    std::vector<float> bases;     // (members,): binary log-weights are this and inner products
-    std::vector<float> centres;   // (c, members)
+    std::vector<float> coordinates;  // (components, kMembers)
+    std::vector<float> open;      // (kMembers,): what these leave out, as a binary log-weight
+    std::vector<float> unknown;   // (kMembers,): 1 where codes do not tell, else 0
+    std::vector<float> bases;     // (kMembers,): binary log-weights are this and inner products
+    std::vector<float> centres;   // (c, kMembers)
     std::vector<float> margins, chances;
     std::vector<std::int32_t> kept;
+    std::vector<std::uint8_t> at_hand;  // (kMembers,): whether these of a member are:
+    std::vector<float> patches;   // (kMembers, window_rows, row_), as levels and zeros
+    std::vector<float> squares;   // of those, summed
     std::vector<float> model, cautious;  // (strata,): see `weigh`
     // Of the strata that a query may draw from:
     int count;
@@ -350,7 +343,7 @@ class Estimator {
     std::vector<float> share, wish;
     std::vector<float> members;   // 0 of those that it takes whole
     std::vector<float> distance;  // (strata,): see `nearest`
-    std::vector<std::int32_t> active;
+    std::vector<float> random;    // (strata,), in (0, 1)
   };
 
   std::int64_t size(std::int64_t stratum) const {
@@ -457,11 +450,14 @@ class Estimator {
     query.model = std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
     query.predicted = predicted(desk, static_cast<float>(query.rate));
     query.drawn = 0;
+    const auto key = static_cast<std::uint32_t>(mixed(task_.keys[q]));
+    for (int s = 0; s < task_.strata; s += kLanes)
+      store(desk.random.data() + s, uniforms(key, s));
     for (int i = 0; i < desk.count; ++i) {
       const int s = desk.strata[i];
       const std::int64_t members = size(s);
       const double wanted = desk.members[i] > 0 ? query.rate * desk.wish[i] : members;
-      if (wanted < 1 && uniform(task_.keys[q], s) >= wanted) continue;
+      if (wanted < 1 && desk.random[s] >= wanted) continue;
       const std::int64_t to =
           2 * wanted >= members ? members : static_cast<std::int64_t>(std::ceil(wanted));
       const double chance = std::min(wanted, 1.0) * static_cast<double>(to) / members;
@@ -481,24 +477,29 @@ class Estimator {
             load(task_.means + static_cast<std::size_t>(i) * task_.strata + s) - splat(along(q)[i]);
         sum += away * away;
       }
-      store(desk.distance.data() + s, sum);
+      // Empty ones may lie anywhere.
+      const bits none = load(members_of_.data() + s) > splat(0) ? bits{} - 1 : bits{};
+      store(desk.distance.data() + s, (vec)((bits)sum & none));
     }
-    auto& near = desk.active;
-    near.clear();
+    // The largest distance within which there are no more members: by halving what is left.
+    float low = 0, high = 2 * highest_of(desk.distance.data(), task_.strata);
+    for (int i = 0; i < kHalvings; ++i) {
+      const float middle = (low + high) / 2;
+      (members_within(middle, desk) <= static_cast<float>(most) ? low : high) = middle;
+    }
+    if (members_within(low, desk) > 0) return low;
+    float least = high;  // at least the nearest of all
     for (int s = 0; s < task_.strata; ++s)
-      if (members_of_[s] > 0) near.push_back(s);
-    // Not all need be in order: four times the strata that hold `most` members on average.
-    const auto all = static_cast<std::int64_t>(near.size());
-    const std::int64_t enough = 4 * most * all / task_.start[task_.strata];
-    const auto count = static_cast<int>(std::min(all, std::max<std::int64_t>(enough, 64)));
-    const float* distance = desk.distance.data();
-    const auto nearer = [distance](int a, int b) { return distance[a] < distance[b]; };
-    std::nth_element(near.begin(), near.begin() + count - 1, near.end(), nearer);
-    std::sort(near.begin(), near.begin() + count, nearer);
-    std::int64_t members = 0;
-    int whole = 0;
-    while (whole < count && (members += size(near[whole])) <= most) ++whole;
-    return distance[near[std::max(whole - 1, 0)]];
+      if (members_of_[s] > 0) least = std::min(least, desk.distance[s]);
+    return least;
+  }
+
+  float members_within(float distance, const Desk& desk) const {
+    vec sum = {};
+    for (int s = 0; s < task_.strata; s += kLanes)
+      sum += load(desk.distance.data() + s) <= splat(distance) ? load(members_of_.data() + s)
+                                                               : splat(0);
+    return lane_sum(sum);
   }
 
   // The posterior mean by the model alone.
@@ -528,24 +529,23 @@ class Estimator {
       for (const auto& one : some) sorted_[at[one.stratum]++] = one;
   }
 
-  // Answer all requests to one stratum, longest runs first.
+  // Answer all requests to one stratum.
   void draw(std::int64_t s, int round, Desk& desk) {
-    Request* begin = sorted_.data() + first_[s];
-    Request* end = sorted_.data() + first_[s + 1];
-    if (begin == end) return;
-    std::sort(begin, end, [](const Request& a, const Request& b) {
-      return a.to != b.to ? a.to > b.to : a.query < b.query;
-    });
-    for (int first = 0; first < begin->to; first += members_) {
-      read(s, first, std::min(members_, begin->to - first), desk);
-      for (Request* one = begin; one != end && one->to > first; ++one) {
+    const Request* begin = sorted_.data() + first_[s];
+    const Request* end = sorted_.data() + first_[s + 1];
+    int longest = 0;
+    for (const Request* one = begin; one != end; ++one) longest = std::max(longest, one->to);
+    for (int first = 0; first < longest; first += kMembers) {
+      decode(s, first, std::min(kMembers, longest - first), desk);
+      for (const Request* one = begin; one != end; ++one) {
+        if (one->to <= first) continue;
         if (one + kAhead < end) {
           const int soon = one[kAhead].query;
           __builtin_prefetch(&queries_[soon]);
           __builtin_prefetch(&desk.seen[soon]);
           for (int k = 0; k < task_.components; k += kLanes) __builtin_prefetch(along(soon) + k);
         }
-        const int count = std::min(members_, one->to - first);
+        const int count = std::min(kMembers, one->to - first);
         if (round)
           absorb(*one, s, first, count, desk);
         else
@@ -554,85 +554,103 @@ class Estimator {
     }
   }
 
-  // Members first, ..., first + count of a stratum's run.
-  void read(std::int64_t s, int first, int count, Desk& desk) {
+  // Which member of a stratum is the i-th of its run.
+  std::int64_t member(std::int64_t s, std::int64_t i) const {
     const std::int64_t members = size(s);
-    const std::int64_t offset = static_cast<std::int64_t>(mixed(task_.seed ^ mixed(s)) % members);
+    const std::int64_t at =
+        static_cast<std::int64_t>(mixed(task_.seed ^ mixed(s)) % members) + i;
+    return at < members ? at : at - members;
+  }
+
+  // Call work(i, bytes, n) for the n bytes of a code at one place of members first + i, first + i +
+  // 1, ..., all count of them in one or two parts.
+  template <class Work>
+  void each_part(std::int64_t s, int first, int count, int place, const Work& work) const {
+    const std::int64_t members = size(s), from = member(s, first);
+    const int bytes = task_.components + 1 + C;
+    const std::uint8_t* codes = task_.codes + task_.start[s] * bytes + place * members;
+    const int till = static_cast<int>(std::min<std::int64_t>(count, members - from));
+    work(0, codes + from, till);
+    if (till < count) work(till, codes, count - till);
+  }
+
+  // What codes say of the members first, ..., first + count of a stratum's run.
+  void decode(std::int64_t s, int first, int count, Desk& desk) {
+    const int d = task_.components;
+    const float* centre = task_.centres + s * d;
+    const float* step = task_.steps + s * (d + 1);
+    std::fill_n(desk.bases.data(), kMembers, 0.0f);
+    for (int k = 0; k < d; ++k)
+      each_part(s, first, count, k, [&](int i, const std::uint8_t* codes, int n) {
+        float* __restrict out = desk.coordinates.data() + k * kMembers + i;
+        float* __restrict base = desk.bases.data() + i;
+        const float unit = step[k], origin = centre[k] - 128 * unit;
+        for (int j = 0; j < n; ++j) {
+          const float value = origin + unit * static_cast<int>(codes[j]);
+          out[j] = value;
+          base[j] -= task_.unit * value * value;
+        }
+      });
+    each_part(s, first, count, d, [&](int i, const std::uint8_t* codes, int n) {
+      for (int j = 0; j < n; ++j) {
+        const bool unknown = codes[j] == kUnknown;
+        const float root = step[d] * (unknown ? kUsual : static_cast<int>(codes[j]));
+        desk.open[i + j] = task_.unit * root * root;
+        desk.unknown[i + j] = unknown;
+      }
+    });
+    for (int c = 0; c < C; ++c)
+      each_part(s, first, count, d + 1 + c, [&](int i, const std::uint8_t* codes, int n) {
+        float* __restrict out = desk.centres.data() + c * kMembers + i;
+        for (int j = 0; j < n; ++j) out[j] = static_cast<int>(codes[j]) - kMiddle;
+      });
+    for (int i = count; i < round_up(count, kBlock); ++i) {  // fill the last block, to no effect
+      desk.bases[i] = kNothing;
+      desk.open[i] = desk.unknown[i] = 0;
+      for (int c = 0; c < C; ++c) desk.centres[c * kMembers + i] = 0;
+      for (int k = 0; k < d; ++k) desk.coordinates[k * kMembers + i] = 0;
+    }
+    std::fill_n(desk.at_hand.data(), kMembers, std::uint8_t(0));
+  }
+
+  // Have the patches of those members at hand that were kept.
+  void read(std::int64_t s, int first, int kept, Desk& desk) {
     const std::int32_t* order = task_.order + task_.start[s];
     const std::int64_t row_bytes = static_cast<std::int64_t>(task_.width) * C;
-    const int used = task_.window_rows * cells_;
     const auto at = [&](int i) {
-      const std::int64_t member = offset + first + i;
-      return task_.images + std::int64_t(order[member < members ? member : member - members]) * C;
+      return task_.images + std::int64_t(order[member(s, first + desk.kept[i])]) * C;
     };
-    for (int i = 0; i < count; ++i) {
-      float* out = patch(desk, i);
-      if (i + kAhead < count) {
+    for (int i = 0; i < kept; ++i) {
+      if (i + kAhead < kept && !desk.at_hand[desk.kept[i + kAhead]]) {
         const std::uint8_t* soon = at(i + kAhead);
         for (int row = 0; row < task_.window_rows; ++row) {
           __builtin_prefetch(soon + row * row_bytes);
           __builtin_prefetch(soon + row * row_bytes + cells_ - 1);
         }
       }
-      const std::uint8_t* source = at(i);
-      for (int row = 0; row < task_.window_rows; ++row) {
-        float* to = out + row * cells_;
-        const std::uint8_t* levels = source + row * row_bytes;
-        const int room = task_.stride - row * cells_;
-        int cell = 0;
-        for (; cell < cells_ && cell + kLanes <= room; cell += kLanes)
-          levels_of(levels + cell, to + cell);
-        for (; cell < cells_; ++cell) to[cell] = levels[cell] - kMiddle;
-      }
-      std::fill(out + used, out + task_.stride, 0.0f);
-      const std::uint8_t* centre = source + task_.centre_row * row_bytes + task_.centre_column * C;
-      for (int c = 0; c < C; ++c) desk.centres[c * members_ + i] = centre[c] - kMiddle;
+      const int m = desk.kept[i];
+      if (!desk.at_hand[m]) copy(at(i), row_bytes, patch(desk, m));
     }
     // Not above: what has just been written in small parts is slow to read in large ones.
-    for (int i = 0; i < count; ++i) {
-      const float* levels = patch(desk, i);
+    for (int i = 0; i < kept; ++i) {
+      const int m = desk.kept[i];
+      if (desk.at_hand[m]) continue;
+      const float* levels = patch(desk, m);
       vec sum = {};
-      for (int cell = 0; cell < task_.stride; cell += kLanes) {
+      for (int cell = 0; cell < task_.window_rows * row_; cell += kLanes) {
         const vec some = *reinterpret_cast<const vec*>(levels + cell);
         sum += some * some;
       }
-      desk.squares[i] = lane_sum(sum);
-    }
-    for (int i = 0; i < count; i += kTogether) project(i, count, desk);
-    for (int i = count; i < round_up(count, kBlock); ++i) {  // fill the last block, to no effect
-      desk.bases[i] = kNothing;
-      for (int c = 0; c < C; ++c) desk.centres[c * members_ + i] = 0;
-      for (int k = 0; k < kShort; ++k) desk.shorts[k * members_ + i] = 0;
+      desk.squares[m] = lane_sum(sum);
+      desk.at_hand[m] = 1;
     }
   }
 
-  // Coordinates of the patches first, ..., first + kTogether at hand.
-  void project(int first, int count, Desk& desk) const {
-    const float* levels = patch(desk, first);
-    vec sums[kTogether][kParts] = {};
-    const int used = task_.window_rows * cells_;
-    for (int cell = 0; cell < used; ++cell) {
-      vec columns[kParts];
-      for (int k = 0; k < kParts; ++k)
-        columns[k] = load(task_.basis + static_cast<std::size_t>(cell) * kShort + k * kLanes);
-      for (int i = 0; i < kTogether; ++i) {
-        const vec level = splat(levels[static_cast<std::size_t>(i) * task_.stride + cell]);
-        for (int k = 0; k < kParts; ++k) sums[i][k] += level * columns[k];
-      }
-    }
-    for (int i = 0; i < std::min(kTogether, count - first); ++i) {
-      float values[kShort];
-      std::memcpy(values, sums[i], sizeof(values));
-      float inside = 0;
-      for (int k = 0; k < kShort - 1; ++k) {
-        const float coordinate = values[k] - task_.shift[k];
-        inside += coordinate * coordinate;
-        desk.shorts[k * members_ + first + i] = coordinate;
-      }
-      const float norm =
-          desk.squares[first + i] - 2 * values[kShort - 1] + task_.shift[kShort - 1];
-      desk.shorts[(kShort - 1) * members_ + first + i] = std::max(norm - inside, 0.0f);
-      desk.bases[first + i] = -task_.unit * inside;
+  // A patch as levels.
+  void copy(const std::uint8_t* source, std::int64_t row_bytes, float* out) const {
+    for (int row = 0; row < task_.window_rows; ++row, out += row_, source += row_bytes) {
+      for (int cell = 0; cell < row_; cell += kLanes) levels_of(source + cell, out + cell);
+      for (int cell = cells_; cell < row_; ++cell) out[cell] = 0;
     }
   }
 
@@ -640,7 +658,7 @@ class Estimator {
     const auto at = reinterpret_cast<std::uintptr_t>(desk.patches.data());
     const std::uintptr_t step = sizeof(vec);
     float* first = reinterpret_cast<float*>((at + step - 1) / step * step);
-    return first + static_cast<std::size_t>(i) * task_.stride;
+    return first + static_cast<std::size_t>(i) * task_.window_rows * row_;
   }
 
   // Binary log-weights by coordinates alone of P vectors of members, as if nothing were left out.
@@ -650,7 +668,7 @@ class Estimator {
     const float factor = 2 * task_.alpha * task_.scale;
     for (int k = 0; k < task_.components; ++k) {
       const vec coordinate = splat(factor * coordinates[k]);
-      const float* members = desk.shorts.data() + k * members_ + m;
+      const float* members = desk.coordinates.data() + k * kMembers + m;
       for (int p = 0; p < P; ++p) out[p] += coordinate * load(members + p * kLanes);
     }
   }
@@ -677,7 +695,7 @@ class Estimator {
     vec sum = splat(kNear * C);
     for (int c = 0; c < C; ++c) {
       const vec difference =
-          load(desk.centres.data() + c * members_ + m) - splat(static_cast<float>(mean[c]));
+          load(desk.centres.data() + c * kMembers + m) - splat(static_cast<float>(mean[c]));
       sum += largest_of(difference, -difference);
     }
     return sum * (1.0f / C);
@@ -688,7 +706,7 @@ class Estimator {
     const float noise = queries_[one.query].noise;
     float* logs = desk.margins.data();
     compare_all(one.query, count, desk, [&](int m, vec found) {
-      const vec open = load(desk.shorts.data() + (kShort - 1) * members_ + m) * task_.unit;
+      const vec open = load(desk.open.data() + m);
       store(logs + m, found - (1 - noise) * open);
     });
     for (int m = count; m < round_up(count, kLanes); ++m) logs[m] = kNothing;
@@ -698,14 +716,14 @@ class Estimator {
     vec mass = {}, total = {}, residual = {}, moment[C] = {};
     for (int m = 0; m < count; m += kLanes) {
       const vec weight = exp2_of(load(logs + m) - splat(peak));
-      const vec open = load(desk.shorts.data() + (kShort - 1) * members_ + m) * task_.unit;
+      const vec open = load(desk.open.data() + m);
       const vec more = noise * open;
       mass += weight;
       residual += weight * more;
       total += weight * exp2_of(smallest_of(more, splat(kMostPower))) *
                away(task_.mean + one.query * C, m, desk);
       for (int c = 0; c < C; ++c)
-        moment[c] += weight * load(desk.centres.data() + c * members_ + m);
+        moment[c] += weight * load(desk.centres.data() + c * kMembers + m);
     }
     found.mass = lane_sum(mass) / one.chance;
     found.total = lane_sum(total) / one.chance;
@@ -724,13 +742,14 @@ class Estimator {
     const auto key = static_cast<std::uint32_t>(mixed(task_.keys[one.query] ^ mixed(s)));
     vec total = {};
     compare_all(one.query, count, desk, [&](int m, vec found) {
-      const vec open = load(desk.shorts.data() + (kShort - 1) * members_ + m) * task_.unit;
+      const vec open = load(desk.open.data() + m);
       vec power = found - (1 - 2 * query.noise) * open - splat(query.peak);
       power = smallest_of(power, splat(kMostPower));
       const vec promised = exp2_of(power) * away(mean, m, desk);
       total += promised;
       vec wanted = splat(rate) * promised;
       wanted = smallest_of(largest_of(wanted, splat(kLeastChance)), splat(1.0f));
+      wanted = largest_of(wanted, load(desk.unknown.data() + m));
       store(desk.chances.data() + m, wanted);
       store(desk.margins.data() + m, wanted - uniforms(key, first + m));
     });
@@ -740,38 +759,76 @@ class Estimator {
       desk.kept[kept] = m;
       kept += desk.margins[m] > 0;
     }
-    const float* levels = task_.queries + static_cast<std::int64_t>(one.query) * task_.stride;
-    for (int i = 0; i < kept; ++i) {
+    if (!kept) return;
+    read(s, first, kept, desk);
+    take_in(one, kept, desk);
+  }
+
+  // Take in the kept members at hand.
+  void take_in(const Request& one, int kept, Desk& desk) {
+    auto& seen = desk.seen[one.query];
+    const float* window = task_.x + task_.at[one.query];
+    float* found = desk.margins.data();
+    float* all = desk.chances.data();
+    for (int i = 0; i < kept; ++i) {  // m >= i: what is written was read
       const int m = desk.kept[i];
-      const float found = product(levels, patch(desk, m)) - task_.unit * desk.squares[m];
-      if (found > seen.peak) seen.raise(found);
-      const float all = chance * desk.chances[m];
-      const float weight = std::exp2(std::max(found - float(seen.peak), -125.0f)) / all;
-      const float square = weight * weight * (1 - all);
-      seen.heavy += weight * weight * all;
-      seen.mass += weight;
-      seen.square += square;
+      found[i] = product(window, patch(desk, m)) - task_.unit * desk.squares[m];
+      all[i] = one.chance * desk.chances[m];
+    }
+    for (int i = kept; i < round_up(kept, kLanes); ++i) found[i] = kNothing, all[i] = 1;
+    const float highest = highest_of(found, round_up(kept, kLanes));
+    if (highest > seen.peak) seen.raise(highest);
+    const vec peak = splat(static_cast<float>(seen.peak));
+    for (int i = 0; i < kept; i += kLanes)
+      store(found + i, exp2_of(load(found + i) - peak) / load(all + i));
+    double mass = 0, total = 0, heavy = 0, energy = 0, moment[C] = {}, mixed[C] = {};
+    for (int i = 0; i < kept; ++i) {
+      const float weight = found[i], square = weight * weight * (1 - all[i]);
+      mass += weight;
+      total += square;
+      heavy += weight * weight * all[i];
       float norm = 0;
       for (int c = 0; c < C; ++c) {
-        const float centre = desk.centres[c * members_ + m];
-        seen.moment[c] += weight * centre;
-        seen.mixed[c] += square * centre;
-        norm += centre * centre / C;
+        const float centre = desk.centres[c * kMembers + desk.kept[i]];
+        moment[c] += weight * centre;
+        mixed[c] += square * centre;
+        norm += centre * centre;
       }
-      seen.energy += square * norm;
+      energy += square * norm / C;
+    }
+    seen.mass += mass;
+    seen.square += total;
+    seen.heavy += heavy;
+    seen.energy += energy;
+    for (int c = 0; c < C; ++c) {
+      seen.moment[c] += moment[c];
+      seen.mixed[c] += mixed[c];
     }
   }
 
-  float product(const float* query, const float* levels) const {
-    vec sums[4] = {};
-    int i = 0;
-    for (; i + kBlock <= task_.stride; i += kBlock)
-      for (int k = 0; k < 4; ++k)
-        sums[k] += load(query + i + k * kLanes) *
-                   *reinterpret_cast<const vec*>(levels + i + k * kLanes);
-    for (; i < task_.stride; i += kLanes)
-      sums[0] += load(query + i) * *reinterpret_cast<const vec*>(levels + i);
-    return lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  // The binary log-weight of a patch, but for its square.
+  float product(const float* window, const float* levels) const {
+    const float factor = 2 * task_.alpha * task_.scale;
+    switch (row_ / kLanes) {
+      case 1: return factor * product_of<1>(window, levels);
+      case 2: return factor * product_of<2>(window, levels);
+      case 3: return factor * product_of<3>(window, levels);
+      case 4: return factor * product_of<4>(window, levels);
+      default: return factor * product_of<0>(window, levels);
+    }
+  }
+
+  // The same where a row has V vectors of cells, or any number of them.
+  template <int V>
+  float product_of(const float* window, const float* levels) const {
+    const int step = task_.x_width * C, wide = V ? V : row_ / kLanes;
+    vec sum = {}, other = {};
+    for (int row = 0; row < task_.window_rows; ++row, window += step, levels += row_)
+      for (int v = 0; v < wide; ++v) {
+        const vec some = *reinterpret_cast<const vec*>(levels + v * kLanes);
+        (v & 1 ? other : sum) += load(window + v * kLanes) * some;
+      }
+    return lane_sum(sum + other);
   }
 
   // After the first round: what the second draw and the plan of the first need.
@@ -805,7 +862,7 @@ class Estimator {
       query.rate = std::min(query.rate / (kFirst * part), task_.most);
       query.selection = query.total / (enough * query.mass * query.mass);
       const double second = std::min(query.selection * query.total, query.rate);
-      cost += query.rate * kShortCost + second * (kFullCost + kFullByFloat * task_.stride);
+      cost += query.rate * kShortCost + second * (kFullCost + kFullByFloat * cells_ * task_.window_rows);
     }
     return cost;
   }
@@ -860,10 +917,10 @@ class Estimator {
 
   const Task& task_;
   const int cells_;                         // of a row of a window
-  const int members_;                       // of a segment
+  const int row_;                           // floats for one at hand
   std::vector<Query> queries_;
   std::vector<float> scores_;               // (q, strata): log2 sqrt(E w^2) by the model
-  std::vector<std::vector<Request>> requests_;  // of each thread
+  std::vector<std::vector<Request>> requests_;  // of each kShelf queries
   std::vector<Request> sorted_;
   std::vector<std::int64_t> first_;         // of the sorted requests, by stratum
   std::vector<Desk> desks_;
@@ -890,55 +947,5 @@ extern "C" int els_estimate(const Task* task) {
     case 3: return estimate<3>(*task);
     case 4: return estimate<4>(*task);
     default: return 2;
-  }
-}
-
-// The stratum of each of n points (n d): the nearest of `many` branches, then the nearest of `few`
-// leaves of it. Both lie as (d + 1, count) with half their square in the last row; counts are
-// multiples of 16.
-extern "C" void els_assign(const float* points, std::int64_t n, std::int32_t d,
-                           const float* branches, std::int32_t many, const float* leaves,
-                           std::int32_t few, std::int32_t* stratum, std::int32_t threads) {
-  constexpr std::int64_t kBlock = 1024;
-  constexpr int kWide = 16 / kLanes;
-  const auto nearest = [d](const float* point, const float* centres, int count) {
-    float best = kNothing;
-    int found = 0;
-    for (int i = 0; i < count; i += 16) {
-      vec likeness[kWide];
-      for (int w = 0; w < kWide; ++w)
-        likeness[w] = -load(centres + std::int64_t(d) * count + i + w * kLanes);
-      for (int c = 0; c < d; ++c)
-        for (int w = 0; w < kWide; ++w)
-          likeness[w] += splat(point[c]) * load(centres + std::int64_t(c) * count + i + w * kLanes);
-      float values[16];
-      std::memcpy(values, likeness, sizeof(values));
-      for (int j = 0; j < 16; ++j)
-        if (values[j] > best) best = values[j], found = i + j;
-    }
-    return found;
-  };
-  in_parallel(threads, (n + kBlock - 1) / kBlock, [&](std::int64_t block, int) {
-    for (std::int64_t i = block * kBlock; i < std::min(n, (block + 1) * kBlock); ++i) {
-      const int branch = nearest(points + i * d, branches, many);
-      const float* own = leaves + std::int64_t(branch) * (d + 1) * few;
-      stratum[i] = branch * few + nearest(points + i * d, own, few);
-    }
-  });
-}
-
-// Patches (image, row, column) by stratum, in the order in which steps of `step` (modulo n, without
-// a common factor) come by; see `Task::order`. `at` begins as the places where strata begin.
-extern "C" void els_sort(const std::int32_t* stratum, std::int64_t n, std::int64_t step,
-                         std::int64_t* at, std::int32_t* order, std::int32_t rows,
-                         std::int32_t columns, std::int32_t height, std::int32_t width) {
-  std::int64_t patch = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t image = patch / (rows * columns), place = patch % (rows * columns);
-    const std::int64_t row = image * height + place / columns;
-    order[at[stratum[patch]]++] =
-        static_cast<std::int32_t>(row * width + place % columns);
-    patch += step;
-    if (patch >= n) patch -= n;
   }
 }

@@ -20,8 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from els.engines.dictionary import Region
-from els.engines.strata_code import SHORT, assign, sort_patches
-from els.work import tick
+from els.engines.strata_code import SHORT, sort_patches
 
 # Tried at 12,000 and 50,000 CIFAR-10 images: with four times as many strata half the draws are
 # needed, which weighing so many costs again; more components change nothing.
@@ -32,8 +31,10 @@ _FEW_LEAVES = 64
 _COMPONENTS = SHORT - 1
 _SAMPLE = 48  # patches for each stratum from which components and centres are found
 _LEAST_VARIANCE = 1.0  # of a stratum along a component, in squared levels
-_IMAGES_AT_A_TIME = 500
-_MEASURED = 4  # every so many of these chunks, strata are measured
+_ENOUGH = 8  # patches that a stratum's variances are told from
+# Codes reach so many standard deviations to either side, and so many roots of the mean square of
+# what coordinates leave out.
+_REACH, _REST_REACH = 8, 5  # of the latter, strata.cpp knows what is usual
 _SPARE = 64  # bytes past the last pixel that the compiled code may read
 MIDDLE = 127.5  # a byte less this is a level; levels over this are pixels in [-1, 1]
 
@@ -49,6 +50,9 @@ class Strata:
         order: patches by stratum, shuffled within each: the index among all pixels (n h w) of the
             one in their first row and column, int32.
         start: where each stratum begins in `order`, int64 (L + 1,).
+        codes: what patches look like, in short, as `els.engines.strata_code.sort_patches` has it.
+        centres: what coordinates in codes are relative to (L d).
+        steps: what a unit of a code stands for (L, d + 1).
         origin: the mean patch (m c), flattened; this and all below in levels.
         components: principal components of patches (m c, d).
         mean: of the projected patches of each stratum (L d).
@@ -63,6 +67,9 @@ class Strata:
     region: Region
     order: Tensor
     start: Tensor
+    codes: Tensor
+    centres: Tensor
+    steps: Tensor
     origin: Tensor
     components: Tensor
     mean: Tensor
@@ -76,6 +83,11 @@ class Strata:
         """How many there are."""
         return len(self.order)
 
+    @property
+    def bytes(self) -> int:
+        """Of memory, but for the images."""
+        return self.codes.numel() + 4 * self.patches
+
     def features(self, patches: Tensor, alpha: float) -> Tensor:
         """What `terms` are multiplied with, for patches of noisy images in levels (p, m c)."""
         away = patches - alpha * self.origin
@@ -84,17 +96,6 @@ class Strata:
         norm = patches.square().sum(dim=1)
         columns = [along.square(), along, torch.stack([rest, norm, torch.ones_like(rest)], dim=1)]
         return torch.cat(columns, dim=1).contiguous()
-
-    def basis(self, stride: int) -> tuple[Tensor, Tensor]:
-        """What patches are projected on for a first comparison, as `Task` in strata.cpp has it.
-
-        Returns:
-            the components and, last, the mean patch, as columns (stride, SHORT) with zeros between
-            and below, and the inner products of these with the mean patch.
-        """
-        left = SHORT - 1 - self.components.shape[1]
-        columns = torch.cat([F.pad(self.components, (0, left)), self.origin[:, None]], dim=1)
-        return F.pad(columns, (0, 0, 0, stride - len(columns))).contiguous(), self.origin @ columns
 
     def terms(self, alpha: float, sigma: float) -> Tensor:
         """log2 sqrt(E w^2) of each stratum's patches is the features times this (terms, L).
@@ -139,29 +140,27 @@ def build_strata(pixels: Tensor, images: Tensor, region: Region) -> Strata:
     some = _some_patches(by_pixel[cut], region, _SAMPLE * branches * leaves)
     with _one_thread():  # sums are rounded otherwise on more, and from them on all would differ
         origin = some.mean(dim=0)
-        components = _principal(some - origin)
-        tree = _tree((some - origin) @ components, branches, leaves)
-    stratum = torch.empty(n * region.places, dtype=torch.int32)
-    sums = _Sums(branches * leaves, components.shape[1], c)
-    for i, (first, chunk) in enumerate(_chunks(pixels[:, :, *region.rectangle])):
-        along = _project(chunk, components, origin, region)
-        own = stratum[first * region.places : first * region.places + len(along)]
-        assign(along, *tree, own)
-        if i % _MEASURED == 0:
-            sums.add(own.long(), along, *_measure(chunk, along, origin, region))
-        tick(len(chunk) / n)
-    start = F.pad(torch.bincount(stratum, minlength=sums.strata).cumsum(0), (1, 0))
-    places = {"rows": region.rows.places, "columns": region.columns.places}
-    order = sort_patches(stratum, start, **places, height=h, width=w)
+        some -= origin
+        components = _principal(some)
+        along = some @ components
+        rest = (some.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
+        tree = _tree(along, rest, branches, leaves)
+    basis, shift = _basis(components, origin)
+    start, order, codes, sums, squares = sort_patches(
+        by_pixel, region, {"basis": basis, "shift": shift, **tree}
+    )
     return Strata(
         images=images,
         image_shape=(c, h, w),
         region=region,
-        order=order.add_(region.rows.first * w + region.columns.first),
+        order=order,
         start=start,
+        codes=codes,
+        centres=tree["centres"],
+        steps=tree["steps"],
         origin=origin,
         components=components,
-        **sums.moments(),
+        **_moments(start, sums, squares, tree["centres"], tree["steps"]),
     )
 
 
@@ -174,12 +173,6 @@ def _one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _chunks(pixels: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """The images as levels, some at a time, and the index of the first of them."""
-    for first in range(0, len(pixels), _IMAGES_AT_A_TIME):
-        yield first, pixels[first : first + _IMAGES_AT_A_TIME].float() - MIDDLE
 
 
 def _some_patches(by_pixel: Tensor, region: Region, most: int) -> Tensor:
@@ -197,17 +190,59 @@ def _some_patches(by_pixel: Tensor, region: Region, most: int) -> Tensor:
 
 
 def _principal(away: Tensor) -> Tensor:
-    """The leading principal components (D, d) of patches less their mean (m, D)."""
+    """The leading principal components (D, d) of patches less their mean (m D)."""
     half = away[: len(away) // 2]
     _, vectors = torch.linalg.eigh(half.T @ half / len(half))
     return vectors.flip(1)[:, :_COMPONENTS].contiguous()
 
 
-def _tree(along: Tensor, branches: int, leaves: int) -> tuple[Tensor, Tensor]:
-    """Centres of branches (d + 1, B) and of each one's leaves (B, d + 1, L), as `assign` wants."""
-    centres, branch = _k_means(along, branches)
-    each = [_k_means(along[branch == i], leaves)[0] for i in range(branches)]
-    return _with_square(centres), torch.stack([_with_square(one) for one in each])
+def _tree(along: Tensor, rest: Tensor, branches: int, leaves: int) -> dict[str, Tensor]:
+    """Centres of branches and of their leaves, and steps of codes, as `sort_patches` wants them.
+
+    Args:
+        along: coordinates of patches (m d).
+        rest: the squared norm of what these leave out (m,).
+    """
+    trunk, branch = _k_means(along, branches)
+    centres, stratum = torch.zeros(branches, leaves, along.shape[1]), leaves * branch
+    for i in range(branches):
+        centres[i], leaf = _k_means(along[branch == i], leaves)
+        stratum[branch == i] += leaf
+    return {
+        "branches": _with_square(trunk),
+        "leaves": torch.stack([_with_square(one) for one in centres]),
+        "centres": centres.flatten(0, 1),
+        "steps": _steps(along - centres.flatten(0, 1)[stratum], rest, stratum, branches * leaves),
+    }
+
+
+def _steps(away: Tensor, rest: Tensor, stratum: Tensor, strata: int) -> Tensor:
+    """What a unit of a code stands for in each stratum (L, d + 1), by a sample of its patches.
+
+    Args:
+        away: coordinates relative to the centre of the stratum (m d).
+    """
+    squares = torch.cat([away.square(), rest[:, None]], dim=1).double()
+    count = torch.bincount(stratum, minlength=strata)
+    sums = torch.zeros(strata, squares.shape[1], dtype=torch.float64)
+    sums.index_add_(0, stratum, squares)
+    mean = sums / count.clamp(min=1)[:, None]
+    mean[count < _ENOUGH] = squares.mean(dim=0)
+    deviation = mean.clamp(min=_LEAST_VARIANCE).sqrt()
+    units = torch.full((squares.shape[1],), _REACH / 127)
+    units[-1] = _REST_REACH / 255
+    return (deviation * units).float().contiguous()
+
+
+def _basis(components: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+    """What patches are projected on, and the inner products of that with the mean patch.
+
+    Returns:
+        the components and, last, the mean patch, as columns (m c, SHORT) with zeros between.
+    """
+    left = SHORT - 1 - components.shape[1]
+    columns = torch.cat([F.pad(components, (0, left)), origin[:, None]], dim=1).contiguous()
+    return columns, (origin @ columns).contiguous()
 
 
 def _k_means(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -231,57 +266,31 @@ def _with_square(centres: Tensor) -> Tensor:
     return torch.cat([centres.T, centres.square().sum(dim=1)[None] / 2]).contiguous()
 
 
-def _project(chunk: Tensor, components: Tensor, origin: Tensor, region: Region) -> Tensor:
-    """The patches of images (n c h w) along the components (n places, d)."""
-    i, j = region.rows.cells, region.columns.cells
-    kernel = rearrange(components, "(i j c) d -> d c i j", i=i, j=j).contiguous()
-    found = F.conv2d(chunk, kernel, -(origin @ components))
-    return rearrange(found, "n d i j -> (n i j) d").contiguous()
+def _moments(
+    start: Tensor, sums: Tensor, squares: Tensor, centres: Tensor, steps: Tensor
+) -> dict[str, Tensor]:
+    """Those of `Strata`; a stratum of few patches has the variances of an average one.
 
-
-def _measure(chunk: Tensor, along: Tensor, origin: Tensor, region: Region) -> tuple[Tensor, Tensor]:
-    """What components leave out of each patch (p,), and its centre pixel (p c)."""
-    rows, columns = region
-    i, j = rows.cells, columns.cells
-    norm = F.avg_pool2d(chunk.square().sum(dim=1, keepdim=True), (i, j), 1) * (i * j)
-    kernel = rearrange(origin, "(i j c) -> 1 c i j", i=i, j=j).contiguous()
-    away = norm - 2 * F.conv2d(chunk, kernel) + origin.square().sum()
-    rest = (away.flatten() - along.square().sum(dim=1)).clamp(min=0)
-    centre = chunk[:, :, rows.centre :, columns.centre :][:, :, : rows.places, : columns.places]
-    return rest, rearrange(centre, "n c i j -> (n i j) c")
-
-
-class _Sums:
-    """Sums over the patches of each stratum."""
-
-    def __init__(self, strata: int, d: int, c: int) -> None:
-        self.strata = strata
-        self.count, self.rest, self.square, self.along, self.centre = (
-            torch.zeros(strata, *shape, dtype=torch.float64)
-            for shape in ((), (), (), (2 * d,), (c,))
-        )
-
-    def add(self, stratum: Tensor, along: Tensor, rest: Tensor, centre: Tensor) -> None:
-        """Take in patches."""
-        along, rest, centre = along.double(), rest.double(), centre.double()
-        self.count.index_add_(0, stratum, torch.ones_like(rest))
-        self.along.index_add_(0, stratum, torch.cat([along, along.square()], dim=1))
-        self.rest.index_add_(0, stratum, rest)
-        self.centre.index_add_(0, stratum, centre)
-        self.square.index_add_(0, stratum, centre.square().mean(dim=1))
-
-    def moments(self) -> dict[str, Tensor]:
-        """Those of `Strata`; a stratum of few patches has the variances of an average one."""
-        count = self.count.clamp(min=1)[:, None]
-        mean, second = (self.along / count).chunk(2, dim=1)
-        variance = (second - mean.square()).clamp(min=_LEAST_VARIANCE)
-        rest = self.rest / count[:, 0]
-        enough = self.count >= 8
-        if enough.any():
-            variance[~enough] = variance[enough].mean(dim=0)
-            rest[~enough] = rest[enough].mean()
-        centre = self.centre / count
-        spread = (self.square / count[:, 0] - centre.square().mean(dim=1)).clamp(min=0)
-        found = {"mean": mean, "variance": variance, "rest": rest, "centre": centre,
-                 "spread": spread}  # fmt: skip
-        return {name: value.float().contiguous() for name, value in found.items()}
+    Args:
+        start: where strata begin.
+        sums, squares: of codes and of their squares (L bytes), over the members of each stratum.
+        centres, steps: what codes stand for.
+    """
+    d = centres.shape[1]
+    members = start[1:] - start[:-1]
+    first, second = (total / members.clamp(min=1)[:, None].double() for total in (sums, squares))
+    variance = second - first.square()
+    mean = centres + steps[:, :d] * (first[:, :d] - 128)
+    along = (steps[:, :d].square() * variance[:, :d]).clamp(min=_LEAST_VARIANCE)
+    rest = steps[:, d].square() * second[:, d]
+    if (enough := members >= _ENOUGH).any():
+        along[~enough] = along[enough].mean(dim=0)
+        rest[~enough] = rest[enough].mean()
+    found = {
+        "mean": mean,
+        "variance": along,
+        "rest": rest,
+        "centre": first[:, d + 1 :] - MIDDLE,
+        "spread": variance[:, d + 1 :].mean(dim=1),
+    }
+    return {name: value.float().contiguous() for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""Calls of the compiled code in strata.cpp: sorting patches into strata, and sampling them."""
+"""Calls of the compiled code in sorting.cpp and strata.cpp: sorting patches, and sampling them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import math
 import torch
 from torch import Tensor
 
+from els.engines.dictionary import Region
 from els.engines.native_engine import library
+from els.work import tick
 
 LANES = 16  # floats that a row of what the code reads is a multiple of
-SHORT = 32  # numbers that stand for a patch in the first comparison
+SHORT = 32  # numbers in a row of the basis that patches are projected on
+_IMAGES_AT_A_TIME = 500
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-_TENSORS = ("images", "order", "start", "queries", "features", "terms_of", "means", "basis",
-            "shift", "centre", "spread", "keys", "mean", "variance", "draws")  # fmt: skip
+_TENSORS = ("images", "order", "start", "codes", "centres", "steps", "x", "at", "features",
+            "terms_of", "means", "centre", "spread", "keys", "mean", "variance",
+            "draws")  # fmt: skip
 _NUMBERS = ("terms", "components", "strata", "channels", "height", "width", "window_rows",
-            "window_columns", "centre_row", "centre_column", "stride", "threads")  # fmt: skip
+            "window_columns", "x_width", "threads")  # fmt: skip
 
 
 class _Task(ctypes.Structure):
@@ -38,6 +42,21 @@ class _Task(ctypes.Structure):
     ]
 
 
+class _Sorting(ctypes.Structure):
+    """`Sorting` in sorting.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in
+          ("images", "basis", "shift", "branches", "leaves", "centres", "steps", "stratum",
+           "codes")),
+        ("count", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in
+          ("height", "width", "channels", "first_row", "first_column", "rows", "columns",
+           "window_rows", "window_columns", "centre_row", "centre_column", "components", "wide",
+           "many", "few", "threads")),
+    ]  # fmt: skip
+
+
 def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
     """Fill in `mean`, `variance` and `draws`; see `Task` in strata.cpp for all names.
 
@@ -52,45 +71,68 @@ def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
     return bool(outcome == 0)
 
 
-def assign(points: Tensor, branches: Tensor, leaves: Tensor, stratum: Tensor) -> None:
-    """Write the stratum of each point (n d) to `stratum`, int32 (n,).
-
-    Args:
-        points: float32, contiguous.
-        branches: centres as columns (d + 1, B), with half their square below.
-        leaves: the same for the leaves of each branch (B, d + 1, L); B and L are multiples of
-            `LANES`.
-        stratum: stratum branch * L + leaf.
-    """
-    library().els_assign(
-        *(ctypes.c_void_p(points.data_ptr()), ctypes.c_int64(len(points)), points.shape[1]),
-        *(ctypes.c_void_p(branches.data_ptr()), branches.shape[1]),
-        *(ctypes.c_void_p(leaves.data_ptr()), leaves.shape[2]),
-        *(ctypes.c_void_p(stratum.data_ptr()), torch.get_num_threads()),
-    )
-
-
 def sort_patches(
-    stratum: Tensor, start: Tensor, *, rows: int, columns: int, height: int, width: int
-) -> Tensor:
-    """Patches by stratum, in an order that has nothing to do with where they are from.
+    images: Tensor, region: Region, tensors: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sort the patches of a region of all images into strata, in an order that has nothing to do
+    with where they are from.
 
     Args:
-        stratum: of each patch, int32 (n,): all rows x columns places of every image.
-        start: where each stratum begins, int64.
-        rows, columns: number of places.
-        height, width: of the images.
+        images: as bytes (n h w c), contiguous.
+        region: where the patches are.
+        tensors: what tells the strata: `basis`, `shift`, `branches`, `leaves`, `centres` and
+            `steps` of `Sorting` in sorting.cpp, the number of branches and leaves being multiples
+            of `LANES`.
 
     Returns:
-        the index of each patch's first pixel among all pixels, int32 (n,).
+        where each of the L strata begins, int64 (L + 1,); the index of each patch's first pixel
+        among all pixels, int32 (patches,); codes of d + 1 + c bytes, uint8 (patches x bytes,), for
+        each stratum one byte of all its members after another; and the sum of each byte and of its
+        square over the members, int64 (L bytes).
     """
+    n, h, w, c = images.shape
+    rows, columns = region
+    strata, d = tensors["centres"].shape
+    bytes_each = d + 1 + c
+    stratum = torch.empty(n * region.places, dtype=torch.int32)
+    codes = torch.empty(len(stratum) * bytes_each, dtype=torch.uint8)
+    task = _Sorting(
+        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        height=h, width=w, channels=c, first_row=rows.first, first_column=columns.first,
+        rows=rows.places, columns=columns.places, window_rows=rows.cells,
+        window_columns=columns.cells, centre_row=rows.centre, centre_column=columns.centre,
+        components=d, wide=SHORT, many=tensors["branches"].shape[1],
+        few=tensors["leaves"].shape[2], threads=torch.get_num_threads(),
+    )  # fmt: skip
+    code = library()
+    for first in range(0, n, _IMAGES_AT_A_TIME):
+        task.count = min(_IMAGES_AT_A_TIME, n - first)
+        task.images = images[first:].data_ptr()
+        task.stratum = stratum[first * region.places :].data_ptr()
+        task.codes = codes[first * region.places * bytes_each :].data_ptr()
+        _check(code.els_encode(ctypes.byref(task)))
+        tick(task.count / n)
+    start = torch.bincount(stratum, minlength=strata).cumsum(0)
+    start = torch.cat([torch.zeros(1, dtype=torch.int64), start])
     order, at = torch.empty_like(stratum), start.clone()
     step = max(1, int(len(stratum) * _GOLDEN))
     while math.gcd(step, len(stratum)) > 1:
         step += 1
-    library().els_sort(
-        *(ctypes.c_void_p(stratum.data_ptr()), ctypes.c_int64(len(stratum)), ctypes.c_int64(step)),
-        *(ctypes.c_void_p(at.data_ptr()), ctypes.c_void_p(order.data_ptr())),
-        *(rows, columns, height, width),
-    )
-    return order
+    code.els_sort(_pointer(stratum), *map(ctypes.c_int64, (len(stratum), step)), _pointer(at),
+                  _pointer(order))  # fmt: skip
+    del stratum
+    task.codes = codes.data_ptr()
+    arranged = torch.empty_like(codes)
+    sums, squares = (torch.zeros(strata, bytes_each, dtype=torch.int64) for _ in range(2))
+    found = (start, order, arranged, sums, squares)
+    _check(code.els_arrange(ctypes.byref(task), strata, *map(_pointer, found)))
+    return found
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _check(done: int) -> None:
+    if not done:
+        raise MemoryError("the compiled engine ran out of memory")

@@ -24,12 +24,13 @@ from els.engines.dictionary import Region, along_borders, inside
 from els.engines.dispatch import choose, posteriors
 from els.engines.query import PatchQuery
 from els.engines.strata import MIDDLE, Strata
-from els.engines.strata_code import LANES, estimate
+from els.engines.strata_code import estimate
 
 _IMAGES_AT_A_TIME = 16  # bounds memory; strata are read once for all of them
 _LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
 _LEAST_AT_BORDER = 1 << 18  # and of one that a border leaves
 _MOST_DRAWS = 1 / 2  # share of all patches above which a pixel takes all of them
+_SPARE = 64  # numbers past the last that the compiled code may read
 # Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
 _PAIR, _BORDER_PAIR = 1.3, 5.0
 
@@ -164,20 +165,19 @@ def _sample(
     Returns:
         mean and errors of those places alone (b c rows columns).
     """
-    b, c, _, width = query.x.shape
+    b, c, height, width = query.x.shape
     rows, columns = places.rows.places, places.columns.places
     alpha, sigma = float(query.alpha[0]), float(query.sigma[0])
     # Image by image: a product's rounding may depend on how many rows it has.
     windows = [_windows(one[None] * MIDDLE, places) for one in query.x]
     features = torch.cat([strata.features(one, alpha) for one in windows])
     unit = 1 / (2 * math.log(2) * (sigma * MIDDLE) ** 2)
-    stride = -(-windows[0].shape[1] // LANES) * LANES
-    queries = F.pad(torch.cat(windows) * (2 * alpha * unit), (0, stride - windows[0].shape[1]))
-    count = len(queries)
-    basis, shift = strata.basis(stride)
+    count = len(features)
+    corner = _pixels(places.rows.first, places.columns.first, places, width)
     down, across = places.pixels
-    pixel = torch.arange(down.start, down.stop)[:, None] * width
-    pixel = (pixel + torch.arange(across.start, across.stop)).flatten()
+    pixel = _pixels(down.start, across.start, places, width)
+    image = torch.arange(b).repeat_interleave(len(pixel))
+    levels = rearrange(query.x * MIDDLE, "b c h w -> (b h w c)").float()
     found = {
         "mean": torch.zeros(count, c, dtype=torch.float64),
         "variance": torch.zeros(count, dtype=torch.float64),
@@ -189,12 +189,14 @@ def _sample(
             "images": strata.images,
             "order": strata.order,
             "start": strata.start,
-            "queries": queries.contiguous(),
+            "codes": strata.codes,
+            "centres": strata.centres,
+            "steps": strata.steps,
+            "x": F.pad(levels, (0, _SPARE)),
+            "at": (image * (height * width) + corner.repeat(b)) * c,
             "features": features,
             "terms_of": strata.terms(alpha, sigma),
             "means": (alpha * strata.mean.T).contiguous(),
-            "basis": basis,
-            "shift": shift,
             "centre": strata.centre,
             "spread": strata.spread,
             "keys": pixel.repeat(b) + _key(seed, sigma),
@@ -211,9 +213,7 @@ def _sample(
         width=strata.image_shape[2],
         window_rows=places.rows.cells,
         window_columns=places.columns.cells,
-        centre_row=places.rows.centre,
-        centre_column=places.columns.centre,
-        stride=stride,
+        x_width=width,
         alpha=alpha,
         unit=alpha**2 * unit,
         scale=unit,
@@ -228,6 +228,12 @@ def _sample(
     seen = rearrange(found["draws"], "(b p) -> b p", b=b).mean(dim=1) / strata.patches
     error = deviation.expand(b, c, rows, columns)
     return Estimate(mean.to(query.x), error.to(query.x).contiguous(), seen.float())
+
+
+def _pixels(row: int, column: int, places: Region, width: int) -> Tensor:
+    """The index of the pixel at some row and column, and of those as many places farther."""
+    rows = torch.arange(row, row + places.rows.places)
+    return (rows[:, None] * width + torch.arange(column, column + places.columns.places)).flatten()
 
 
 def _windows(x: Tensor, places: Region) -> Tensor:

@@ -28,7 +28,6 @@ def test_strata_hold_every_patch_once_and_their_moments() -> None:
     members = strata.order[strata.start[largest] : strata.start[largest + 1]].long()
     image, row, column = members // 784, members % 784 // 28, members % 28
     centre = pixels[image, 0, row + 2, column + 2].float() - MIDDLE
-    # Measured on the first chunk of images, which here is all of them.
     assert float(strata.centre[largest]) == pytest.approx(float(centre.mean()), abs=1e-2)
     assert float(strata.spread[largest]) == pytest.approx(
         float(centre.var(unbiased=False)), rel=1e-2, abs=1e-2
@@ -46,11 +45,43 @@ def test_windows_that_a_border_cuts_have_strata_of_their_own() -> None:
         expected = first[:, None, None] + down[:, None] * 28 + across
         assert torch.equal(strata.order.long().sort().values, expected.flatten().sort().values)
         assert len(strata.origin) == region.rows.cells * region.columns.cells
-        columns, shift = strata.basis(64)
-        inner = columns[: len(strata.origin)].T @ columns[: len(strata.origin)]
-        d = strata.components.shape[1]
-        torch.testing.assert_close(inner[:d, :d], torch.eye(d), rtol=0, atol=1e-4)
-        torch.testing.assert_close(shift[-1], strata.origin.square().sum())
+        inner = strata.components.T @ strata.components
+        torch.testing.assert_close(inner, torch.eye(len(inner)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_codes_tell_what_patches_look_like(size: int) -> None:
+    """Coordinates, what these leave out, and the centre pixel, against the patches themselves."""
+    pixels = load_images("garments").pixels[:200]
+    region = inside(size, 28, 28)
+    strata = build_strata(pixels, bytes_of(pixels), region)
+    levels, offset, d = pixels[:, 0].float() - MIDDLE, torch.arange(size), len(strata.mean.T)
+    off, off_rest, unknown = [], [], 0
+    for s in range(len(strata.start) - 1):
+        begin, end = strata.start[s : s + 2].tolist()
+        if begin == end:
+            continue
+        codes = strata.codes[begin * (d + 2) : end * (d + 2)].view(d + 2, -1).T.float()
+        along = strata.centres[s] + strata.steps[s, :d] * (codes[:, :d] - 128)
+        rest = (strata.steps[s, d] * codes[:, d]).square()
+        members = strata.order[begin:end].long()
+        image, row, column = members // 784, members % 784 // 28, members % 28
+        patches = levels[
+            image[:, None, None], row[:, None, None] + offset[:, None],
+            column[:, None, None] + offset,
+        ].flatten(1)  # fmt: skip
+        away = patches - strata.origin
+        exact = away @ strata.components
+        assert torch.equal(codes[:, -1] - MIDDLE, patches[:, size * size // 2])
+        left = (away.square().sum(dim=1) - exact.square().sum(dim=1)).clamp(min=0)
+        known = codes[:, d] < 255  # that of those which do not fit
+        unknown += int((~known).sum())
+        off += [[(along - exact)[known].square().sum(), exact[known].square().sum()]]
+        off_rest += [[(rest - left)[known].abs().sum(), left[known].sum()]]
+    assert unknown < 0.02 * len(strata.order)
+    (difference, square), (rest, left) = (torch.tensor(one).sum(dim=0) for one in (off, off_rest))
+    assert difference < 1e-3 * square
+    assert rest < 0.02 * left + 1e-3 * square
 
 
 def test_the_model_of_a_stratum_predicts_its_weights() -> None:
