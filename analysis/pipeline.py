@@ -87,7 +87,7 @@ def _fit(study: Study, machine: Machine, work: Work) -> Scales:
     protocol = study.protocol
     return fit_scales(
         study.network,
-        machine,
+        _calibrated(study, machine),
         study.starts,
         protocol.calibration,
         steps=protocol.steps,
@@ -97,13 +97,19 @@ def _fit(study: Study, machine: Machine, work: Work) -> Scales:
     )
 
 
+def _calibrated(study: Study, machine: Machine) -> Machine:
+    """The machine that calibration asks: one that estimates where that is the faster way."""
+    tolerance = float(study.protocol.tolerance)
+    return machine.estimating(tolerance) if study.estimates(machine) else machine
+
+
 def _fit_to_data(study: Study, work: Work) -> Scales | None:
     """The primary machine's scale as held-out images alone suggest it, without the network."""
     machine = study.primary
     if study.held_out is None or machine.scale is None:
         return None
     return fit_scales_to_data(
-        machine,
+        _calibrated(study, machine),
         study.held_out.take(torch.arange(min(study.protocol.held_out, len(study.held_out)))),
         steps=study.protocol.steps,
         candidates=study.candidates(machine),

@@ -26,7 +26,11 @@ _DETAILS = 1.15  # times as long with the details that mosaics are made of
 # times faster than all patches it is by their number.
 _SORTING = 1.3e-3
 _FASTER_FROM, _FASTER_POWER = 1e6, 0.4
+_LOOKED_AT = 0.6  # of an image's pixels times values, where calibration searches
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
+
+
+Seconds = Callable[[Machine, tuple[Number, ...]], float]
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,10 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
             found[stage] = found.get(stage, 0) + queries * each / processes
 
     for machine in study.machines:
-        candidates = tuple(study.candidates(machine))
-        if candidates:
-            add("calibrate", fitted * steps, network + seconds(machine, candidates))
+        if study.candidates(machine):
+            add("calibrate", fitted * steps, network + _calibrating(study, machine, seconds))
     if study.held_out is not None and study.primary.scale is not None:
-        each = seconds(study.primary, tuple(study.candidates(study.primary)))
+        each = _calibrating(study, study.primary, seconds)
         count = min(protocol.held_out, len(study.held_out))
         add("calibrate on held-out images", count * steps, each)
     if study.mixture is not None:
@@ -84,10 +87,8 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     tolerance = float(protocol.tolerance)
     for machine in study.machines:
         each = seconds(machine, _middle(study, machine))
-        estimated = bool(tolerance) and _estimated(study, machine)
-        if estimated:
-            patches = _patches(study, _middle(study, machine)[0])
-            each /= max(1.0, (patches / _FASTER_FROM) ** _FASTER_POWER)
+        if study.estimates(machine):
+            each = _estimating(study, machine, each)
             sizes = len(study.candidates(machine))
             add("sort patches", sizes, _SORTING * len(study.images) * _share(study))
         add("sample the machines", seeds * steps, each)
@@ -98,12 +99,25 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
         held_out = 0 if study.held_out is None else len(study.held_out)
         again = (1 + bool(tolerance)) * seeds
         add("trace mosaics", again + 2 * held_out, each)
-    return Plan(found, _gigabytes(study, sorted_too=bool(tolerance)))
+    return Plan(found, _gigabytes(study))
 
 
 def _middle(study: Study, machine: Machine) -> tuple[Number]:
     candidates = study.candidates(machine)
     return (candidates[len(candidates) // 2] if candidates else NO_VALUE,)
+
+
+def _calibrating(study: Study, machine: Machine, seconds: Seconds) -> float:
+    """Seconds of a query at all values of the scale that calibration tries."""
+    if study.estimates(machine):
+        return _LOOKED_AT * _estimating(study, machine, seconds(machine, _middle(study, machine)))
+    return seconds(machine, tuple(study.candidates(machine)))
+
+
+def _estimating(study: Study, machine: Machine, exact: float) -> float:
+    """Seconds of an estimate, from those of an exact answer."""
+    patches = _patches(study, _middle(study, machine)[0])
+    return exact / max(1.0, (patches / _FASTER_FROM) ** _FASTER_POWER)
 
 
 def _share(study: Study) -> float:
@@ -115,16 +129,6 @@ def _share(study: Study) -> float:
 def _patches(study: Study, size: Number) -> float:
     _, h, w = study.images.image_shape
     return len(study.images) * _share(study) * inside(int(size), h, w).places
-
-
-def _estimated(study: Study, machine: Machine) -> bool:
-    """Whether a tolerance makes a machine compare with a part of the patches."""
-    if not isinstance(machine, PatchMachine):
-        return False
-    x, _ = study.starts([0])
-    images = study.images.pixels[: int(len(study.images) * _share(study))]
-    (size,) = _middle(study, machine)
-    return machine.can_estimate(x, images, size)
 
 
 def _seconds(study: Study, machine: Machine, values: tuple[Number, ...]) -> float:
@@ -154,10 +158,10 @@ def _time(work: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def _gigabytes(study: Study, *, sorted_too: bool) -> float:
+def _gigabytes(study: Study) -> float:
     pixels = study.images.pixels
     found = _BASE_GIGABYTES + 2 * pixels.numel() / 1e9
-    estimated = [one for one in study.machines if _estimated(study, one)] if sorted_too else []
+    estimated = [one for one in study.machines if study.estimates(one)]
     for machine in estimated[:1]:
         shape = study.images.image_shape[1:]
         sizes = [int(k) for k in study.candidates(machine) if k <= min(shape)]

@@ -29,7 +29,7 @@ from els.sampling import Starts
 from els.stacking import Weights
 
 # Raised with every change of the code that changes results, so that old ones are not taken up.
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 # Of tolerance "auto": above so many seconds of two cores, this one.
 _PATIENCE, _TOLERANCE = 120.0, 0.01
 _SECONDS_PER_PAIR = 8e-10
@@ -79,6 +79,14 @@ class Study:
     def training_sample(self) -> ImageSet | None:
         """As many training images as there are held-out ones, as a yardstick."""
         return _some_of(self.images, self.images, self.protocol, self.network.num_classes)
+
+    def estimates(self, machine: Machine) -> bool:
+        """Whether the tolerance makes a machine compare with a part of the patches."""
+        sizes = self.candidates(machine)
+        if not (float(self.protocol.tolerance) and sizes and isinstance(machine, PatchMachine)):
+            return False
+        images = self.images.pixels[: len(self.images) // (self.network.num_classes or 1)]
+        return machine.can_estimate(self.starts([0])[0], images, sizes[len(sizes) // 2])
 
     def candidates(self, machine: Machine) -> list[Number]:
         """The values of its scale that a machine is calibrated over."""

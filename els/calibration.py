@@ -6,50 +6,36 @@ Or, with no network at all, the scale at which it denoises images that it has no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
-from statistics import median_low
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import t as student
 from torch import Tensor
 
-from els.denoiser import Denoiser, add_noise, at_time, eps_from_x0, identity_of
+from els.criterion import Criterion, Point, best_of, compare
+from els.denoiser import Denoiser, add_noise, at_time, identity_of
 from els.errors import InputError, reason
 from els.files import as_plain, as_record, write_json
 from els.images import ImageSet, to_float
 from els.machines import Machine
 from els.machines.base import Number
+from els.machines.local import PatchMachine
 from els.sampling import Starts, ddim_steps, seeded_noise
 from els.schedule import CosineSchedule
+from els.search import searched
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
-Criterion = Literal["cosine", "l2", "mse"]
 SAME = 0.01  # a share of the loss that makes no difference
-
-
-@dataclass(frozen=True)
-class Point:
-    """Noisy images at one time, and what a machine ought to answer there.
-
-    Attributes:
-        t: the time.
-        x: noisy images (b c h w).
-        x0_hat: a network's answer to them, or the clean images themselves (b c h w).
-    """
-
-    t: float
-    x: Tensor
-    x0_hat: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,7 +53,8 @@ class Scales:
         values: the value at each t: the median over seeds of the best one or, with "mse", the one
             that is best on average.
         by_seed: the best value for each t and seed.
-        table: the criterion for each t, candidate and seed.
+        table: the criterion for each t, candidate and seed; None where it was not tried, which
+            cannot be the best (`els.search`).
         source: the file that they were read from, where they were not fitted here.
         scale: what the values are: "size" in pixels, "width", "threshold", ...
     """
@@ -79,7 +66,7 @@ class Scales:
     t: tuple[float, ...]
     values: Annotated[tuple[Number, ...], Field(alias="sizes")]  # as files have called it always
     by_seed: tuple[tuple[Number, ...], ...]
-    table: tuple[tuple[tuple[float, ...], ...], ...]
+    table: tuple[tuple[tuple[float | None, ...], ...], ...]
     source: str = ""
     scale: Annotated[str, Field(alias="dial")] = "size"
 
@@ -98,8 +85,22 @@ class Scales:
         return self.values[nearest]
 
     def mean_table(self) -> list[list[float]]:
-        """The criterion for each t and candidate, averaged over seeds."""
-        return torch.tensor(self.table, dtype=torch.float64).mean(dim=-1).tolist()
+        """The criterion for each t and candidate, averaged over seeds; NaN where not tried."""
+        return np.array(self.table, dtype=np.float64).mean(axis=-1).tolist()
+
+    def standard_errors(self) -> list[list[float | None]]:
+        """For each t and candidate: of what it loses to the chosen value, over seeds, paired.
+
+        None where it was not tried, or on a single seed.
+        """
+        found = []
+        for value, rows in zip(self.values, self.table, strict=bool(self.table)):
+            table = np.array(rows, dtype=np.float64)
+            lost = table - table[self.candidates.index(value)]
+            count = lost.shape[1]
+            error = lost.std(axis=1, ddof=min(1, count - 1)) / np.sqrt(count)
+            found.append([float(one) if count > 1 and np.isfinite(one) else None for one in error])
+        return found
 
     @property
     def at_edge(self) -> tuple[bool, ...]:
@@ -121,7 +122,8 @@ class Scales:
         for i, value in enumerate(self.values):
             low = high = ordered.index(value)
             if self.table:
-                good = self._as_good(np.array(self.table[i])[ranked], low)
+                table = np.array(self.table[i], dtype=np.float64)
+                good = self._as_good(table[ranked], low)
                 while low > 0 and good[low - 1]:
                     low -= 1
                 while high < len(good) - 1 and good[high + 1]:
@@ -141,9 +143,11 @@ class Scales:
         return good
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all; band and ceilings stand there for readers."""
+        """Write as JSON, whole or not at all; what follows from the table is there for readers."""
         content = as_plain(self)
-        write_json(Path(path), {**content, "band": self.band, "at_edge": self.at_edge})
+        content |= {"band": self.band, "at_edge": self.at_edge}
+        content |= {"standard_errors": self.standard_errors()}
+        write_json(Path(path), content)
 
     @classmethod
     def load(cls, path: str | Path, *, name: str | None = None) -> Scales:
@@ -220,7 +224,10 @@ def _named(scales: Any, name: str | None, path: Path) -> object:
 
 
 def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(v) for v in value) if isinstance(value, list) else value
+    """Lists as tuples, and NaN, which JSON does not know, as None."""
+    if isinstance(value, list):
+        return tuple(_as_tuples(one) for one in value)
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def fit_scales(
@@ -266,6 +273,14 @@ def fit_scales(
         (5, 5, 5)
     """
     values, schedule = _candidates(machine, candidates, len(seeds)), machine.schedule
+    if isinstance(machine, PatchMachine) and machine.tolerance:
+
+        def path() -> tuple[list[Point], Tensor | None]:
+            x, label = starts(seeds)
+            return list(path_points(network, x, steps=steps, label=label, schedule=schedule)), label
+
+        of = [identity_of(network), starts.identity]
+        return _search(machine, path, seeds, steps, values, criterion, of, work)
 
     def compute(some: list[int], advance: Advance) -> Tensors:
         x, label = starts(some)
@@ -309,20 +324,81 @@ def fit_scales_to_data(
     """
     values = _candidates(machine, candidates, len(held_out))
     t = machine.schedule.timesteps(steps)[:-1].tolist()
+    indices = range(len(held_out))
 
-    def compute(some: list[int], advance: Advance) -> Tensors:
+    def noised(some: Sequence[int]) -> tuple[Iterator[Point], Tensor | None]:
         part = held_out.take(torch.tensor(some))
         label = part.labels.to(device) if conditional and part.labels is not None else None
         clean = to_float(part.pixels).to(device)
-        points = data_points(clean, seeds=some, t=t, schedule=machine.schedule)
+        return data_points(clean, seeds=some, t=t, schedule=machine.schedule), label
+
+    if isinstance(machine, PatchMachine) and machine.tolerance:
+
+        def path() -> tuple[list[Point], Tensor | None]:
+            points, label = noised(indices)
+            return list(points), label
+
+        of = [held_out.fingerprint(), conditional]
+        return _search(machine, path, indices, steps, values, "mse", of, work)
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        points, label = noised(some)
         return {"table": criterion_table(points, machine, values, label, "mse", advance)}
 
-    indices = range(len(held_out))
     depends = ["scales of data", machine.identity, list(values), steps, held_out.fingerprint(),
                conditional]  # fmt: skip
     name = f"calibrating {machine.kind} on held-out images"
     found = work.map(name, indices, compute, depends=depends, steps=steps)
     return choose_scales(found["table"], machine, "mse", seeds=indices, candidates=values, t=t)
+
+
+def _search(
+    machine: PatchMachine,
+    path: Callable[[], tuple[list[Point], Tensor | None]],
+    seeds: Sequence[int],
+    steps: int,
+    candidates: Sequence[Number],
+    criterion: Criterion,
+    of: list[object],
+    work: Work,
+) -> Scales:
+    """Scales of a machine that estimates, time by time; see `els.search`.
+
+    Args:
+        path: gives what ought to be answered at every t, and the labels.
+        of: plain data that tells what `path` depends on.
+    """
+    path = cache(path)
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        points, label = path()
+        rows = []
+        for i in some:
+            rows.append(searched(points[i], machine, candidates, label, criterion))
+            advance(len(seeds))
+        return {"table": torch.stack(rows)}
+
+    depends = [
+        "searched scales",
+        of,
+        machine.identity,
+        list(candidates),
+        steps,
+        criterion,
+        list(seeds),
+    ]
+    what = " on held-out images" if criterion == "mse" else ""
+    table = work.map(
+        f"calibrating {machine.kind}{what}",
+        range(steps),
+        compute,
+        depends=depends,
+        steps=len(seeds),
+        batch=1,
+    )["table"]
+    t = machine.schedule.timesteps(steps)[:-1].tolist()
+    table = rearrange(table, "t k n -> n t k")
+    return choose_scales(table, machine, criterion, seeds=seeds, candidates=candidates, t=t)
 
 
 def _candidates(machine: Machine, given: Sequence[Number] | None, count: int) -> Sequence[Number]:
@@ -384,7 +460,9 @@ def criterion_table(
     for point in points:
         t = at_time(point.x, point.t)
         answers = machine.at_values(point.x, t, candidates, label)
-        rows.append(_compare(point, t, answers, criterion, machine.schedule))
+        rows.append(
+            torch.stack([compare(point, one, criterion, machine.schedule) for one in answers])
+        )
         advance(len(point.x))
     return rearrange(torch.stack(rows), "t k n -> n t k")
 
@@ -400,12 +478,9 @@ def choose_scales(
 ) -> Scales:
     """The best value at each t from a table (n t k); see `Scales.values`."""
     table = rearrange(table, "n t k -> t k n").contiguous()
-    pick = torch.argmax if criterion == "cosine" else torch.argmin
-    by_seed = [[candidates[i] for i in row] for row in pick(table, dim=1).tolist()]
-    if criterion == "mse":
-        values = [candidates[i] for i in pick(table.mean(dim=-1), dim=1).tolist()]
-    else:
-        values = [median_low(row) for row in by_seed]
+    best = [best_of(row, criterion) for row in table]
+    by_seed = [[candidates[i] for i in votes] for votes, _ in best]
+    values = [candidates[chosen] for _, chosen in best]
     return Scales(
         machine=machine.kind,
         criterion=criterion,
@@ -417,21 +492,3 @@ def choose_scales(
         table=_as_tuples(table.tolist()),
         scale=machine.scale.name if machine.scale else "size",
     )
-
-
-def _compare(
-    point: Point, t: Tensor, answers: Tensor, criterion: Criterion, schedule: CosineSchedule
-) -> Tensor:
-    """The criterion (k b) between what ought to be answered and answers (k b c h w)."""
-    if criterion == "mse":
-        errors = (answers.double() - point.x0_hat.double()).square()
-        return reduce(errors, "k b c h w -> k b", "mean").cpu()
-    target = rearrange(eps_from_x0(point.x, point.x0_hat, t, schedule), "b c h w -> b (c h w)")
-    values = []
-    for answer in answers:
-        eps_hat = rearrange(eps_from_x0(point.x, answer, t, schedule), "b c h w -> b (c h w)")
-        if criterion == "cosine":
-            values.append(F.cosine_similarity(target.double(), eps_hat.double(), dim=1))
-        else:
-            values.append((target.double() - eps_hat.double()).square().mean(dim=1).sqrt())
-    return torch.stack(values).cpu()

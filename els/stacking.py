@@ -13,7 +13,8 @@ from einops import rearrange
 from scipy.optimize import nnls
 from torch import Tensor
 
-from els.calibration import Point, path_points
+from els.calibration import path_points
+from els.criterion import Point
 from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError
 from els.files import read_record, write_record

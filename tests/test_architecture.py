@@ -27,6 +27,8 @@ LEVELS = (
     ("els.engines",),
     ("els.sampling",),
     ("els.machines",),
+    ("els.criterion",),
+    ("els.search",),
     ("els.calibration", "els.probes", "els.novelty", "els.agreement"),
     ("els.stacking", "els.mosaic"),
     ("els.console",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, Literal
@@ -143,6 +144,7 @@ def _heat_map(view: HeatMap) -> Chart:
         {"t": _named(t), "row": row, "value": value, "colour": _shown(cell, log=view.log)}
         for t, cells, values in zip(view.t, view.cells, told, strict=True)
         for row, cell, value in zip(view.rows, cells, values, strict=True)
+        if not math.isnan(cell)
     ]
     y = alt.Y("row:O", sort="descending", title=view.y)
     if view.log:

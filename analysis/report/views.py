@@ -6,6 +6,7 @@ A view is lines, a heat map, points or rows of dots, or several panels of one ki
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -328,7 +329,11 @@ def _criterion(kind: str, one: Scales) -> HeatMap:
     losses = found
     if one.criterion == "cosine":
         losses = tuple(tuple(1 - value for value in line) for line in found)
-    cells = tuple(tuple(loss / max(min(line), _SMALLEST) for loss in line) for line in losses)
+    least = [min(loss for loss in line if not math.isnan(loss)) for line in losses]
+    cells = tuple(
+        tuple(loss / max(best, _SMALLEST) for loss in line)
+        for line, best in zip(losses, least, strict=True)
+    )
     return HeatMap(
         title=kind,
         y=f"{one.scale} (pixels)" if one.scale in _IN_PIXELS else one.scale,

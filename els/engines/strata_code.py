@@ -17,11 +17,37 @@ SHORT = 32  # numbers in a row of the basis that patches are projected on
 _IMAGES_AT_A_TIME = 500
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-_TENSORS = ("images", "order", "start", "codes", "centres", "steps", "x", "at", "features",
-            "terms_of", "means", "centre", "spread", "keys", "mean", "variance",
-            "draws")  # fmt: skip
-_NUMBERS = ("terms", "components", "strata", "channels", "height", "width", "window_rows",
-            "window_columns", "x_width", "threads")  # fmt: skip
+_TENSORS = (
+    "images",
+    "order",
+    "start",
+    "codes",
+    "centres",
+    "steps",
+    "x",
+    "at",
+    "features",
+    "terms_of",
+    "means",
+    "centre",
+    "spread",
+    "keys",
+    "mean",
+    "variance",
+    "draws",
+)
+_NUMBERS = (
+    "terms",
+    "components",
+    "strata",
+    "channels",
+    "height",
+    "width",
+    "window_rows",
+    "window_columns",
+    "x_width",
+    "threads",
+)
 
 
 class _Task(ctypes.Structure):
@@ -46,15 +72,43 @@ class _Sorting(ctypes.Structure):
     """`Sorting` in sorting.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in
-          ("images", "basis", "shift", "branches", "leaves", "centres", "steps", "stratum",
-           "codes")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "images",
+                "basis",
+                "shift",
+                "branches",
+                "leaves",
+                "centres",
+                "steps",
+                "stratum",
+                "codes",
+            )
+        ),
         ("count", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in
-          ("height", "width", "channels", "first_row", "first_column", "rows", "columns",
-           "window_rows", "window_columns", "centre_row", "centre_column", "components", "wide",
-           "many", "few", "threads")),
-    ]  # fmt: skip
+        *(
+            (name, ctypes.c_int32)
+            for name in (
+                "height",
+                "width",
+                "channels",
+                "first_row",
+                "first_column",
+                "rows",
+                "columns",
+                "window_rows",
+                "window_columns",
+                "centre_row",
+                "centre_column",
+                "components",
+                "wide",
+                "many",
+                "few",
+                "threads",
+            )
+        ),
+    ]
 
 
 def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
@@ -98,12 +152,23 @@ def sort_patches(
     codes = torch.empty(len(stratum) * bytes_each, dtype=torch.uint8)
     task = _Sorting(
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        height=h, width=w, channels=c, first_row=rows.first, first_column=columns.first,
-        rows=rows.places, columns=columns.places, window_rows=rows.cells,
-        window_columns=columns.cells, centre_row=rows.centre, centre_column=columns.centre,
-        components=d, wide=SHORT, many=tensors["branches"].shape[1],
-        few=tensors["leaves"].shape[2], threads=torch.get_num_threads(),
-    )  # fmt: skip
+        height=h,
+        width=w,
+        channels=c,
+        first_row=rows.first,
+        first_column=columns.first,
+        rows=rows.places,
+        columns=columns.places,
+        window_rows=rows.cells,
+        window_columns=columns.cells,
+        centre_row=rows.centre,
+        centre_column=columns.centre,
+        components=d,
+        wide=SHORT,
+        many=tensors["branches"].shape[1],
+        few=tensors["leaves"].shape[2],
+        threads=torch.get_num_threads(),
+    )
     code = library()
     for first in range(0, n, _IMAGES_AT_A_TIME):
         task.count = min(_IMAGES_AT_A_TIME, n - first)
@@ -118,8 +183,9 @@ def sort_patches(
     step = max(1, int(len(stratum) * _GOLDEN))
     while math.gcd(step, len(stratum)) > 1:
         step += 1
-    code.els_sort(_pointer(stratum), *map(ctypes.c_int64, (len(stratum), step)), _pointer(at),
-                  _pointer(order))  # fmt: skip
+    code.els_sort(
+        _pointer(stratum), *map(ctypes.c_int64, (len(stratum), step)), _pointer(at), _pointer(order)
+    )
     del stratum
     task.codes = codes.data_ptr()
     arranged = torch.empty_like(codes)

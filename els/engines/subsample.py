@@ -82,7 +82,8 @@ def sampled_mean(
     An answer depends on the query's image, time and seed, not on its batch or the threads.
 
     Args:
-        query: of one size, such as `can_sample` allows.
+        query: of one size, such as `can_sample` allows; of each image the same pixels are wanted,
+            over which the tolerance holds on average.
         strata_of: finds those of a region of the query's training images.
         tolerance: in pixel units, above 0.
         seed: of the draws.
@@ -95,7 +96,14 @@ def sampled_mean(
     for indices in by_time.values():
         for first in range(0, len(indices), _IMAGES_AT_A_TIME):
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
-            part = replace(query, x=query.x[some], alpha=query.alpha[some], sigma=query.sigma[some])
+            wanted = None if query.wanted is None else query.wanted[some]
+            part = replace(
+                query,
+                x=query.x[some],
+                alpha=query.alpha[some],
+                sigma=query.sigma[some],
+                wanted=wanted,
+            )
             found = _at_one_time(part, strata_of, tolerance, seed)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
@@ -111,21 +119,26 @@ def _at_one_time(
     if query.rule == "equivariant":
         r = size // 2
         around = F.pad(query.x, (r, r, r, r), mode="circular")
+        wanted = None if query.wanted is None else F.pad(query.wanted, (r, r, r, r))
         places = inside(size, h + 2 * r, w + 2 * r)
-        found = _sample(replace(query, x=around), places, strata_of(whole), tolerance, seed)
+        moved = replace(query, x=around, wanted=wanted)
+        found = _sample(moved, places, strata_of(whole), tolerance, seed)
         return found or Estimate.exact(_mean(query))
     found = _sample(query, whole, strata_of(whole), tolerance, seed)
     if found is None:
         return Estimate.exact(_mean(query))
 
     def at_border(region: Region) -> Estimate | None:
-        if region.places * len(query.pixels) < _LEAST_AT_BORDER:
+        few = region.places * len(query.pixels) < _LEAST_AT_BORDER
+        if few or not _wanted_places(query, region).numel():
             return None
         return _sample(query, region, strata_of(region), tolerance, seed)
 
     parts = [(whole, found), *((one, at_border(one)) for one in along_borders(size, h, w))]
     mean, error = torch.zeros_like(query.x), torch.zeros_like(query.x)
-    seen, left = torch.ones(len(mean), h, w), torch.ones(h, w, dtype=torch.bool)
+    seen = torch.ones(len(mean), h, w)
+    all_wanted = torch.ones(h, w, dtype=torch.bool) if query.wanted is None else query.wanted[0]
+    left = all_wanted.clone()
     for region, part in parts:
         if part is not None:
             place = (..., *region.pixels)
@@ -133,7 +146,14 @@ def _at_one_time(
             seen[place] = part.seen[:, None, None]
             left[region.pixels] = False
     _fill(query, mean, left, whole)
-    return Estimate(mean, error, seen.mean(dim=(1, 2)))
+    return Estimate(mean, error, seen[:, all_wanted].mean(dim=1))
+
+
+def _wanted_places(query: PatchQuery, places: Region) -> Tensor:
+    """Those of the places that are wanted, by their index."""
+    if query.wanted is None:
+        return torch.arange(places.places)
+    return query.wanted[0][places.pixels].flatten().nonzero().flatten()
 
 
 def _mean(query: PatchQuery) -> Tensor:
@@ -168,14 +188,18 @@ def _sample(
     b, c, height, width = query.x.shape
     rows, columns = places.rows.places, places.columns.places
     alpha, sigma = float(query.alpha[0]), float(query.sigma[0])
+    some = _wanted_places(query, places)
+    if not len(some):
+        nothing = torch.zeros(b, c, rows, columns).to(query.x)
+        return Estimate.exact(nothing)
     # Image by image: a product's rounding may depend on how many rows it has.
-    windows = [_windows(one[None] * MIDDLE, places) for one in query.x]
+    windows = [_windows(one[None] * MIDDLE, places)[some] for one in query.x]
     features = torch.cat([strata.features(one, alpha) for one in windows])
     unit = 1 / (2 * math.log(2) * (sigma * MIDDLE) ** 2)
     count = len(features)
-    corner = _pixels(places.rows.first, places.columns.first, places, width)
+    corner = _pixels(places.rows.first, places.columns.first, places, width)[some]
     down, across = places.pixels
-    pixel = _pixels(down.start, across.start, places, width)
+    pixel = _pixels(down.start, across.start, places, width)[some]
     image = torch.arange(b).repeat_interleave(len(pixel))
     levels = rearrange(query.x * MIDDLE, "b c h w -> (b h w c)").float()
     found = {
@@ -203,7 +227,7 @@ def _sample(
             **found,
         },
         count=count,
-        group=places.places,
+        group=len(some),
         seed=_key(seed, sigma),
         terms=features.shape[1],
         components=strata.components.shape[1],
@@ -223,11 +247,13 @@ def _sample(
     )
     if not done:
         return None
-    mean = rearrange(found["mean"], "(b i j) c -> b c i j", b=b, i=rows) / MIDDLE
-    deviation = rearrange(found["variance"], "(b i j) -> b 1 i j", b=b, i=rows).sqrt() / MIDDLE
+    mean, error = (torch.zeros(b, c, rows * columns).to(query.x) for _ in range(2))
+    mean[..., some] = (rearrange(found["mean"], "(b p) c -> b c p", b=b) / MIDDLE).to(mean)
+    deviation = rearrange(found["variance"], "(b p) -> b 1 p", b=b).sqrt() / MIDDLE
+    error[..., some] = deviation.expand(b, c, len(some)).to(error)
     seen = rearrange(found["draws"], "(b p) -> b p", b=b).mean(dim=1) / strata.patches
-    error = deviation.expand(b, c, rows, columns)
-    return Estimate(mean.to(query.x), error.to(query.x).contiguous(), seen.float())
+    mean, error = (one.unflatten(-1, (rows, columns)) for one in (mean, error))
+    return Estimate(mean, error, seen.float())
 
 
 def _pixels(row: int, column: int, places: Region, width: int) -> Tensor:

@@ -130,7 +130,13 @@ class PatchMachine(PosteriorMachine):
 
     @torch.no_grad()
     def estimate(
-        self, x: Tensor, t: Times, label: Labels = None, size: Number | None = None
+        self,
+        x: Tensor,
+        t: Times,
+        label: Labels = None,
+        size: Number | None = None,
+        *,
+        wanted: Tensor | None = None,
     ) -> Estimate:
         """x0_hat from as many training patches as `tolerance` asks for, with its standard error.
 
@@ -138,7 +144,10 @@ class PatchMachine(PosteriorMachine):
         the native engine, and with symmetries, shifts or soft windows. At first use of a size its
         patches are sorted, which takes seconds for each 10,000 images and is kept.
 
-        Arguments and errors are those of `__call__`.
+        Args:
+            x, t, label, size: as in `__call__`, and so are errors.
+            wanted: the pixels that are wanted, bool (h w); None for all. The others are 0, and the
+                tolerance holds on average over these.
         """
         t, label = self.check_query(x, t, label)
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
@@ -146,7 +155,7 @@ class PatchMachine(PosteriorMachine):
         asked = None if size is None else [size]
         for ((value,), one_label), i in self.group_queries(t, label, asked).items():
             images = self.of_class(one_label)
-            part = self._estimate(x[i], t[i], images.pixels, value, one_label)
+            part = self._estimate(x[i], t[i], images.pixels, value, one_label, wanted)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)
             seen[i] = part.seen.float().cpu()
         return Estimate(mean=mean, standard_error=error, seen=seen)
@@ -208,17 +217,24 @@ class PatchMachine(PosteriorMachine):
         )
 
     def _estimate(
-        self, x: Tensor, t: Tensor, pixels: Tensor, value: Number, label: int | None
+        self,
+        x: Tensor,
+        t: Tensor,
+        pixels: Tensor,
+        value: Number,
+        label: int | None,
+        wanted: Tensor | None,
     ) -> Estimate:
+        wanted = None if wanted is None else wanted.expand(len(x), *x.shape[2:])
         if not self.can_estimate(x, pixels, value):
-            return Estimate.exact(self.posteriors(x, t, pixels, [value])[0].mean)
+            return Estimate.exact(self.posteriors(x, t, pixels, [value], wanted=wanted)[0].mean)
 
         def strata_of(region: Region) -> Strata:
             images = self.once(("bytes", label), lambda: bytes_of(pixels))
             make = partial(build_strata, pixels, images, region)
             return self.once(("strata", label, region), make)
 
-        query = self._query(x, t, pixels, [value])
+        query = replace(self._query(x, t, pixels, [value]), wanted=wanted)
         return sampled_mean(query, strata_of, tolerance=self.tolerance)
 
 

@@ -67,9 +67,10 @@ def test_codes_tell_what_patches_look_like(size: int) -> None:
         members = strata.order[begin:end].long()
         image, row, column = members // 784, members % 784 // 28, members % 28
         patches = levels[
-            image[:, None, None], row[:, None, None] + offset[:, None],
+            image[:, None, None],
+            row[:, None, None] + offset[:, None],
             column[:, None, None] + offset,
-        ].flatten(1)  # fmt: skip
+        ].flatten(1)
         away = patches - strata.origin
         exact = away @ strata.components
         assert torch.equal(codes[:, -1] - MIDDLE, patches[:, size * size // 2])
@@ -103,9 +104,10 @@ def test_the_model_of_a_stratum_predicts_its_weights() -> None:
         members = strata.order[strata.start[s] : strata.start[s + 1]].long()
         image, row, column = members // 1024, members % 1024 // 32, members % 32
         patches = levels[
-            image[:, None, None], row[:, None, None] + offset[:, None],
+            image[:, None, None],
+            row[:, None, None] + offset[:, None],
             column[:, None, None] + offset,
-        ].flatten(1)  # fmt: skip
+        ].flatten(1)
         log_weight = (2 * alpha * patches @ query[0] - alpha**2 * patches.square().sum(1)).double()
         log_weight /= 2 * (sigma * MIDDLE) ** 2
         found = (2 * log_weight).logsumexp(0) - math.log(len(members))

@@ -1,0 +1,101 @@
+"""Calibration by estimates finds what trying everything exactly finds."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from conftest import shared
+
+from els.calibration import Scales, fit_scales, fit_scales_to_data
+from els.criterion import Point
+from els.denoiser import Denoiser
+from els.engines import subsample
+from els.engines.native_engine import available
+from els.images import ImageSet, load_images, to_float
+from els.machines import make_machine
+from els.machines.local import PatchMachine
+from els.sampling import Starts
+from els.schedule import COSINE
+from els.search import lattice, searched
+
+pytestmark = pytest.mark.skipif(available() is not None, reason="needs the native engine")
+SIZES = (3, 5, 7, 9, 11, 13)
+
+
+@pytest.fixture(scope="module")
+def photos() -> ImageSet:
+    root = shared("data", "cifar10-jpeg-train.zip")
+    return load_images("zip", root=root, size=32, split="all", limit=1500)
+
+
+@pytest.fixture(autouse=True)
+def always() -> Iterator[None]:
+    """Sample even where all patches would cost less, as they do of so few images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subsample, "_LEAST_PATCHES", 1)
+        patch.setattr(subsample, "_PAIR", 1e9)
+        yield
+
+
+def test_a_ninth_of_the_pixels_is_looked_at() -> None:
+    wanted = lattice(32, 32)
+    assert wanted.sum() == 121
+    assert wanted[1, 1]
+    assert wanted[31, 31]
+    assert lattice(1, 1).all()
+
+
+def test_estimates_of_some_pixels_are_those_pixels(photos: ImageSet) -> None:
+    machine = make_machine("boundary", photos, size=7, tolerance=0.02)
+    assert isinstance(machine, PatchMachine)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    wanted = lattice(32, 32)
+    found = machine.estimate(x, 0.9, wanted=wanted)
+    exact = machine.estimating(0)(x, 0.9)
+    off = (found.mean - exact)[..., wanted].square().mean(dim=(1, 2)).sqrt()
+    assert (off <= 0.02).all()
+    assert not found.mean[..., ~wanted].any()
+    assert (found.seen < 1).all()
+
+
+def test_scales_of_a_machine_are_found_again(photos: ImageSet) -> None:
+    """The network is a machine of known sizes, as the paper's networks nearly are."""
+    known = Scales(
+        "boundary", "cosine", (0,), (3, 7, 11), (1.0, 0.75, 0.5, 0.25), (11, 9, 7, 3), (), ()
+    )
+    network = make_machine("boundary", photos, size=known)
+    machine = make_machine("boundary", photos)
+    starts = Starts(photos.image_shape)
+    found = fit_scales(
+        network, machine.estimating(0.01), starts, range(3), steps=4, candidates=SIZES
+    )
+    assert found.values == (11, 9, 7, 3)
+    tried = [row[0] is not None for rows in found.table for row in rows]
+    assert sum(tried) < 0.8 * len(tried)
+    errors = found.standard_errors()
+    for t, value in enumerate(found.values):
+        assert errors[t][SIZES.index(int(value))] == 0
+
+
+def test_scales_of_data_are_as_good_as_those_of_all_pixels(photos: ImageSet) -> None:
+    root = shared("data", "cifar10-jpeg-test.zip")
+    held_out = load_images("zip", root=root, size=32, split="all", limit=3)
+    machine = make_machine("boundary", photos)
+    found = fit_scales_to_data(machine.estimating(0.01), held_out, steps=4, candidates=SIZES)
+    exact = fit_scales_to_data(machine, held_out, steps=4, candidates=SIZES)
+    # At t = 1 all sizes are as good but for a millionth.
+    for losses, value in zip(exact.mean_table(), found.values, strict=True):
+        assert losses[SIZES.index(int(value))] <= 1.01 * min(losses)
+
+
+def test_a_search_goes_as_far_as_it_must(photos: ImageSet) -> None:
+    """From wherever it begins to the best of all, at either end."""
+    x0 = to_float(photos.pixels[:2])
+    for t, size in ((0.9, 13), (0.1, 3)):
+        x = (COSINE.alpha(t) * x0 + COSINE.sigma(t) * torch.randn_like(x0)).float()
+        truth: Denoiser = make_machine("boundary", photos, size=size)
+        machine = make_machine("boundary", photos, tolerance=0.01)
+        assert isinstance(machine, PatchMachine)
+        table = searched(Point(t, x, truth(x, t)), machine, SIZES[::-1], None, "cosine")
+        best = table.nan_to_num(nan=-1).mean(dim=1).argmax()
+        assert SIZES[::-1][int(best)] == size
