@@ -12,6 +12,7 @@ import torch
 from els.analysis.study import Study
 from els.console import duration, key_values
 from els.engines.dictionary import along_borders, inside
+from els.engines.strata import most_bytes
 from els.machines import Machine
 from els.machines.base import NO_VALUE, Number, PosteriorMachine
 from els.machines.local import PatchMachine
@@ -27,6 +28,7 @@ _DETAILS = 1.15  # times as long with the details that mosaics are made of
 _SORTING = 1.3e-3
 _FASTER_FROM, _FASTER_POWER = 1e6, 0.4
 _LOOKED_AT = 0.6  # of an image's pixels times values, where calibration searches
+_BYTES = 36  # of a patch that is sorted, beside its centre
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
 
 
@@ -163,9 +165,10 @@ def _gigabytes(study: Study) -> float:
     found = _BASE_GIGABYTES + 2 * pixels.numel() / 1e9
     estimated = [one for one in study.machines if study.estimates(one)]
     for machine in estimated[:1]:
-        shape = study.images.image_shape[1:]
+        c, *shape = study.images.image_shape
         sizes = [int(k) for k in study.candidates(machine) if k <= min(shape)]
         regions = [one for k in sizes for one in (inside(k, *shape), *along_borders(k, *shape))]
-        # Four bytes a patch.
-        found += 4 * len(study.images) * sum(one.places for one in regions) / 1e9
+        each = [len(study.images) * one.places * (_BYTES + c) for one in regions]
+        # While the last are made they are there twice.
+        found += (min(sum(each), most_bytes()) + max(each)) / 1e9
     return found

@@ -8,8 +8,9 @@ and variances along those components and, for all that they leave out, one varia
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ _ENOUGH = 8  # patches that a stratum's variances are told from
 # Codes reach so many standard deviations to either side, and so many roots of the mean square of
 # what coordinates leave out.
 _REACH, _REST_REACH = 8, 5  # of the latter, strata.cpp knows what is usual
+_MOST_BYTES, _SHARE_OF_MEMORY = 5e9, 0.3  # that strata may take together
 _SPARE = 64  # bytes past the last pixel that the compiled code may read
 MIDDLE = 127.5  # a byte less this is a level; levels over this are pixels in [-1, 1]
 
@@ -115,6 +117,44 @@ class Strata:
         rows = [-inverse, 2 * alpha * self.mean * inverse]
         rows += [one[:, None] for one in (others, common, -constant)]
         return (torch.cat(rows, dim=1).T / (2 * math.log(2))).contiguous()
+
+
+class Shelf:
+    """Strata that were made, as many as fit; what is made last gives way first.
+
+    An analysis goes through the sizes of patches in the same order again and again: then those
+    that stay are of use each time, and only the others are made anew.
+
+    Attributes:
+        most: bytes that they may take together; the last one stays however large it is.
+    """
+
+    def __init__(self, most: float | None = None) -> None:
+        self.most = most_bytes() if most is None else most
+        self._made: dict[object, Strata] = {}
+
+    def get(self, key: object, make: Callable[[], Strata]) -> Strata:
+        """Those of a key, made where they are not here."""
+        if key not in self._made:
+            strata = make()
+            while self._made and self.bytes + strata.bytes > self.most:
+                self._made.popitem()
+            self._made[key] = strata
+        return self._made[key]
+
+    @property
+    def bytes(self) -> int:
+        """That all take together."""
+        return sum(one.bytes for one in self._made.values())
+
+
+def most_bytes() -> float:
+    """Of memory that strata may take: a part of that of the machine."""
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not known here
+        return _MOST_BYTES
+    return min(_MOST_BYTES, _SHARE_OF_MEMORY * machine)
 
 
 def bytes_of(pixels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from els.engines.dictionary import Region, Rule, check_size
 from els.engines.dispatch import choose, posteriors
 from els.engines.posterior import Posterior
 from els.engines.query import PatchQuery
-from els.engines.strata import Strata, build_strata, bytes_of
+from els.engines.strata import Shelf, Strata, build_strata, bytes_of
 from els.engines.subsample import Estimate, can_sample, sampled_mean
 from els.engines.windows import WindowName, window
 from els.errors import InputError
@@ -232,7 +232,7 @@ class PatchMachine(PosteriorMachine):
         def strata_of(region: Region) -> Strata:
             images = self.once(("bytes", label), lambda: bytes_of(pixels))
             make = partial(build_strata, pixels, images, region)
-            return self.once(("strata", label, region), make)
+            return self.once("strata", Shelf).get((label, region), make)
 
         query = replace(self._query(x, t, pixels, [value]), wanted=wanted)
         return sampled_mean(query, strata_of, tolerance=self.tolerance)

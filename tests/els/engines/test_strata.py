@@ -8,7 +8,7 @@ from conftest import shared
 
 from els.engines.dictionary import along_borders, inside
 from els.engines.native_engine import available
-from els.engines.strata import MIDDLE, build_strata, bytes_of
+from els.engines.strata import MIDDLE, Shelf, Strata, build_strata, bytes_of, most_bytes
 from els.images import load_images, to_float
 from els.schedule import CosineSchedule
 
@@ -112,3 +112,26 @@ def test_the_model_of_a_stratum_predicts_its_weights() -> None:
         log_weight /= 2 * (sigma * MIDDLE) ** 2
         found = (2 * log_weight).logsumexp(0) - math.log(len(members))
         assert float(predicted[s]) == pytest.approx(float(found) / 2 / math.log(2), abs=0.5)
+
+
+def test_a_shelf_keeps_what_fits_and_uses_it_again() -> None:
+    pixels = load_images("garments").pixels[:40]
+    images, made = bytes_of(pixels), []
+
+    def get(shelf: Shelf, size: int) -> None:
+        def make() -> Strata:
+            made.append(size)
+            return build_strata(pixels, images, inside(size, 28, 28))
+
+        assert shelf.get(size, make).region == inside(size, 28, 28)
+        assert shelf.bytes <= shelf.most or size == made[-1]
+
+    one = build_strata(pixels, images, inside(3, 28, 28)).bytes
+    shelf = Shelf(3 * one)
+    for _ in range(2):
+        for size in (9, 7, 5, 3):
+            get(shelf, size)
+    assert made[:4] == [9, 7, 5, 3]
+    assert set(made[4:]) <= {5, 3}
+    get(Shelf(1), 3)  # one stays, however large it is
+    assert 0 < most_bytes() <= 5e9
