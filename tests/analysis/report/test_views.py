@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -140,6 +141,21 @@ def test_the_criterion_is_shown_relative_to_the_best_of_its_t(
         assert one.told == (criterion, tuple(map(tuple, table)))
         loss = 1 - np.array(table) if criterion == "cosine" else np.array(table)
         np.testing.assert_allclose(one.cells, loss / loss.min(axis=1, keepdims=True))
+
+
+def test_sizes_that_were_not_tried_stay_blank(results: Results) -> None:
+    one = results.scales["boundary"]
+    table = tuple(((None, None), *row[1:]) if i < 2 else row for i, row in enumerate(one.table))
+    found = replace(results, scales={"boundary": replace(one, table=table)})
+    view = VIEWS["criterion"](found)
+    assert isinstance(view, Panels)
+    (heat_map,) = view.views
+    assert isinstance(heat_map, HeatMap)
+    assert [np.isnan(cells[0]) for cells in heat_map.cells] == [True, True, False, False]
+    assert np.nanmin(heat_map.cells) == 1
+    (spec,) = charts.specs(view)
+    assert json.dumps(spec, allow_nan=False).count('"colour": ') == 4 * 3 - 2
+    assert_drawn(view)
 
 
 def test_agreement_along_the_path_is_the_median_with_quartiles(results: Results) -> None:
