@@ -358,7 +358,7 @@ def assert_holds(spec: dict, panel: View) -> None:
         drawn = {(row["series"], row["t"], row["value"]) for row in found if "series" in row}
         assert drawn == wanted
     elif isinstance(panel, HeatMap):
-        cells = [cell for line in panel.cells for cell in line]
+        cells = [cell for line in panel.cells for cell in line if not np.isnan(cell)]
         assert [row["colour"] for row in found if "colour" in row] == cells
     elif isinstance(panel, Dots):
         dots = [row["value"] for row in found if "low" not in row]
