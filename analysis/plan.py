@@ -25,8 +25,8 @@ _MIDDLE = 0.5  # the time t that is asked about
 _DETAILS = 1.15  # times as long with the details that mosaics are made of
 # Of an estimate, as measured with two cores: to sort an image's patches of a size, and how many
 # times faster than all patches it is by their number.
-_SORTING = 1.3e-3
-_FASTER_FROM, _FASTER_POWER = 1e6, 0.4
+_SORTING = 0.7e-3
+_FASTER_FROM, _FASTER_POWER = 1e6, 0.55
 _LOOKED_AT = 0.6  # of an image's pixels times values, where calibration searches
 _BYTES = 36  # of a patch that is sorted, beside its centre
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
