@@ -13,6 +13,7 @@ from els.errors import InputError
 from els.machines.base import Symmetry
 from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
+from els.models.formats.loaded import Prediction, ScheduleName, Which
 from els.models.tracking import LoggerName, name_in_sweep
 
 FORMATS = ("png", "pdf", "svg")
@@ -23,8 +24,9 @@ class Source:
     """What is analysed.
 
     Attributes:
-        checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a network of
-            the paper's code, or a folder of diffusers; see `els.models.checkpoints`.
+        checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a pickle of
+            EDM, a network of the paper's code, a state dict in a container of training, or a folder
+            of diffusers; see `els.models.checkpoints`.
         data_name: the data set that the network was trained on, when its checkpoint does not
             say: one of `els.images.DATASETS`.
         data_root: where the training images are now, if not where they were.
@@ -32,6 +34,10 @@ class Source:
         padding: "zeros" or "circular", for a state dict alone, which does not say.
         image_size: height and width in pixels, for a network of the paper's code; default: what
             its file says, or 32.
+        weights: "ema" (averaged) or "online", of a file that has both; default: averaged.
+        prediction: what a network of discrete steps predicts, "eps", "v" or "x0", when its file
+            does not say.
+        schedule: the noise of its steps, "linear", "scaled_linear" or "cosine", likewise.
     """
 
     checkpoint: str
@@ -40,6 +46,9 @@ class Source:
     verify_data: bool = True
     padding: Literal["zeros", "circular"] | None = None
     image_size: int | None = None
+    weights: Which | None = None
+    prediction: Prediction | None = None
+    schedule: ScheduleName | None = None
 
     @property
     def part(self) -> str:

@@ -117,7 +117,12 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         data_root=source.data_root,
         padding=source.padding,
         image_size=source.image_size,
+        weights=source.weights,
+        prediction=source.prediction,
+        schedule=source.schedule,
     )
+    for note in network.notes:
+        console.print(note)
     _check_label(protocol.label, network.num_classes)
     data, images = _images(network, source)
     kinds = _kinds(protocol, network.padding)

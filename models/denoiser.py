@@ -14,6 +14,7 @@ from els.errors import InputError
 from els.files import sha256_of_tensor
 from els.images import DataSpec
 from els.models.blocks import Network, NetworkFacts, Trained
+from els.models.formats.loaded import Declared
 from els.sampling import Sampler
 from els.schedule import CosineSchedule
 
@@ -28,6 +29,8 @@ class NetworkDenoiser(Sampler):
         data: where those images come from, or None when the checkpoint does not say.
         trained: how long and how well it was trained, or None when the checkpoint does not say;
             no part of its identity.
+        declared: how its file was understood, or None for a network that came from no file.
+        notes: what the user should know of that, a line each.
     """
 
     def __init__(
@@ -38,12 +41,16 @@ class NetworkDenoiser(Sampler):
         image_shape: tuple[int, int, int],
         data: DataSpec | None,
         trained: Trained | None = None,
+        declared: Declared | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.net = net
         self.schedule = schedule
         self.image_shape = image_shape
         self.data = data
         self.trained = trained
+        self.declared = declared
+        self.notes = notes
 
     def __repr__(self) -> str:
         facts, shape = self.facts, " x ".join(map(str, self.image_shape))

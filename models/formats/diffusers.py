@@ -21,6 +21,7 @@ from torch import Tensor
 from els.denoiser import coefficients, eps_from_x0
 from els.errors import InputError, reason
 from els.models.blocks import Network, NetworkFacts
+from els.models.formats.loaded import Asked, Declared, Loaded
 from els.schedule import CosineSchedule
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -35,6 +36,17 @@ _SCHEDULERS = (
 def is_pipeline(folder: Path) -> bool:
     """Whether a folder looks like one that diffusers saved."""
     return any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+
+
+def claims(content: object) -> bool:
+    """Whether this is a folder that looks like one that diffusers saved."""
+    return isinstance(content, Path) and is_pipeline(content)
+
+
+def load(content: Path, asked: Asked) -> Loaded:
+    """See `load_pipeline`."""
+    net, image_shape = load_pipeline(content)
+    return Loaded(net, image_shape, Declared("folder of diffusers", net.prediction, "linear"))
 
 
 def load_pipeline(folder: Path) -> tuple[DiffusersNetwork, tuple[int, int, int]]:

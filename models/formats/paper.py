@@ -13,13 +13,13 @@ from torch import Tensor
 
 from els.errors import InputError
 from els.models.blocks import PADDINGS, Network
+from els.models.formats.containers import Weights
+from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded, shown
 from els.models.formats.pickled import Module, Reference
 from els.models.networks import restore_network
 
 IMAGE_SIZE = 32  # of all the paper's networks; a convolutional network's weights do not say
 _SCHEDULE = "cosine_noise_schedule"
-_WRAPPERS = ("module.", "net.", "model.", "backbone.")
-_INSIDE = ("state_dict", "model_state_dict")
 # The paper's name for a part, and ours. What is not listed has the same name.
 _RENAMED = (
     ("embedding.class_embeddings", "embedding.classes"),
@@ -38,6 +38,44 @@ _RENAMED = (
 )
 _IN_BLOCK = (("emb", "projection"), ("model", "layers"))
 _BLOCK = re.compile(r"((?:down|up)\.\d+|middle)\.(\w+)\.(.*)")
+
+
+# Classes that the paper's modules are made of.
+_CLASSES = re.compile(
+    r"models\.(DDIM|MinimalResNet|MinimalUNet|EmbeddingModule|UBlock)|torch\.nn\.modules\."
+    r"(activation\.ReLU|container\.ModuleList|container\.Sequential|conv\.Conv2d|"
+    r"conv\.ConvTranspose2d|linear\.Linear|normalization\.GroupNorm|pooling\.MaxPool2d|"
+    r"sparse\.Embedding)"
+)
+
+
+def claims(content: object) -> bool:
+    """Whether these are weights, or a whole module: nobody else reads any."""
+    return isinstance(content, Weights | Module)
+
+
+def load(content: Weights | Module, asked: Asked) -> Loaded:
+    """A network of the paper's code: its whole module, or a state dict under its names or ours.
+
+    Args:
+        content: the module or the weights.
+        asked: the padding of a state dict (default: zeros) and the size of the images (default:
+            what the module says, or 32 pixels).
+
+    Raises:
+        InputError: when it is another network.
+    """
+    if isinstance(content, Module):
+        net, size = network_from_module(content)
+        declared = Declared("module of the paper's code", "eps", "cosine")
+    else:
+        net = network_from_weights(content.table, padding=asked.padding or "zeros")
+        size = IMAGE_SIZE
+        assumed = ("prediction", "schedule", "image_range")
+        declared = Declared("state dict", "eps", "cosine", weights=content.which, assumed=assumed)
+    size = asked.image_size or size
+    note = content.note if isinstance(content, Weights) else ""
+    return Loaded(net, (net.channels, size, size), declared, notes=(note,) if note else ())
 
 
 def our_name(name: str) -> str:
@@ -59,10 +97,16 @@ def network_from_module(module: Module) -> tuple[Network, int]:
         InputError: when its noise schedule or its layers are not those of this project's networks.
     """
     size, backbone = IMAGE_SIZE, module
+    for _, part in module.walk():
+        if not _CLASSES.fullmatch(part.kind):
+            raise InputError(
+                f"it names '{part.kind[:80]}', which is no part of the paper's "
+                f"networks; nothing in it was run. {WAY_IN}"
+            )
     if module.kind == "models.DDIM":
         schedule = module.attributes.get("noise_schedule")
         if not isinstance(schedule, Reference) or schedule.name.split(".")[-1] != _SCHEDULE:
-            name = schedule.name if isinstance(schedule, Reference) else repr(schedule)[:80]
+            name = schedule.name if isinstance(schedule, Reference) else shown(schedule)
             raise InputError(f"its noise schedule is '{name}'; only '{_SCHEDULE}' can be read")
         size = module.attributes.get("default_imsize", IMAGE_SIZE)
         backbone = module.children.get("backbone", module)
@@ -70,26 +114,23 @@ def network_from_module(module: Module) -> tuple[Network, int]:
         raise InputError(f"it holds a '{backbone.kind}', not a models.MinimalResNet or "
                          "models.MinimalUNet")  # fmt: skip
     if type(size) is not int or size < 1:
-        raise InputError(f"its image size is {size!r}, not a number of pixels")
+        raise InputError(f"its image size is {shown(size)}, not a number of pixels")
     return network_from_weights(backbone.state_dict(), padding=_padding(backbone)), size
 
 
-def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros") -> Network:
+def network_from_weights(weights: Mapping[str, Tensor], *, padding: str = "zeros") -> Network:
     """The network that a state dict belongs to, under the paper's names or ours.
 
     Args:
-        weights: the state dict, or a table that holds it as "state_dict" or "model_state_dict".
+        weights: the state dict.
         padding: "zeros" or "circular", which weights do not show.
 
     Raises:
         InputError: when these are not the weights of a `ResNet` or a `UNet`.
     """
-    bare = _bare(weights)
-    if "bottleneck.model.1.weight" in bare:
+    if "bottleneck.model.1.weight" in weights:
         raise InputError("it is a MinimalUNet with norms, which are not those of the UNet here")
-    ours = {our_name(name): value for name, value in bare.items() if isinstance(value, Tensor)}
-    if len(ours) < len(bare):
-        raise InputError("it is not a table of weights alone")
+    ours = {our_name(name): value for name, value in weights.items()}
     try:
         if "first.weight" in ours:
             return restore_network("ResNet", _resnet(ours) | {"padding": padding}, ours)
@@ -100,19 +141,6 @@ def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros
             raise
         raise InputError(f"its weights are not those of a ResNet or a UNet: {error}") from error
     raise InputError("it does not hold the weights of a ResNet or a UNet")
-
-
-def _bare(weights: Mapping[str, object]) -> dict[str, object]:
-    """A state dict without what it is packed in: a table, and a prefix of all its names."""
-    for key in _INSIDE:
-        inside = weights.get(key)
-        if isinstance(inside, Mapping):
-            weights = inside
-    names = {str(name): value for name, value in weights.items()}
-    while prefix := next((p for p in _WRAPPERS if names and all(n.startswith(p) for n in names)),
-                         None):  # fmt: skip
-        names = {name.removeprefix(prefix): value for name, value in names.items()}
-    return names
 
 
 def _padding(module: Module) -> str:
