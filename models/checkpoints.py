@@ -13,7 +13,7 @@ from els.errors import InputError
 from els.models import artifacts
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
-from els.models.formats import containers, diffusers, edm, own, paper, pickled
+from els.models.formats import containers, diffusers, edm, lucidrains, own, paper, pickled
 from els.models.formats.loaded import WAY_IN, Asked, Loaded, Prediction, ScheduleName, Which
 from els.models.formats.own import METADATA_KEY, describe
 from els.schedule import CosineSchedule
@@ -42,7 +42,7 @@ class Reader(Protocol):
 # weights or the module in a file are read by.
 FOLDERS: tuple[Reader, ...] = (diffusers,)
 FILES: tuple[Reader, ...] = (own, edm)
-WEIGHTS: tuple[Reader, ...] = (paper,)
+WEIGHTS: tuple[Reader, ...] = (lucidrains, paper)
 
 READABLE = (
     "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a pickle of "
@@ -173,7 +173,7 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
             raise InputError("no reader knows it")
         return reader.load(inside, asked)
     except InputError as error:
-        if reader is not None and reader in FILES:
+        if reader not in (None, WEIGHTS[-1]):  # the last takes what is of nobody else
             raise InputError(f"'{path}' cannot be read: {error}") from error
         stranger = containers.family(content)
         like = f". Its keys look like those of {stranger}; {WAY_IN}" if stranger else ""

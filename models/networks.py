@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from els.errors import InputError
 from els.models.blocks import Network
@@ -47,7 +47,7 @@ def restore_network(
     return net
 
 
-def fill(net: Network, weights: Mapping[str, Tensor]) -> None:
+def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network that was built on the meta device its weights and buffers, in float32.
 
     Raises:

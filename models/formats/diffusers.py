@@ -1,11 +1,4 @@
-"""Networks of the diffusers library: a folder of a pipeline, or of a bare UNet2DModel.
-
-Their steps k are discrete and their schedule is their own. Both schedules preserve the variance, so
-that an image at our t is an image of theirs at the step with the same alpha, and nothing needs to
-be scaled. Between two steps k is interpolated where the network takes any real number (sinusoidal
-embedding), as k-diffusion does: the noise level that the network is told is then the one that the
-image has, and the answer is smooth in t. A learned table of steps gets the nearest one.
-"""
+"""Networks of the diffusers library: a folder of a pipeline, or of a bare UNet2DModel."""
 
 from __future__ import annotations
 
@@ -15,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from els.denoiser import coefficients, eps_from_x0
 from els.errors import InputError, reason
-from els.models.blocks import Network, NetworkFacts
+from els.models.blocks import NetworkFacts
 from els.models.formats.loaded import Asked, Declared, Loaded
+from els.models.steps import StepNetwork
 from els.schedule import CosineSchedule
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+# What networks predict, as diffusers calls it, and as this project does.
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 # Pipelines that sample pixels with such a network, and schedulers that preserve the variance.
 _PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 _SCHEDULERS = (
@@ -87,78 +80,46 @@ def load_pipeline(folder: Path) -> tuple[DiffusersNetwork, tuple[int, int, int]]
     height, width = (size, size) if isinstance(size, int) else size
     network = DiffusersNetwork(
         net, alphas_cumprod=alphas_cumprod,
-        prediction=settings.get("prediction_type", "epsilon"),
+        prediction=PREDICTIONS[settings.get("prediction_type", "epsilon")],
     )  # fmt: skip
     return network, (network.channels, height, width)
 
 
-class DiffusersNetwork(Network):
+class DiffusersNetwork(StepNetwork):
     """A UNet2DModel as net(x, t, label) -> eps_hat at our continuous t.
 
     Args:
         unet: the model.
         alphas_cumprod: alpha^2 of its steps (n,), falling.
-        prediction: what it predicts, one of `PREDICTIONS`.
+        prediction: what it predicts, see `StepNetwork`.
         schedule: what our t means.
     """
 
     unet: Any
-    times: Tensor
 
     def __init__(
         self,
         unet: Any,
         *,
         alphas_cumprod: Tensor,
-        prediction: str = "epsilon",
+        prediction: str = "eps",
         schedule: CosineSchedule | None = None,
     ) -> None:
         super().__init__(
-            {
-                "channels": unet.config.in_channels,
-                "num_classes": unet.config.num_class_embeds,
-                "padding": "zeros",
-                "norm": "group",
-            }
+            unet.config.in_channels,
+            unet.config.num_class_embeds,
+            "group",
+            alphas_cumprod=alphas_cumprod,
+            prediction=prediction,
+            schedule=schedule,
+            whole_steps=unet.config.time_embedding_type == "learned",
         )
-        self.unet, self.prediction = unet, prediction
-        self.schedule = schedule or CosineSchedule()
-        self.register_buffer("times", self.schedule.time(alphas_cumprod.double().sqrt()))
-        if len(self.times) < 2 or not (self.times.diff() > 0).all():
-            raise InputError(f"its noise does not grow at each of its {len(self.times)} steps")
+        self.unet = unet
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Network.forward`.
-
-        Raises:
-            InputError: when a label is given to an unconditional network, or missing for a
-                conditional one.
-        """
-        if (label is None) != (self.num_classes is None):
-            raise InputError(
-                "a label was given, but this network is not class-conditional"
-                if self.num_classes is None
-                else f"this network is class-conditional: give labels 0..{self.num_classes - 1}"
-            )
-        steps = self.steps(t)
+    def answer(self, x: Tensor, steps: Tensor, label: Tensor | None) -> Tensor:
+        """See `StepNetwork.answer`."""
         # A network that predicts its variance too has it in the channels after the image's.
-        answer = self.unet(x, steps, class_labels=label).sample[:, : self.channels]
-        if self.prediction == "epsilon":
-            return answer
-        if self.prediction == "sample":
-            return eps_from_x0(x, answer, t, self.schedule)
-        alpha, sigma = coefficients(t, x, self.schedule)
-        return alpha * answer + sigma * x  # v = alpha eps - sigma x0
-
-    def steps(self, t: Tensor) -> Tensor:
-        """The steps (b,) at whose alpha the images at times t (b,) are, from 0 to n - 1."""
-        t = t.to(self.times)
-        after = torch.searchsorted(self.times, t).clamp(1, len(self.times) - 1)
-        low, high = self.times[after - 1], self.times[after]
-        steps = (after - 1 + (t - low) / (high - low)).clamp(0, len(self.times) - 1)
-        if self.unet.config.time_embedding_type == "learned":
-            return steps.round().long()
-        return steps.float()
+        return self.unet(x, steps, class_labels=label).sample[:, : self.channels]
 
     @property
     def facts(self) -> NetworkFacts:
