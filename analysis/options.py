@@ -14,6 +14,7 @@ from els.machines.base import Symmetry
 from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
 from els.models.formats.loaded import Prediction, ScheduleName, Which
+from els.models.hub import is_repository, repository_name
 from els.models.tracking import LoggerName, name_in_sweep
 
 FORMATS = ("png", "pdf", "svg")
@@ -25,8 +26,9 @@ class Source:
 
     Attributes:
         checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a pickle of
-            EDM, a network of the paper's code, a state dict in a container of training, or a folder
-            of diffusers; see `els.models.checkpoints`.
+            EDM, a network of the paper's code, a state dict in a container of training, a file of
+            lucidrains' Trainer, a folder of diffusers, or hf:owner/name; see
+            `els.models.checkpoints`.
         data_name: the data set that the network was trained on, when its checkpoint does not
             say: one of `els.images.DATASETS`.
         data_root: where the training images are now, if not where they were.
@@ -53,7 +55,7 @@ class Source:
     @property
     def part(self) -> str:
         """Which of the checkpoints of one run this is, such as "best"; "" for the last, or one."""
-        if is_artifact(self.checkpoint):
+        if is_artifact(self.checkpoint) or is_repository(self.checkpoint):
             return ""
         path = find_checkpoint(self.checkpoint)
         several = path.parent.name == "checkpoints" and path.stem != "last"
@@ -64,9 +66,13 @@ class Source:
         """The run's folder where nothing else is said: that of a .ckpt, or runs/<name>."""
         if is_artifact(self.checkpoint):
             return Path("runs", artifact_name(self.checkpoint))
+        if is_repository(self.checkpoint):
+            return Path("runs", repository_name(self.checkpoint))
         path = find_checkpoint(self.checkpoint)
         if path.is_dir():
-            return Path("runs", path.resolve().name)
+            folder = path.resolve()
+            state = folder.name.startswith("checkpoint-")  # of a training script of diffusers
+            return Path("runs", f"{folder.parent.name}-{folder.name}" if state else folder.name)
         if path.suffix != ".ckpt":
             return Path("runs", path.stem)
         return path.parent.parent if path.parent.name == "checkpoints" else path.parent

@@ -18,7 +18,7 @@ Measure how well closed-form machines predict what trained networks draw.
   {analyze} figures|compare|list|dashboard --help
 
 RUN is a folder of train.py, a checkpoint, wandb:entity/project/name:alias, a
-network of somebody else (docs/checkpoints.md), or a folder of diffusers.
+network of somebody else (docs/checkpoints.md), or hf:owner/name.
 """,
     "figures": """usage: {analyze} figures RUN [RUN ...] [options]
 

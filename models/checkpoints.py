@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from els.errors import InputError
-from els.models import artifacts
+from els.models import artifacts, hub
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats import containers, diffusers, edm, lucidrains, own, paper, pickled
@@ -47,7 +47,8 @@ WEIGHTS: tuple[Reader, ...] = (lucidrains, paper)
 READABLE = (
     "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a pickle of "
     "EDM, a network that the paper's code saved whole or as a state dict (also in a container of "
-    "training), or a folder of a diffusers pipeline or UNet2DModel"
+    "training), a file of lucidrains' Trainer, or a folder of a diffusers pipeline or UNet2DModel, "
+    "or hf:owner/name for one of the Hugging Face hub"
 )
 _PREFERRED = ("last.ckpt", "best.ckpt")
 _ZIP = b"PK\x03\x04"
@@ -63,20 +64,25 @@ def find_checkpoint(source: str | Path) -> Path:
     """The file, or the folder of diffusers, that `source` stands for; artifacts are downloaded.
 
     Args:
-        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers; a folder
-            with a `last.ckpt`, a `best.ckpt` or a single `.ckpt` file; or
-            "wandb:entity/project/name:alias" for such a folder.
+        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers, or of one
+            of its training scripts; a folder with a `last.ckpt`, a `best.ckpt` or a single `.ckpt`
+            file; "wandb:entity/project/name:alias" for such a folder; or "hf:owner/name" for a
+            folder of diffusers.
 
     Raises:
-        InputError: when there is no checkpoint there, or the artifact could not be downloaded.
+        InputError: when there is no checkpoint there, or it could not be downloaded.
     """
     path = Path(source)
     if artifacts.is_artifact(str(source)):
         path = artifacts.download(str(source))
+    elif hub.is_repository(str(source)):
+        path = hub.download(str(source))
     if not path.exists():
         raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
-    if path.is_file() or diffusers.is_pipeline(path):
+    if path.is_file():
         return path
+    if diffusers.is_pipeline(path):
+        return path if diffusers.is_whole(path) else diffusers.newest(path) or path
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
     files = sorted(path.glob("*.ckpt"))

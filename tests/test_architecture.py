@@ -50,6 +50,7 @@ USERS = {
     "vl_convert": r"els\.analysis\.report\.(charts|page)",
     "jinja2": r"els\.analysis\.report\.page",
     "wandb": r"els\.models\.(tracking|artifacts)|els\.analysis\.tracking\..*",
+    "huggingface_hub": r"els\.models\.hub",
     "pytorch_lightning": r"els\.models\..*",
     "lightning_fabric": r"els\.analysis\.(launch|running)",
 }
