@@ -55,8 +55,8 @@ _ZIP = b"PK\x03\x04"
 _ARCHIVE = "an archive of torch.save"
 _PICKLE = "a pickle, of PyTorch before 1.6 or of something else"
 _ANEW = (
-    ". If you trust it, load it with the PyTorch that wrote it and save its state_dict() anew, or "
-    f"write a function that does; {WAY_IN}"
+    ". If you trust it, load it with the PyTorch that wrote it and save its state_dict() anew. "
+    f"{WAY_IN}"
 )
 
 
@@ -182,9 +182,9 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
         if reader not in (None, WEIGHTS[-1]):  # the last takes what is of nobody else
             raise InputError(f"'{path}' cannot be read: {error}") from error
         stranger = containers.family(content)
-        like = f". Its keys look like those of {stranger}; {WAY_IN}" if stranger else ""
+        like = f". Its keys look like those of {stranger}" if stranger else ""
         raise InputError(
-            f"'{path}' cannot be read: {error}{like}. It may be {READABLE}; it holds: "
+            f"'{path}' cannot be read: {error}{like}. {WAY_IN}. It may be {READABLE}; it holds: "
             f"{containers.held(content)}"
         ) from error
 

@@ -13,7 +13,7 @@ Which = Literal["ema", "online"]
 Prediction = Literal["eps", "v", "x0"]
 ScheduleName = Literal["linear", "scaled_linear", "cosine"]
 # How any network at all is brought in, which every refusal of an unknown one names.
-WAY_IN = "any other network comes in by --checkpoint python:my_net.py:load (docs/checkpoints.md)"
+WAY_IN = "Any other network comes in by --checkpoint python:my_net.py:load (docs/checkpoints.md)"
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,7 @@ def _as_key(key: Any) -> Any:
     raise _Refusal(f"it looks things up by a {type(key).__name__}, which saved networks do not")
 
 
+_RECONSTRUCT = "torch_utils.persistence._reconstruct_persistent_obj"
 _BUILDERS: dict[str, object] = {
     "collections.OrderedDict": _Builder(_table),
     "collections.Counter": _Builder(_table),
@@ -308,7 +309,6 @@ _BUILDERS: dict[str, object] = {
     "torch._utils._rebuild_tensor_v2": _Builder(_tensor),
     "torch._utils._rebuild_parameter": _Builder(_parameter),
     "torch._utils._rebuild_parameter_with_state": _Builder(_parameter),
-    "torch_utils.persistence._reconstruct_persistent_obj": _Builder(_persistent),
     "_codecs.encode": _Builder(_encoded),
     "numpy.dtype": _Builder(_NumpyType),
     **{f"numpy.{core}.multiarray.scalar": _Builder(_number) for core in ("core", "_core")},
@@ -318,6 +318,7 @@ _BUILDERS: dict[str, object] = {
                               ("frozenset", _set), ("bytes", _bytes), ("bytearray", _bytes))},
     **{f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()},
 }  # fmt: skip
+_BUILDERS[_RECONSTRUCT] = _Builder(_persistent)
 _COPYING = (_table, _listed, _joined, _set, _default_table)
 
 
@@ -383,6 +384,8 @@ class _Machine:
         # A dot in the name itself would reach through an object; nothing that is saved needs it.
         if type(name) is not str or "." in name:
             raise _unknown(full)
+        if full.endswith(_RECONSTRUCT):  # some repositories have it in a package of their own
+            full = _RECONSTRUCT
         self.stack.append(_BUILDERS.get(full) or _Class(full))
 
     def set_items(self, pairs: list[Any]) -> None:
