@@ -182,6 +182,8 @@ class Unet(nn.Module):
     ) -> None:
         super().__init__()
         after, before = time
+        if drawn is None and (before < 4 or before % 2):
+            raise InputError(f"its time has {before} features; it needs an even number from 4")
         self.inputs, self.outputs = inputs, outputs
         self.init_conv = nn.Conv2d(inputs, first, 7, padding=3)
         features = StepSinusoids(before) if drawn is None else DrawnSinusoids(len(drawn))

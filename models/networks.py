@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.models.blocks import Network
 from els.models.resnet import ResNet
 from els.models.unet import UNet
@@ -27,8 +27,9 @@ def build_network(name: str, config: Mapping[str, object]) -> Network:
         raise InputError(f"unknown network '{name}'; known are {', '.join(NETWORKS)}")
     try:
         return NETWORKS[name](**config)
-    except TypeError as error:
-        raise InputError(f"the {name} cannot be built from {dict(config)}: {error}") from error
+    except (TypeError, RuntimeError) as error:
+        why = reason(error)
+        raise InputError(f"the {name} cannot be built from {dict(config)}: {why}") from error
 
 
 def restore_network(

@@ -154,7 +154,7 @@ def _build(precond: Module, kind: str) -> Preconditioned:
                 float(dropout),
                 **_constants(maker, outer | dict(precond.attributes)),
             )
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"its {name} cannot be built from its arguments: {error}") from error
@@ -185,22 +185,31 @@ def _whole(arguments: Mapping[str, Any], name: str, default: int | None = None) 
 
 def _check_arguments(arguments: Mapping[str, Any], kind: str, weights: int) -> None:
     """Refuse arguments that EDM's UNets do not have, or that would take forever to build."""
-    known = set(inspect.signature(UNETS[kind]).parameters)
+    known = inspect.signature(UNETS[kind]).parameters
     for name, value in arguments.items():
         if name not in known:
             raise InputError(
                 f"its {kind} has an argument '{str(name)[:40]}', which EDM's has not. {WAY_IN}"
             )
-        many = isinstance(value, list | tuple)
-        parts = value if many else [value]
-        numbers = all(type(part) in (int, float) and 0 <= part <= _MOST for part in parts)
-        if len(parts) > 64 or not (numbers or isinstance(value, str)):
+        if not _fits(value, known[name].annotation):
             raise InputError(f"its {name} is {shown(value)}, of which no network can be built")
-        if not many and numbers:
-            _whole(arguments, name)
     levels, blocks = arguments.get("channel_mult", ()), arguments.get("num_blocks", 1)
     if len(levels) * blocks > weights:
         raise InputError(f"its num_blocks is {blocks}, for which it has too few weights")
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value is what a constructor's argument is annotated with, and not too much."""
+    if annotation == "str":
+        return type(value) is str
+    if annotation == "int":
+        return type(value) is int and 0 <= value <= _MOST
+    numbers = (int, float) if annotation == "Sequence[float]" else (int,)
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= 64
+        and all(type(part) in numbers and 0 <= part <= _MOST for part in value)
+    )
 
 
 def _constants(maker: type[Preconditioned], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import warnings
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import persistence
 import pytest
 import torch
 from conftest import shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from els.errors import InputError
@@ -217,3 +222,32 @@ def test_weights_that_do_not_fit_are_listed_five_at_most(tmp_path: Path) -> None
     odd = persistence.network(small())
     odd.state["sigma_data"] = "half"
     refused(tmp_path / "c.pkl", "sigma_data is 'half', not a number", {"ema": odd})
+
+
+ODD = st.none() | st.integers(-3, 2**70) | st.floats() | st.sampled_from(["", "skip", [], [0], {}])
+NAMES = (
+    "model_channels",
+    "channel_mult",
+    "num_blocks",
+    "attn_resolutions",
+    "resample_filter",
+    "channel_mult_emb",
+    "channel_mult_noise",
+    "img_resolution",
+    "in_channels",
+    "augment_dim",
+    "label_dropout",
+)
+
+
+@cache
+def network_to_change() -> Preconditioned:
+    return small()
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), ODD | st.lists(ODD, max_size=3), max_size=2))
+@settings(max_examples=100, deadline=None)
+def test_no_arguments_do_more_than_be_refused(changes: dict) -> None:
+    content = {"ema": persistence.network(network_to_change(), **changes)}
+    with TemporaryDirectory() as folder, contextlib.suppress(InputError):
+        load_denoiser(persistence.save(Path(folder, "a.pkl"), content))
