@@ -95,9 +95,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Record:
-    """Some other object of a file, of which only the class is known."""
+    """Some other object of a file: its class, and what was set on it, where that is a table."""
 
     kind: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(path: Path) -> Any:
@@ -108,8 +109,8 @@ def read(path: Path) -> Any:
 
     Returns:
         plain containers, numbers and strings as they are; tensors on the CPU, wherever they were;
-        a `Module` for a module of any class, a `Reference` for a name, and a `Record` for what else
-        there is.
+        a `Module` for a module of any class, a `Reference` for a name, and a `Record` for any other
+        object.
 
     Raises:
         InputError: when the file is damaged, wants something run, or would take more memory than a
@@ -312,8 +313,7 @@ _BUILDERS: dict[str, object] = {
     "_codecs.encode": _Builder(_encoded),
     "numpy.dtype": _Builder(_NumpyType),
     **{f"numpy.{core}.multiarray.scalar": _Builder(_number) for core in ("core", "_core")},
-    **{f"{module}.{name}": _Builder(function)
-       for module in ("builtins", "__builtin__")
+    **{f"builtins.{name}": _Builder(function)
        for name, function in (("dict", _table), ("list", _listed), ("set", _set),
                               ("frozenset", _set), ("bytes", _bytes), ("bytearray", _bytes))},
     **{f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()},
@@ -380,7 +380,7 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def name(self, module: Any, name: Any) -> None:
-        full = f"{module}.{name}"
+        full = f"{'builtins' if module == '__builtin__' else module}.{name}"
         # A dot in the name itself would reach through an object; nothing that is saved needs it.
         if type(name) is not str or "." in name:
             raise _unknown(full)
@@ -670,7 +670,8 @@ class _Resolver:
             return self._module(instance, set())
         if instance.items:
             return self.resolve(instance.items)
-        return Record(instance.kind)
+        table = {name: self.resolve(value) for name, value in state.items() if type(name) is str}
+        return Record(instance.kind, table)
 
     def _module(self, instance: object, above: set[int]) -> Module:
         if not isinstance(instance, _Instance) or id(instance) in above:

@@ -33,6 +33,7 @@ from els.errors import InputError
 from els.models.checkpoints import load_denoiser
 from els.models.formats.pickled import _STEPS as STEPS
 from els.models.formats.pickled import Record, Reference, read, read_module
+from els.models.networks import build_network
 
 HEAD = b"\x80\x02"
 CONV = b"ctorch.nn.modules.conv\nConv2d\n"
@@ -280,8 +281,11 @@ def test_plain_objects_beside_weights_are_harmless(
     found = read(tmp_path / "a.pt")
     assert found.keys() == content.keys()
     assert all(torch.equal(found["model"][name], value) for name, value in weights.items())
-    assert found["args"] == Record("argparse.Namespace")
-    assert found["config"] == Record(f"{__name__}.Config")
+    assert found["args"].kind == "argparse.Namespace"
+    assert found["args"].attributes["lr"] == 1e-3
+    assert found["args"].attributes["f"] == Reference("builtins.len")
+    lr_and_function = {"lr": 0.1, "function": Reference("builtins.len")}
+    assert found["config"] == Record(f"{__name__}.Config", lr_and_function)
     assert (found["table"], found["counts"], found["counter"]["a"]) == ({"a": 1}, {"a": 2}, 2)
     assert (found["number"], found["half"], found["bytes"]) == (0.5, 0.25, b"\x00\xff")
     assert (found["set"], found["pair"]) == ({1, "a"}, {(1, 2): None})
@@ -433,7 +437,8 @@ def plain(content: object) -> object:
 @cache
 def whole_files() -> tuple[bytes, ...]:
     """One small file of every kind, each with something in it that would be run."""
-    state = nn.Linear(3, 2).state_dict()
+    net = build_network("ResNet", {"channels": 1, "width": 16, "depth": 1})
+    state = net.state_dict()
     buffers = [BytesIO(), BytesIO()]
     nested = {"ema": {"state_dict": state}, "args": argparse.Namespace(a=[{}, (1, "x")])}
     torch.save(nested, buffers[0])
