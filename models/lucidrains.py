@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -58,10 +59,10 @@ class RMSNorm(nn.Module):
 class ConvNorm(nn.Module):
     """A convolution, its norm, what the time says of it, and SiLU."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, groups: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = RMSNorm(outputs)
+        self.norm = nn.GroupNorm(groups, outputs) if groups else RMSNorm(outputs)
 
     def forward(self, h: Tensor, told: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Features (b outputs h w), scaled and shifted by two (b outputs 1 1) if they are given."""
@@ -75,10 +76,11 @@ class ConvNorm(nn.Module):
 class Block(nn.Module):
     """Two convolutions, of which the first is told the time, and their input added."""
 
-    def __init__(self, inputs: int, outputs: int, time: int) -> None:
+    def __init__(self, inputs: int, outputs: int, time: int, groups: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(time, 2 * outputs))
-        self.block1, self.block2 = ConvNorm(inputs, outputs), ConvNorm(outputs, outputs)
+        self.block1 = ConvNorm(inputs, outputs, groups=groups)
+        self.block2 = ConvNorm(outputs, outputs, groups=groups)
         self.res_conv = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
@@ -167,6 +169,8 @@ class Unet(nn.Module):
         levels: the levels, finest first.
         middle: the attention at the bottom.
         drawn: frequencies of its own for the time, (d,); None: the usual.
+        groups: of channels that the blocks' norms are over, as before version 2.0; 0: each place is
+            divided by its root mean square.
     """
 
     def __init__(
@@ -179,9 +183,11 @@ class Unet(nn.Module):
         levels: Sequence[Level],
         middle: Level,
         drawn: Tensor | None = None,
+        groups: int = 0,
     ) -> None:
         super().__init__()
         after, before = time
+        block = partial(Block, time=after, groups=groups)
         if drawn is None and (before < 4 or before % 2):
             raise InputError(f"its time has {before} features; it needs an even number from 4")
         self.inputs, self.outputs = inputs, outputs
@@ -196,8 +202,8 @@ class Unet(nn.Module):
             self.downs.append(
                 nn.ModuleList(
                     [
-                        Block(wide, wide, after),
-                        Block(wide, wide, after),
+                        block(wide, wide),
+                        block(wide, wide),
                         Attention(wide, level),
                         nn.Conv2d(wide, level.outputs, 3, padding=1)
                         if last
@@ -206,17 +212,17 @@ class Unet(nn.Module):
                 )
             )
         bottom = levels[-1].outputs
-        self.mid_block1 = Block(bottom, bottom, after)
+        self.mid_block1 = block(bottom, bottom)
         self.mid_attn = Attention(bottom, middle)
-        self.mid_block2 = Block(bottom, bottom, after)
+        self.mid_block2 = block(bottom, bottom)
         for level in reversed(levels):
             wide, narrow = level.outputs, level.inputs
             conv = nn.Conv2d(wide, narrow, 3, padding=1)
             self.ups.append(
                 nn.ModuleList(
                     [
-                        Block(wide + narrow, wide, after),
-                        Block(wide + narrow, wide, after),
+                        block(wide + narrow, wide),
+                        block(wide + narrow, wide),
                         Attention(wide, level),
                         conv
                         if level is levels[0]
@@ -224,7 +230,7 @@ class Unet(nn.Module):
                     ]
                 )
             )
-        self.final_res_block = Block(2 * first, first, after)
+        self.final_res_block = block(2 * first, first)
         self.final_conv = nn.Conv2d(first, outputs, 1)
 
     def forward(self, x: Tensor, steps: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from els.models.steps import alphas_cumprod
 
 _FORMAT = "file of denoising-diffusion-pytorch"
 _INSIDE = "model."
-_MARKS = ("init_conv.weight", "time_mlp.1.weight", "mid_attn.to_qkv.weight", "final_conv.weight")
+_GROUPS = 8  # of the norms before version 2.0, when nothing else was asked for: no file says it
+_MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight", "mid_block1.mlp.1.weight")
 # Other buffers of GaussianDiffusion, which follow from the first.
 _BUFFERS = re.compile(
     r"betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recipm?1?_alphas_cumprod|"
@@ -121,7 +122,7 @@ def _objective(buffers: Mapping[str, Tensor]) -> str | None:
 
 def _unet(weights: Mapping[str, Tensor]) -> Unet:
     """The Unet whose arguments the shapes of its weights tell."""
-    odd = [name for name in weights if name.endswith((".fn.norm.g", ".norm.weight"))]
+    odd = [name for name in weights if ".fn." in name]
     if odd:
         raise InputError(
             f"its Unet is of an older version of denoising-diffusion-pytorch, whose "
@@ -138,6 +139,7 @@ def _unet(weights: Mapping[str, Tensor]) -> Unet:
                 levels=[_level(weights, i) for i in range(_count(weights, "downs"))],
                 drawn=weights.get("time_mlp.0.weights"),
                 middle=_level(weights, None),
+                groups=_GROUPS if "final_res_block.block1.norm.weight" in weights else 0,
             )
     except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         if isinstance(error, InputError):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import shared
 from torch import Tensor
 
@@ -18,7 +19,9 @@ from els.schedule import COSINE
 LEVELS = [Level(8, 8, 2, 4, 4, False), Level(8, 16, 2, 4, 4, True)]
 
 
-def unet(*, inputs: int = 1, outputs: int = 1, drawn: Tensor | None = None) -> Unet:
+def unet(
+    *, inputs: int = 1, outputs: int = 1, drawn: Tensor | None = None, groups: int = 0
+) -> Unet:
     torch.manual_seed(0)
     before = 8 if drawn is None else 1 + 2 * len(drawn)
     middle = Level(16, 16, 2, 4, 4, True)
@@ -30,6 +33,7 @@ def unet(*, inputs: int = 1, outputs: int = 1, drawn: Tensor | None = None) -> U
         levels=LEVELS,
         middle=middle,
         drawn=drawn,
+        groups=groups,
     ).eval()
 
 
@@ -159,7 +163,7 @@ def test_other_unets_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             load_denoiser(tmp_path / "a.pt", image_size=8)
 
-    refuse("an older version", **{"downs.0.0.block1.norm.weight": torch.ones(8)})
+    refuse("an older version", **{"downs.0.2.fn.norm.g": torch.ones(1, 8, 1, 1)})
     refuse("left over: 'classes_emb.weight'", **{"classes_emb.weight": torch.ones(3, 8)})
     refuse("missing: 'final_conv.bias'", **{"final_conv.bias": None})
     refuse("not those of a Unet", **{"mid_attn.mem_kv": None})
@@ -197,3 +201,14 @@ def test_networks_of_the_package_itself(options: dict, diffusion: dict, tmp_path
     whole = denoiser.net.steps(denoiser.net.times[steps])
     torch.testing.assert_close(whole, steps.float(), atol=1e-4, rtol=0)
     assert isinstance(denoiser.net, LucidrainsNetwork)
+
+
+@torch.no_grad()
+def test_norms_over_groups_as_before_version_2(tmp_path: Path) -> None:
+    net, more = unet(groups=8), buffers("pred_v", alphas_cumprod("linear"))
+    loaded = load_denoiser(trainer_file(tmp_path / "a.pt", net, more), image_size=8)
+    x, steps = torch.randn(2, 1, 8, 8), torch.tensor([10.0, 500.0])
+    torch.testing.assert_close(loaded.net.unet(x, steps), net(x, steps))
+    block, h = net.downs[0][0].block1, torch.randn(2, 8, 8, 8)
+    normed = F.group_norm(block.proj(h), 8, block.norm.weight, block.norm.bias)
+    torch.testing.assert_close(block(h), F.silu(normed))
