@@ -55,7 +55,6 @@ _PREFIXES = (
 )
 # What averages keep beside the weights, under names of their own.
 _COUNTERS = {"initted", "step", "n_averaged", "num_updates", "decay"}
-_DEEPEST = 4
 
 
 @dataclass(frozen=True)
@@ -83,24 +82,24 @@ def unpack(content: Any, asked: Which | None) -> Weights | Module:
     Raises:
         InputError: when there are none, or not those that are asked for.
     """
-    if isinstance(content, Module):
-        return content
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping | Module):
         raise InputError("it is no table")
-    found = _found(content, depth=0)
+    alone: _Found = {None: ("", content)}
+    found = alone if isinstance(content, Module) else _found(content, {})
     if not found:
         raise InputError(_why_nothing(content))
     if None in found:
         if asked is not None:
             raise InputError(
-                f"--weights {asked} was given, but it is a state dict alone, which "
-                "does not say which weights it has; leave --weights out"
+                f"--weights {asked} was given, but it is a network alone, which does not say which "
+                "weights it has; leave --weights out"
             )
-        return _as_weights(found[None][1], None, "")
+        inside = found[None][1]
+        return inside if isinstance(inside, Module) else _as_weights(inside, None, "")
     chosen = choose("ema" in found, "online" in found, asked)
     where, inside = found[chosen]
-    if isinstance(inside, str):
-        raise InputError(inside)
+    if isinstance(inside, list):
+        inside = _named(inside, found.get("online", ("", None))[1])
     if isinstance(inside, Module):
         return inside
     note = note_of(chosen, f"from '{where}'", others=len(found) > 1)
@@ -110,12 +109,16 @@ def unpack(content: Any, asked: Which | None) -> Weights | Module:
 _Found = dict[Which | None, tuple[str, Any]]  # where it stands, and the table or module
 
 
-def _found(content: Mapping[Any, Any], *, depth: int) -> _Found:
-    """The state dicts in a table, by which weights they are."""
-    if depth > _DEEPEST:
-        return {}
-    if sum(isinstance(value, Tensor) for value in content.values()) > len(content) / 2:
-        return _divided(content)
+def _found(content: Mapping[Any, Any], known: dict[int, _Found]) -> _Found:
+    """The state dicts in a table, by which weights they are.
+
+    Args:
+        content: the table.
+        known: what was found in tables before, by their identity: one may hold another many times.
+    """
+    if id(content) in known:
+        return known[id(content)]
+    known[id(content)] = {}  # it may hold itself
     found: _Found = {}
     places: dict[Which, tuple[str, ...]] = {"ema": _EMA, "online": _ONLINE}
     for which, keys in places.items():
@@ -124,26 +127,35 @@ def _found(content: Mapping[Any, Any], *, depth: int) -> _Found:
             if isinstance(inside, Module):
                 found.setdefault(which, (key, inside))
             elif isinstance(inside, Mapping):
-                _add(found, which, key, _found(inside, depth=depth + 1), inside)
+                _add(found, which, key, _found(inside, known), inside)
+    tensors = sum(isinstance(value, Tensor) for value in content.values())
+    if not found and tensors > len(content) / 2:
+        found = _divided(content)
+    known[id(content)] = found
     return found
 
 
 def _add(found: _Found, which: Any, key: str, inner: _Found, inside: Mapping[Any, Any]) -> None:
     """Add what was found under a key; what does not say which weights it is, is as the key says."""
     if not inner and which == "ema" and isinstance(inside.get("shadow_params"), list):
-        found.setdefault(
-            which,
-            (
-                key,
-                "its averaged weights are a list without names, which cannot "
-                "be told apart; --weights online takes the others",
-            ),
-        )
+        found.setdefault(which, (key, inside["shadow_params"]))
     for kind, (where, table) in inner.items():
         path = f"{key}/{where}" if where else key
         if which == "ema" and kind == "online" and "ema" in inner:
             continue  # the online copy that an average keeps, which stands elsewhere too
         found.setdefault(which if which == "ema" or kind is None else kind, (path, table))
+
+
+def _named(values: list[Any], online: Any) -> dict[str, Any]:
+    """Averaged weights that torch-ema lists without names, by those of the online ones."""
+    names = [] if not isinstance(online, Mapping) else [n for n in online if n not in _COUNTERS]
+    shapes = [getattr(value, "shape", None) for value in values]
+    if not names or shapes != [getattr(online[name], "shape", None) for name in names]:
+        raise InputError(
+            "its averaged weights are a list without names, which are not as many as the online "
+            "ones; --weights online takes those"
+        )
+    return dict(zip(names, values, strict=True))
 
 
 def _divided(table: Mapping[Any, Any]) -> _Found:
@@ -177,7 +189,7 @@ def _as_weights(table: Mapping[str, Any], which: Which | None, note: str) -> Wei
     return Weights(names, which, note)
 
 
-def _why_nothing(content: Mapping[Any, Any]) -> str:
+def _why_nothing(content: Any) -> str:
     if {"state", "param_groups"} <= content.keys():
         return "it is the state of an optimiser alone, without a network"
     parts = [key for key, value in content.items() if isinstance(value, Mapping)]
@@ -213,22 +225,23 @@ _FAMILIES = {
 
 def family(content: object) -> str | None:
     """The project whose networks have such keys, or None."""
-    names = _names(content, depth=0)
+    names = _names(content, set())
     for name, pattern in _FAMILIES.items():
         if any(re.fullmatch(pattern, one) for one in names):
             return name
     return None
 
 
-def _names(content: object, *, depth: int) -> list[str]:
+def _names(content: object, seen: set[int]) -> list[str]:
     """The names of all tensors in a table and the tables in it."""
     if isinstance(content, Module):
         return list(content.state_dict())
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
+    if not isinstance(content, Mapping) or id(content) in seen:
         return []
+    seen.add(id(content))
     names = [str(key)[:200] for key, value in content.items() if isinstance(value, Tensor)]
     for key in (*_EMA, *_ONLINE):
-        names += _names(content.get(key), depth=depth + 1)
+        names += _names(content.get(key), seen)
     return names
 
 

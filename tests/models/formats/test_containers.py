@@ -79,6 +79,7 @@ def test_containers_answer_as_what_is_in_them(name: str, weights: str | None, ke
         ({"ema": {"ema_model": told("", EMA), "online_model": told("")}}, "ema"),
         ({"model": told("module."), "step": 3}, "online"),
         ({"model": told("_orig_mod.")}, "online"),
+        ({"model": told(""), "step": torch.ones(1), "loss": torch.ones(1)}, "online"),
         ({"model": told("module._orig_mod.model.")}, "online"),
         ({"ema": told("ema_model.", EMA) | told("online_model.") | {"step": torch.ones(1)}}, "ema"),
         ({"state_dict": told("net.") | told("ema_model.", EMA), "global_step": 1}, "ema"),
@@ -105,7 +106,7 @@ def test_the_choice_is_told_and_an_option_decides(tmp_path: Path) -> None:
     alone = save(tmp_path / "alone.pt", {"ema": told("", EMA)})
     with pytest.raises(InputError, match=r"--weights online was given, but it holds ema weights"):
         load_denoiser(alone, weights="online")
-    with pytest.raises(InputError, match=r"--weights ema was given, but it is a state dict alone"):
+    with pytest.raises(InputError, match=r"--weights ema was given, but it is a network alone"):
         load_denoiser(save(tmp_path / "state.pt", told("")), weights="ema")
     with pytest.raises(InputError, match="weights is 'raw'; it must be one of ema, online"):
         load_denoiser(both, weights="raw")
@@ -115,13 +116,18 @@ def test_whole_modules_in_a_container(tmp_path: Path) -> None:
     module = paper_code.resnet()
     with paper_code._as_in_the_papers_repository():
         torch.save({"ema": module, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "a.pt")
-    weights = load_denoiser(tmp_path / "a.pt").net.state_dict()
+    weights = load_denoiser(tmp_path / "a.pt", weights="ema").net.state_dict()
+    with pytest.raises(InputError, match="--weights ema was given, but it is a network alone"):
+        load_denoiser(paper_code.save_whole(module, tmp_path / "b.pt"), weights="ema")
     assert torch.equal(weights["first.weight"], module.backbone.up_projection.weight)
 
 
-def test_an_average_without_names_is_not_guessed_at(tmp_path: Path) -> None:
-    shadow = {"decay": 0.99, "shadow_params": list(told("").values())}
+def test_an_average_without_names_has_those_of_the_online_weights(tmp_path: Path) -> None:
+    shadow = {"decay": 0.99, "num_updates": 3, "shadow_params": list(told("", EMA).values())}
     path = save(tmp_path / "a.pt", {"ema": shadow, "model": told("module.")})
+    assert (which(path), which(path, weights="online")) == ("ema", "online")
+    shadow["shadow_params"].pop()
+    save(path, {"ema": shadow, "model": told("module.")})
     with pytest.raises(InputError, match=r"a list without names.* --weights online takes"):
         load_denoiser(path)
     assert which(path, weights="online") == "online"
@@ -213,6 +219,15 @@ def test_a_network_of_nobody_known_is_not_called_by_a_name() -> None:
     assert family({"network.te1.0.weight": torch.zeros(1)}) is None
     with pytest.raises(InputError, match=r"does not hold the weights of a ResNet or a UNet"):
         load_denoiser(shared("golden", "unet28_mnist.pt"))
+
+
+def test_tables_that_hold_each_other_many_times_take_no_time(tmp_path: Path) -> None:
+    inner: dict[str, object] = {"a": 1}
+    for _ in range(50):
+        inner = dict.fromkeys(("ema", "ema_model", "model", "state_dict", "net"), inner)
+    inner["module"] = inner
+    with pytest.raises(InputError, match="does not hold the weights of a network"):
+        load_denoiser(save(tmp_path / "a.pt", inner))
 
 
 def test_weights_that_share_their_numbers_take_no_more_memory_than_they_may(
