@@ -50,6 +50,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--sizes": (None, "odd patch sizes to try: 3,5,7"),
         "--held_out": (4, "fit the first on so many held-out images, too; 0: not"),
         "--tolerance": ("auto", "error of x0_hat that is good enough; 0: exact"),
+        "--clip": (False, "clamp x0_hat to the data's range in every step"),
         "--dry_run": (False, "only say what will be done, and how long it takes"),
         "--mosaic": (True, "--no-mosaic: do not trace where samples come from"),
         "--name": (None, "write to analysis-NAME, beside other analyses"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +27,7 @@ from els.machines.mixture import Mixture
 from els.machines.registry import all_for, around, default_for
 from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.models.denoiser import NetworkDenoiser
+from els.models.user_code import is_code
 from els.sampling import Starts
 from els.stacking import Weights
 
@@ -110,7 +113,8 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         InputError: when something is missing, or options do not fit the network.
     """
     device = _device(compute.device)
-    checkpoint = find_checkpoint(source.checkpoint)
+    code = is_code(source.checkpoint)
+    checkpoint = source.checkpoint if code else find_checkpoint(source.checkpoint)
     network = load_denoiser(
         checkpoint,
         device=device,
@@ -121,6 +125,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         prediction=source.prediction,
         schedule=source.schedule,
     )
+    network = network.clipped() if protocol.clip else network
     for note in network.notes:
         console.print(note)
     _check_label(protocol.label, network.num_classes)
@@ -141,7 +146,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         protocol=protocol,
         provenance=Provenance(
             run=run,
-            checkpoint=FileId(source.checkpoint, sha256_of(checkpoint)),
+            checkpoint=FileId(source.checkpoint, _digest(checkpoint, network)),
             network=network.facts,
             data=data,
             images=len(images),
@@ -152,6 +157,13 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         ),
         engine=_engines(machines, device),
     )
+
+
+def _digest(checkpoint: str | Path, network: NetworkDenoiser) -> str:
+    """Of the checkpoint; of a network that a function gave, of its code and weights."""
+    if isinstance(checkpoint, Path):
+        return sha256_of(checkpoint)
+    return hashlib.sha256(json.dumps(network.net.identity).encode()).hexdigest()
 
 
 def _images(network: NetworkDenoiser, source: Source) -> tuple[DataSpec, ImageSet]:
@@ -218,6 +230,7 @@ def _machine(
         chunk=compute.chunk,
         around=around(network.padding),
         symmetries=protocol.symmetries if MACHINES[kind].symmetries else (),
+        clip=protocol.clip,
     )
 
 

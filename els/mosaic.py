@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from els.calibration import data_points
-from els.denoiser import Labels, Times, as_times, at_time
+from els.denoiser import Labels, Times, as_times, at_time, within_range
 from els.engines.windows import window
 from els.files import sha256_of_tensor
 from els.images import ImageSet, to_float
@@ -133,7 +133,8 @@ def trace(
     else:
         consistency = local_consistency(machine, pixels, found.best.cpu(), float(t[0]))
     side, _ = window(machine.window, machine.value_at(float(t[0])))
-    return found.mean.to(x), {
+    mean = found.mean.to(x)
+    return within_range(mean) if machine.options.clip else mean, {
         "side": torch.full((len(x),), side),
         "pixels": pixels,
         "best": found.best.int().cpu(),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from els.errors import InputError
-from els.models import artifacts, hub
+from els.models import artifacts, hub, user_code
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats import containers, diffusers, edm, lucidrains, own, paper, pickled
@@ -48,7 +48,8 @@ READABLE = (
     "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a pickle of "
     "EDM, a network that the paper's code saved whole or as a state dict (also in a container of "
     "training), a file of lucidrains' Trainer, or a folder of a diffusers pipeline or UNet2DModel, "
-    "or hf:owner/name for one of the Hugging Face hub"
+    "or hf:owner/name for one of the Hugging Face hub, or python:my_net.py:load for a function of "
+    "your own"
 )
 _PREFERRED = ("last.ckpt", "best.ckpt")
 _ZIP = b"PK\x03\x04"
@@ -109,7 +110,7 @@ def load_denoiser(
     """Bring a trained network back, in evaluation mode.
 
     Args:
-        source: what `find_checkpoint` takes.
+        source: what `find_checkpoint` takes, or "python:my_net.py:load", which runs that code.
         device: where the network is put.
         data_root: where the training images are now, if they have moved.
         padding: "zeros" or "circular", for a state dict, which does not say; default: zeros.
@@ -127,11 +128,10 @@ def load_denoiser(
         InputError: when the file is missing, damaged, of an unknown kind, or its weights are not
             finite numbers; or when an option contradicts what it says.
     """
-    path = find_checkpoint(source)
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
     asked = Asked(padding, image_size, weights, prediction, schedule)
-    loaded = _load_folder(path, asked) if path.is_dir() else _load_file(path, asked)
+    path, loaded = _load(source, asked)
     net, data = loaded.net, loaded.data
     _check_told(path, "padding", padding, net.padding)
     _check_told(path, "prediction", prediction, loaded.declared.prediction)
@@ -150,6 +150,14 @@ def load_denoiser(
         declared=loaded.declared,
         notes=loaded.notes,
     )
+
+
+def _load(source: str | Path, asked: Asked) -> tuple[Path, Loaded]:
+    """Where the network was found, and the network."""
+    if user_code.is_code(str(source)):
+        return Path(source), user_code.load(str(source), asked)
+    path = find_checkpoint(source)
+    return path, _load_folder(path, asked) if path.is_dir() else _load_file(path, asked)
 
 
 def _check_told(path: Path, what: str, told: object, known: object) -> None:

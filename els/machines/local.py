@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from els.denoiser import Labels, Times
+from els.denoiser import Labels, Times, within_range
 from els.engines.dictionary import Region, Rule, check_size
 from els.engines.dispatch import choose, posteriors
 from els.engines.posterior import Posterior
@@ -149,6 +149,7 @@ class PatchMachine(PosteriorMachine):
             part = self._estimate(x[i], t[i], images.pixels, value, one_label)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)
             seen[i] = part.seen.float().cpu()
+        mean = within_range(mean) if self.options.clip else mean
         return Estimate(mean=mean, standard_error=error, seen=seen)
 
     def check(self, value: Number) -> None:
