@@ -41,6 +41,8 @@ class Source:
         prediction: what a network of discrete steps predicts, "eps", "v" or "x0", when its file
             does not say.
         schedule: the noise of its steps, "linear", "scaled_linear" or "cosine", likewise.
+        self_check: what is done where a network denoises badly as it is declared, and another
+            reading of it does clearly better: "error" stops, "warn" says so, "off" checks nothing.
     """
 
     checkpoint: str
@@ -52,6 +54,7 @@ class Source:
     weights: Which | None = None
     prediction: Prediction | None = None
     schedule: ScheduleName | None = None
+    self_check: Literal["error", "warn", "off"] = "error"
 
     @property
     def part(self) -> str:

@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--out": (None, "the run's folder, if not where the checkpoint is"),
         "--data_name": (None, "the training set, if the checkpoint does not say"),
         "--data_root": (None, "where the training images are now"),
+        "--self_check": ("error", "or warn, off: whether the network was understood"),
         "--device": ("auto", "cpu, cuda, cuda:1, ..."),
         "--logger": ("wandb", "wandb, csv or none"),
         "--open_page": (False, "show the page in a browser when it is done"),
