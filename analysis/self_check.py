@@ -97,8 +97,8 @@ def self_check(
         the network as it is read in the end, and what was found.
 
     Raises:
-        InputError: where a declared network denoises worse than the Wiener filter at most levels,
-            and another reading does clearly better.
+        InputError: where the network answers NaN; or a declared one denoises worse than the Wiener
+            filter at most levels, and another reading does clearly better.
     """
     if mode == "off":
         return network, None
@@ -148,6 +148,11 @@ def _examine(
         beyond=beyond_range(network.sample(_SAMPLES, steps=_STEPS)),
         declared=_declared(network),
     )
+    if not all(map(math.isfinite, (*found.error, found.beyond))):
+        raise InputError(
+            f"self-check: the network answers with NaN or infinite numbers (errors "
+            f"{_levels(found.error)}); look at how it is made, or give --self_check off"
+        )
     found = replace(found, clip=not network.clip and found.beyond > _FAR)
     assumed = network.declared is not None and network.declared.assumed
     if not others or not (assumed or found.worse >= _MOST):
@@ -157,6 +162,7 @@ def _examine(
         reading: denoising_errors(one, clean[:_FEW], TIMES, few)
         for reading, one in readings(network)
     }
+    read = {one: errors for one, errors in read.items() if all(map(math.isfinite, errors))}
     return replace(found, readings={str(one): errors for one, errors in read.items()}), read
 
 

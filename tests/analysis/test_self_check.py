@@ -151,6 +151,11 @@ def test_clipping_is_proposed_to_a_network_that_leaves_the_range() -> None:
     assert not checked(wild.clipped()).clip
 
 
+def test_a_network_that_answers_nan_is_refused() -> None:
+    with pytest.raises(InputError, match="NaN or infinite numbers"):
+        checked(adapted(from_eps, lambda y, step: y / 0, alpha_bar=LEVELS))
+
+
 def test_it_is_part_of_the_record_the_page_and_wandb(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "x.ckpt")
     results = small_results(path)
