@@ -13,7 +13,16 @@ from els.errors import InputError
 from els.models import artifacts, hub, user_code
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
-from els.models.formats import containers, diffusers, edm, lucidrains, own, paper, pickled
+from els.models.formats import (
+    containers,
+    diffusers,
+    edm,
+    exported,
+    lucidrains,
+    own,
+    paper,
+    pickled,
+)
 from els.models.formats.loaded import WAY_IN, Asked, Loaded, Prediction, ScheduleName, Which
 from els.models.formats.own import METADATA_KEY, describe
 from els.schedule import CosineSchedule
@@ -40,16 +49,16 @@ class Reader(Protocol):
 
 # The registry of readers: the first that claims a file has it. What a folder, a file, and the
 # weights or the module in a file are read by.
-FOLDERS: tuple[Reader, ...] = (diffusers,)
+FOLDERS: tuple[Reader, ...] = (exported, diffusers)
 FILES: tuple[Reader, ...] = (own, edm)
 WEIGHTS: tuple[Reader, ...] = (lucidrains, paper)
 
 READABLE = (
     "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a pickle of "
     "EDM, a network that the paper's code saved whole or as a state dict (also in a container of "
-    "training), a file of lucidrains' Trainer, or a folder of a diffusers pipeline or UNet2DModel, "
-    "or hf:owner/name for one of the Hugging Face hub, or python:my_net.py:load for a function of "
-    "your own"
+    "training), a file of lucidrains' Trainer, a folder of train.py export, of a pipeline "
+    "or UNet2DModel of diffusers (or the .safetensors in it), hf:owner/name for one of the hub, or "
+    "python:my_net.py:load for a function of your own"
 )
 _PREFERRED = ("last.ckpt", "best.ckpt")
 _ZIP = b"PK\x03\x04"
@@ -65,10 +74,11 @@ def find_checkpoint(source: str | Path) -> Path:
     """The file, or the folder of diffusers, that `source` stands for; artifacts are downloaded.
 
     Args:
-        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers, or of one
-            of its training scripts; a folder with a `last.ckpt`, a `best.ckpt` or a single `.ckpt`
-            file; "wandb:entity/project/name:alias" for such a folder; or "hf:owner/name" for a
-            folder of diffusers.
+        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers, of one of
+            its training scripts or of train.py export, or the `.safetensors` in it; a folder with a
+            `last.ckpt`, a `best.ckpt` or a single `.ckpt` file;
+            "wandb:entity/project/name:alias" for such a folder; or "hf:owner/name" for a folder of
+            diffusers.
 
     Raises:
         InputError: when there is no checkpoint there, or it could not be downloaded.
@@ -80,6 +90,8 @@ def find_checkpoint(source: str | Path) -> Path:
         path = hub.download(str(source))
     if not path.exists():
         raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
+    if path.suffix == ".safetensors":
+        return _folder_of(path)
     if path.is_file():
         return path
     if diffusers.is_pipeline(path):
@@ -94,6 +106,16 @@ def find_checkpoint(source: str | Path) -> Path:
     if files:
         raise InputError(f"the folder '{path}' holds several checkpoints; name one of: {found}")
     raise InputError(f"the folder '{path}' holds no checkpoint, but {found}. Give {READABLE}")
+
+
+def _folder_of(weights: Path) -> Path:
+    """The folder of weights in safetensors, whose network config.json beside them describes."""
+    if not (weights.parent / exported.CONFIG).is_file():
+        raise InputError(
+            f"'{weights}' holds weights alone, and no {exported.CONFIG} lies beside it, which says "
+            f"what network they are of. {WAY_IN}"
+        )
+    return weights.parent
 
 
 def load_denoiser(
