@@ -13,7 +13,10 @@ from els.errors import InputError
 from els.machines.base import Symmetry
 from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
+from els.models.formats.loaded import Prediction, ScheduleName, Which
+from els.models.hub import is_repository, repository_name
 from els.models.tracking import LoggerName, name_in_sweep
+from els.models.user_code import code_name, is_code
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -23,15 +26,23 @@ class Source:
     """What is analysed.
 
     Attributes:
-        checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a network of
-            the paper's code, or a folder of diffusers; see `els.models.checkpoints`.
+        checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a pickle of
+            EDM, a network of the paper's code, a state dict in a container of training, a file of
+            lucidrains' Trainer, a folder of diffusers, hf:owner/name, or python:my_net.py:load,
+            which runs that code; see `els.models.checkpoints`.
         data_name: the data set that the network was trained on, when its checkpoint does not
             say: one of `els.images.DATASETS`.
         data_root: where the training images are now, if not where they were.
         verify_data: refuse to go on when they are not the images that were trained on.
-        padding: "zeros" or "circular", for a state dict alone, which does not say.
+        padding: "zeros" or "circular", for a state dict or a function, which do not say.
         image_size: height and width in pixels, for a network of the paper's code; default: what
             its file says, or 32.
+        weights: "ema" (averaged) or "online", of a file that has both; default: averaged.
+        prediction: what a network of discrete steps predicts, "eps", "v" or "x0", when its file
+            does not say.
+        schedule: the noise of its steps, "linear", "scaled_linear" or "cosine", likewise.
+        self_check: what is done where a network denoises badly as it is declared, and another
+            reading of it does clearly better: "error" stops, "warn" says so, "off" checks nothing.
     """
 
     checkpoint: str
@@ -40,11 +51,15 @@ class Source:
     verify_data: bool = True
     padding: Literal["zeros", "circular"] | None = None
     image_size: int | None = None
+    weights: Which | None = None
+    prediction: Prediction | None = None
+    schedule: ScheduleName | None = None
+    self_check: Literal["error", "warn", "off"] = "error"
 
     @property
     def part(self) -> str:
         """Which of the checkpoints of one run this is, such as "best"; "" for the last, or one."""
-        if is_artifact(self.checkpoint):
+        if any(named(self.checkpoint) for named in (is_artifact, is_repository, is_code)):
             return ""
         path = find_checkpoint(self.checkpoint)
         several = path.parent.name == "checkpoints" and path.stem != "last"
@@ -55,9 +70,15 @@ class Source:
         """The run's folder where nothing else is said: that of a .ckpt, or runs/<name>."""
         if is_artifact(self.checkpoint):
             return Path("runs", artifact_name(self.checkpoint))
+        if is_repository(self.checkpoint):
+            return Path("runs", repository_name(self.checkpoint))
+        if is_code(self.checkpoint):
+            return Path("runs", code_name(self.checkpoint))
         path = find_checkpoint(self.checkpoint)
         if path.is_dir():
-            return Path("runs", path.resolve().name)
+            folder = path.resolve()
+            state = folder.name.startswith("checkpoint-")  # of a training script of diffusers
+            return Path("runs", f"{folder.parent.name}-{folder.name}" if state else folder.name)
         if path.suffix != ".ckpt":
             return Path("runs", path.stem)
         return path.parent.parent if path.parent.name == "checkpoints" else path.parent
@@ -89,6 +110,8 @@ class Protocol:
         tolerance: root mean square error of x0_hat (in pixel units, images in [-1, 1]) that is good
             enough when machines are sampled; 0 compares with every training patch. "auto" is 0
             where that takes two cores less than about two minutes, and 0.01 above.
+        clip: clamp x0_hat of the network and the machines to the data's range in every step, as
+            many samplers do.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
             the nearest training images.
     """
@@ -105,6 +128,7 @@ class Protocol:
     network_steps: list[int] = field(default_factory=lambda: [20])
     label: int | None = None
     tolerance: float | Literal["auto"] = "auto"
+    clip: bool = False
     mosaic: bool = True
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from els.agreement import (
 from els.analysis import earlier
 from els.analysis.attribution import Attribution
 from els.analysis.options import Protocol
+from els.analysis.self_check import SelfCheck
 from els.audit import Audit
 from els.calibration import Scales
 from els.errors import InputError
@@ -81,6 +82,7 @@ class Provenance:
         training: the training's configuration, where it lay beside the checkpoint.
         versions: of the libraries and of this project.
         trained: for how long the network was trained, and how well, where its checkpoint says.
+        self_check: how well it denoises as it was read; None where that was not checked.
     """
 
     run: str
@@ -92,6 +94,7 @@ class Provenance:
     training: TrainingConfig | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     trained: Trained | None = None
+    self_check: SelfCheck | None = None
 
     def record(self) -> dict[str, Any]:
         """As plain data; the network's description stands there for readers."""

@@ -18,7 +18,7 @@ Measure how well closed-form machines predict what trained networks draw.
   {analyze} figures|compare|list|dashboard --help
 
 RUN is a folder of train.py, a checkpoint, wandb:entity/project/name:alias, a
-network of the paper's code, or a folder of diffusers.
+network of somebody else (docs/checkpoints.md), or hf:owner/name.
 """,
     "figures": """usage: {analyze} figures RUN [RUN ...] [options]
 
@@ -50,6 +50,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--sizes": (None, "odd patch sizes to try: 3,5,7"),
         "--held_out": (4, "fit the first on so many held-out images, too; 0: not"),
         "--tolerance": ("auto", "error of x0_hat that is good enough; 0: exact"),
+        "--clip": (False, "clamp x0_hat to the data's range in every step"),
         "--dry_run": (False, "only say what will be done, and how long it takes"),
         "--mosaic": (True, "--no-mosaic: do not trace where samples come from"),
         "--name": (None, "write to analysis-NAME, beside other analyses"),
@@ -57,6 +58,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--out": (None, "the run's folder, if not where the checkpoint is"),
         "--data_name": (None, "the training set, if the checkpoint does not say"),
         "--data_root": (None, "where the training images are now"),
+        "--self_check": ("error", "or warn, off: whether the network was understood"),
         "--device": ("auto", "cpu, cuda, cuda:1, ..."),
         "--logger": ("wandb", "wandb, csv or none"),
         "--open_page": (False, "show the page in a browser when it is done"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +14,7 @@ import torch
 
 from els.analysis.options import Compute, Protocol, Source
 from els.analysis.results import FileId, Provenance, TrainingConfig
+from els.analysis.self_check import self_check
 from els.calibration import Scales
 from els.console import console, progress
 from els.engines.dictionary import inside
@@ -25,6 +28,8 @@ from els.machines.mixture import Mixture
 from els.machines.registry import all_for, around, default_for
 from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.models.denoiser import NetworkDenoiser
+from els.models.readings import Reading
+from els.models.user_code import is_code
 from els.sampling import Starts
 from els.stacking import Weights
 
@@ -118,16 +123,21 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         InputError: when something is missing, or options do not fit the network.
     """
     device = _device(compute.device)
-    checkpoint = find_checkpoint(source.checkpoint)
-    network = load_denoiser(
-        checkpoint,
-        device=device,
-        data_root=source.data_root,
-        padding=source.padding,
-        image_size=source.image_size,
-    )
+    code = is_code(source.checkpoint)
+    checkpoint = source.checkpoint if code else find_checkpoint(source.checkpoint)
+    network = _network(checkpoint, source, protocol, device)
+    for note in network.notes:
+        console.print(note)
     _check_label(protocol.label, network.num_classes)
     data, images = _images(network, source)
+    network, checked = self_check(
+        network,
+        images,
+        source.self_check,
+        lambda read: _network(checkpoint, _read_as(source, read), protocol, device),
+    )
+    if checked is not None:
+        console.print(f"self-check: {checked.line}")
     kinds = _kinds(protocol, network.padding)
     machines = tuple(_machine(kind, images, network, protocol, compute) for kind in kinds)
     sizes = _sizes(protocol, machines, images)
@@ -144,7 +154,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         protocol=protocol,
         provenance=Provenance(
             run=run,
-            checkpoint=FileId(source.checkpoint, sha256_of(checkpoint)),
+            checkpoint=FileId(source.checkpoint, _digest(checkpoint, network)),
             network=network.facts,
             data=data,
             images=len(images),
@@ -152,9 +162,37 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
             training=_training(source.checkpoint),
             versions=_versions(),
             trained=network.trained,
+            self_check=checked,
         ),
         engine=_engines(machines, device),
     )
+
+
+def _network(
+    checkpoint: str | Path, source: Source, protocol: Protocol, device: torch.device
+) -> NetworkDenoiser:
+    network = load_denoiser(
+        checkpoint,
+        device=device,
+        data_root=source.data_root,
+        padding=source.padding,
+        image_size=source.image_size,
+        weights=source.weights,
+        prediction=source.prediction,
+        schedule=source.schedule,
+    )
+    return network.clipped() if protocol.clip else network
+
+
+def _read_as(source: Source, reading: Reading) -> Source:
+    return replace(source, prediction=reading.prediction, schedule=reading.schedule)
+
+
+def _digest(checkpoint: str | Path, network: NetworkDenoiser) -> str:
+    """Of the checkpoint; of a network that a function gave, of its code and weights."""
+    if isinstance(checkpoint, Path):
+        return sha256_of(checkpoint)
+    return hashlib.sha256(json.dumps(network.net.identity).encode()).hexdigest()
 
 
 def _images(network: NetworkDenoiser, source: Source) -> tuple[DataSpec, ImageSet]:
@@ -221,6 +259,7 @@ def _machine(
         chunk=compute.chunk,
         around=around(network.padding),
         symmetries=protocol.symmetries if MACHINES[kind].symmetries else (),
+        clip=protocol.clip,
     )
 
 

@@ -140,7 +140,8 @@ def _compare(
     wanted[:, rows] = True
     images = machine.of_class(None if label is None else int(label))
     (exact,) = machine.posteriors(x, t, images.pixels, [machine.value_at(float(t))], wanted=wanted)
-    off = (estimate.mean - exact.mean.to(x))[..., rows, :].double().square().mean(dim=1)
+    difference = estimate.mean - machine.kept(exact.mean.to(x))
+    off = difference[..., rows, :].double().square().mean(dim=1)
     claimed = estimate.standard_error[:, 0, rows].double().square()
     beyond = off > 4 * claimed + 1e-12  # an exact pixel is off by its rounding
     return torch.stack([off.mean().sqrt(), claimed.mean().sqrt(), beyond.double().mean()]).float()

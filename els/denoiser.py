@@ -142,6 +142,18 @@ def x0_from_eps(x: Tensor, eps_hat: Tensor, t: Times, schedule: CosineSchedule) 
     return (x - sigma * eps_hat) / alpha
 
 
+def within_range(x0_hat: Tensor) -> Tensor:
+    """x0_hat (b c h w) clamped to the data's range [-1, 1]; its gradient stays that of x0_hat.
+
+    Example:
+        >>> within_range(torch.tensor([-7.0, 0.5])).tolist()
+        [-1.0, 0.5]
+    """
+    clamped = x0_hat.detach().clamp(-1, 1)
+    # What is added is zero; it hands on the gradient, which a clamp would take away.
+    return clamped + (x0_hat - x0_hat.detach()) if x0_hat.requires_grad else clamped
+
+
 def score_from_x0(x: Tensor, x0_hat: Tensor, t: Times, schedule: CosineSchedule) -> Tensor:
     """grad_x log p_t(x) = (alpha x0_hat - x) / sigma^2 (Tweedie's formula)."""
     alpha, sigma = coefficients(t, x, schedule)

@@ -133,7 +133,8 @@ def trace(
     else:
         consistency = local_consistency(machine, pixels, found.best.cpu(), float(t[0]))
     side, _ = window(machine.window, machine.value_at(float(t[0])))
-    return found.mean.to(x), {
+    mean = found.mean.to(x)
+    return machine.kept(mean), {
         "side": torch.full((len(x),), side),
         "pixels": pixels,
         "best": found.best.int().cpu(),

@@ -92,7 +92,7 @@ def _begin(
         parts = machine.posteriors(one.x, t, pixels, values, wanted=wanted[None])
         rows.append(
             torch.cat(
-                [compare(one, part.mean, criterion, machine.schedule, wanted=wanted)
+                [compare(one, machine.kept(part.mean), criterion, machine.schedule, wanted=wanted)
                  for part in parts]
             )
         )  # fmt: skip

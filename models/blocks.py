@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from els.errors import InputError
+from els.files import sha256_of_tensor
 
 PADDINGS = ("zeros", "circular")
 NORMS = ("none", "group")
@@ -105,6 +107,14 @@ class Network(nn.Module):
             name=type(self).__name__, padding=self.padding, num_classes=self.num_classes,
             parameters=self.parameter_count, receptive_field=self.receptive_field,
         )  # fmt: skip
+
+    @property
+    def identity(self) -> object:
+        """Plain data that tells its weights from others: a digest of them."""
+        digest = hashlib.sha256()
+        for name, value in self.state_dict().items():
+            digest.update(name.encode() + sha256_of_tensor(value).encode())
+        return digest.hexdigest()
 
     @property
     def parameter_count(self) -> int:

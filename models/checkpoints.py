@@ -2,72 +2,100 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from els.errors import InputError
-from els.files import as_record
-from els.images import DataSpec
-from els.models import artifacts
-from els.models.blocks import PADDINGS, Network, Trained
+from els.models import artifacts, hub, user_code
+from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
-from els.models.formats import diffusers, paper, pickled
-from els.models.networks import restore_network
+from els.models.formats import (
+    containers,
+    diffusers,
+    edm,
+    exported,
+    lucidrains,
+    own,
+    paper,
+    pickled,
+)
+from els.models.formats.loaded import WAY_IN, Asked, Loaded, Prediction, ScheduleName, Which
+from els.models.formats.own import METADATA_KEY, describe
 from els.schedule import CosineSchedule
 
-METADATA_KEY = "els"
+__all__ = [
+    "METADATA_KEY",
+    "READABLE",
+    "describe",
+    "find_checkpoint",
+    "load_denoiser",
+    "read_training",
+]
+
+
+class Reader(Protocol):
+    """One file of `els.models.formats`."""
+
+    def claims(self, content: Any) -> bool:
+        """Whether this is what the reader is for."""
+
+    def load(self, content: Any, asked: Asked) -> Loaded:
+        """The network in it."""
+
+
+# The registry of readers: the first that claims a file has it. What a folder, a file, and the
+# weights or the module in a file are read by.
+FOLDERS: tuple[Reader, ...] = (exported, diffusers)
+FILES: tuple[Reader, ...] = (own, edm)
+WEIGHTS: tuple[Reader, ...] = (lucidrains, paper)
+
 READABLE = (
-    "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a network that "
-    "the paper's code saved whole or as a state dict, or a folder of a diffusers pipeline or "
-    "UNet2DModel"
+    "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a pickle of "
+    "EDM, a network that the paper's code saved whole or as a state dict (also in a container of "
+    "training), a file of lucidrains' Trainer, a folder of train.py export, of a pipeline "
+    "or UNet2DModel of diffusers (or the .safetensors in it), hf:owner/name for one of the hub, or "
+    "python:my_net.py:load for a function of your own"
 )
-_FORMAT = 1
 _PREFERRED = ("last.ckpt", "best.ckpt")
 _ZIP = b"PK\x03\x04"
+_ARCHIVE = "an archive of torch.save"
 _PICKLE = "a pickle, of PyTorch before 1.6 or of something else"
-
-
-def describe(
-    net: Network,
-    *,
-    image_shape: tuple[int, int, int],
-    data: dict[str, Any],
-    trained: Trained | None = None,
-) -> dict[str, Any]:
-    """What a checkpoint says about its network, its images and its training, as plain data."""
-    return {
-        "format": _FORMAT,
-        "network": {"name": type(net).__name__, "config": dict(net.config)},
-        "image_shape": list(image_shape),
-        "data": data,
-        "trained": None if trained is None else asdict(trained),
-    }
+_ANEW = (
+    ". If you trust it, load it with the PyTorch that wrote it and save its state_dict() anew. "
+    f"{WAY_IN}"
+)
 
 
 def find_checkpoint(source: str | Path) -> Path:
     """The file, or the folder of diffusers, that `source` stands for; artifacts are downloaded.
 
     Args:
-        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers; a folder
-            with a `last.ckpt`, a `best.ckpt` or a single `.ckpt` file; or
-            "wandb:entity/project/name:alias" for such a folder.
+        source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers, of one of
+            its training scripts or of train.py export, or the `.safetensors` in it; a folder with a
+            `last.ckpt`, a `best.ckpt` or a single `.ckpt` file;
+            "wandb:entity/project/name:alias" for such a folder; or "hf:owner/name" for a folder of
+            diffusers.
 
     Raises:
-        InputError: when there is no checkpoint there, or the artifact could not be downloaded.
+        InputError: when there is no checkpoint there, or it could not be downloaded.
     """
     path = Path(source)
     if artifacts.is_artifact(str(source)):
         path = artifacts.download(str(source))
+    elif hub.is_repository(str(source)):
+        path = hub.download(str(source))
     if not path.exists():
         raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
-    if path.is_file() or diffusers.is_pipeline(path):
+    if path.suffix == ".safetensors":
+        return _folder_of(path)
+    if path.is_file():
         return path
+    if diffusers.is_pipeline(path):
+        return path if diffusers.is_whole(path) else diffusers.newest(path) or path
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
     files = sorted(path.glob("*.ckpt"))
@@ -80,6 +108,16 @@ def find_checkpoint(source: str | Path) -> Path:
     raise InputError(f"the folder '{path}' holds no checkpoint, but {found}. Give {READABLE}")
 
 
+def _folder_of(weights: Path) -> Path:
+    """The folder of weights in safetensors, whose network config.json beside them describes."""
+    if not (weights.parent / exported.CONFIG).is_file():
+        raise InputError(
+            f"'{weights}' holds weights alone, and no {exported.CONFIG} lies beside it, which says "
+            f"what network they are of. {WAY_IN}"
+        )
+    return weights.parent
+
+
 def load_denoiser(
     source: str | Path,
     *,
@@ -87,48 +125,61 @@ def load_denoiser(
     data_root: str | Path | None = None,
     padding: str | None = None,
     image_size: int | None = None,
+    weights: Which | None = None,
+    prediction: Prediction | None = None,
+    schedule: ScheduleName | None = None,
 ) -> NetworkDenoiser:
     """Bring a trained network back, in evaluation mode.
 
     Args:
-        source: what `find_checkpoint` takes. Of a checkpoint of `train.py` with EMA the averaged
-            weights are taken.
+        source: what `find_checkpoint` takes, or "python:my_net.py:load", which runs that code.
         device: where the network is put.
         data_root: where the training images are now, if they have moved.
         padding: "zeros" or "circular", for a state dict, which does not say; default: zeros.
         image_size: height and width in pixels, for a network of the paper; default: what its file
             says, or 32.
+        weights: "ema" or "online", where a file has averaged weights and others; default: averaged.
+        prediction: "eps", "v" or "x0", for a network of steps whose file does not say.
+        schedule: "linear", "scaled_linear" or "cosine", likewise.
 
     Returns:
-        the denoiser; its `data` is None where the checkpoint does not know its training images.
+        the denoiser; its `data` is None where the checkpoint does not know its training images, and
+        its `declared` and `notes` say how the file was understood.
 
     Raises:
         InputError: when the file is missing, damaged, of an unknown kind, or its weights are not
             finite numbers; or when an option contradicts what it says.
     """
-    path = find_checkpoint(source)
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
-    data: DataSpec | None = None
-    trained: Trained | None = None
-    net: Network
-    if path.is_dir():
-        net, image_shape = diffusers.load_pipeline(path)
-    else:
-        content = _read(path)
-        if _is_own(content):
-            net, image_shape, data, trained = _own(content, path)
-        else:
-            net, image_shape = _papers(content, path, padding, image_size)
+    asked = Asked(padding, image_size, weights, prediction, schedule)
+    path, loaded = _load(source, asked)
+    net, data = loaded.net, loaded.data
     _check_told(path, "padding", padding, net.padding)
+    _check_told(path, "prediction", prediction, loaded.declared.prediction)
+    _check_told(path, "schedule", schedule, loaded.declared.schedule)
     if image_size is not None:
-        _check_told(path, "image_size", (image_size, image_size), image_shape[1:])
+        _check_told(path, "image_size", (image_size, image_size), loaded.image_shape[1:])
     if data is not None and data_root is not None:
         data = replace(data, root=str(data_root))
     net.requires_grad_(False).eval().to(device)
     return NetworkDenoiser(
-        net, schedule=CosineSchedule(), image_shape=image_shape, data=data, trained=trained
+        net,
+        schedule=CosineSchedule(),
+        image_shape=loaded.image_shape,
+        data=data,
+        trained=loaded.trained,
+        declared=loaded.declared,
+        notes=loaded.notes,
     )
+
+
+def _load(source: str | Path, asked: Asked) -> tuple[Path, Loaded]:
+    """Where the network was found, and the network."""
+    if user_code.is_code(str(source)):
+        return Path(source), user_code.load(str(source), asked)
+    path = find_checkpoint(source)
+    return path, _load_folder(path, asked) if path.is_dir() else _load_file(path, asked)
 
 
 def _check_told(path: Path, what: str, told: object, known: object) -> None:
@@ -136,32 +187,40 @@ def _check_told(path: Path, what: str, told: object, known: object) -> None:
         raise InputError(f"{what} {told} was given, but '{path}' says {known}; leave {what} out")
 
 
-# --- this project's own -----------------------------------------------------------------------
+def _load_folder(path: Path, asked: Asked) -> Loaded:
+    reader = next(reader for reader in FOLDERS if reader.claims(path))
+    return reader.load(path, asked)
 
 
-def _is_own(content: Any) -> bool:
-    meta = content.get(METADATA_KEY) if isinstance(content, Mapping) else None
-    return isinstance(meta, dict) and meta.get("format") == _FORMAT
+def _load_file(path: Path, asked: Asked) -> Loaded:
+    """What the first reader that claims a file makes of it.
 
-
-_Own = tuple[Network, tuple[int, int, int], DataSpec, Trained | None]
-
-
-def _own(content: dict[str, Any], path: Path) -> _Own:
+    Raises:
+        InputError: when none does, with what the keys look like and the way in for the others.
+    """
+    content = _read(path)
+    reader = _first(FILES, content)
     try:
-        meta = content[METADATA_KEY]
-        weights = {
-            name.removeprefix("net."): value
-            for name, value in content["state_dict"].items()
-            if name.startswith("net.")
-        }
-        net = restore_network(meta["network"]["name"], meta["network"]["config"], weights)
-        trained = _trained(content)
-        return net, tuple(meta["image_shape"]), DataSpec(**meta["data"]), trained
+        if reader is not None:
+            return reader.load(content, asked)
+        inside = containers.unpack(content, asked.weights)
+        reader = _first(WEIGHTS, inside)
+        if reader is None:
+            raise InputError("no reader knows it")
+        return reader.load(inside, asked)
     except InputError as error:
-        raise InputError(f"'{path}' cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"'{path}' is not a complete checkpoint of train.py: {error!r}") from error
+        if reader not in (None, WEIGHTS[-1]):  # the last takes what is of nobody else
+            raise InputError(f"'{path}' cannot be read: {error}") from error
+        stranger = containers.family(content)
+        like = f". Its keys look like those of {stranger}" if stranger else ""
+        raise InputError(
+            f"'{path}' cannot be read: {error}{like}. {WAY_IN}. It may be {READABLE}; it holds: "
+            f"{containers.held(content)}"
+        ) from error
+
+
+def _first(readers: tuple[Reader, ...], content: Any) -> Reader | None:
+    return next((reader for reader in readers if reader.claims(content)), None)
 
 
 def read_training(path: Path) -> tuple[dict[str, Any], Trained | None]:
@@ -171,86 +230,50 @@ def read_training(path: Path) -> tuple[dict[str, Any], Trained | None]:
         InputError: when the file is damaged, or no checkpoint of training.
     """
     content = _read(path)
-    if not (_is_own(content) and "optimizer_states" in content):
+    if not (own.claims(content) and "optimizer_states" in content):
         raise InputError(f"'{path}' is no checkpoint of train.py, which training could go on from")
     network = content[METADATA_KEY]["network"]
-    return {"name": network["name"], **network["config"]}, _trained(content)
-
-
-def _trained(content: Mapping[str, Any]) -> Trained | None:
-    """What a checkpoint of this project says of its training; else what Lightning says."""
-    trained = content[METADATA_KEY].get("trained")
-    if trained is not None:
-        return as_record(Trained, trained)
-    if not {"global_step", "epoch"} <= content.keys():
-        return None
-    # Lightning counts epochs from 0, and those checkpoints were written at the ends of epochs.
-    return Trained(steps=content["global_step"], epochs=content["epoch"] + 1)
-
-
-# --- the paper's ------------------------------------------------------------------------------
-
-
-def _papers(
-    content: Any, path: Path, padding: str | None, image_size: int | None
-) -> tuple[Network, tuple[int, int, int]]:
-    """A network of the paper's code: its whole module, or a state dict."""
-    try:
-        if isinstance(content, pickled.Module):
-            net, size = paper.network_from_module(content)
-        elif isinstance(content, Mapping):
-            net = paper.network_from_weights(content, padding=padding or "zeros")
-            size = paper.IMAGE_SIZE
-        else:
-            raise InputError("it is no table")
-    except InputError as error:
-        raise InputError(
-            f"'{path}' cannot be read: {error}. It may be {READABLE}; it holds: {_held(content)}"
-        ) from error
-    size = image_size or size
-    return net, (net.channels, size, size)
-
-
-def _held(content: Any) -> str:
-    if isinstance(content, pickled.Module):
-        kinds = dict.fromkeys(module.kind for _, module in content.walk())
-        return ", ".join(list(kinds)[:8])
-    if isinstance(content, Mapping):
-        return ", ".join(map(str, list(content)[:8])) or "nothing"
-    return type(content).__name__
+    return {"name": network["name"], **network["config"]}, own.training(content)
 
 
 # --- bytes ------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> Any:
-    """What a file holds: plain data and tensors, or a whole module as a record of it."""
+    """What a file holds: plain data and tensors, and records of what else there is."""
+    found = _sniff(path)
+    if found not in (_ARCHIVE, _PICKLE):
+        raise InputError(f"'{path}' is damaged or not a checkpoint: {found}. It may be {READABLE}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    # Bytes that are no checkpoint can make the parser raise anything.
-    except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-            return pickled.read_module(path)
-        found = _sniff(path)
-        if found == _PICKLE:
-            raise InputError(
-                f"'{path}' is not loaded: {found}, that is cut short or holds more than tensors. "
-                "If you trust it, load it with the PyTorch that wrote it and save its "
-                "state_dict() anew"
-            ) from error
+        content = pickled.read(path)
+    except InputError as error:
+        raise InputError(f"{error}{_ANEW if found == _PICKLE else ''}") from error
+    if found == _PICKLE and isinstance(content, pickled.Module) and not _is_known(content):
         raise InputError(
-            f"'{path}' is damaged or not a checkpoint: {found}. It may be {READABLE}"
-        ) from error
+            f"'{path}' is not loaded: {_PICKLE}, that holds a whole '{content.kind[:80]}'{_ANEW}"
+        )
+    return content
+
+
+def _is_known(module: pickled.Module) -> bool:
+    """Whether a whole module is of a kind that some reader knows."""
+    return module.kind.startswith((pickled.PERSISTENT, "models."))
 
 
 def _sniff(path: Path) -> str:
-    """What a file that torch cannot read looks like."""
+    """What a file looks like: `_ARCHIVE`, `_PICKLE`, or words for people."""
     with open(path, "rb") as file:
         start = file.read(16)
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return f"a zip of {', '.join(archive.namelist()[:5]) or 'nothing'}"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except Exception:  # a damaged list of its members can raise anything
+            return f"{size} bytes of a zip whose list of members is damaged"
+        if any(name.endswith("/data.pkl") for name in names):
+            return _ARCHIVE
+        return f"a zip of {', '.join(names[:5]) or 'nothing'}"
     if start.startswith(_ZIP):
         return f"{size} bytes of a zip without its end, as of a copy that was cut short"
     if start[:1] == b"\x80":

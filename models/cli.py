@@ -16,7 +16,7 @@ def main(args: Sequence[str] | None = None) -> TrainCLI | None:
     """Run the command line; `args` stands in for sys.argv in tests.
 
     Returns:
-        what was run; None where help was asked for.
+        what was trained or measured; None where help was asked for, or a network exported.
     """
     return begin(short_help, _train, args)
 
@@ -26,7 +26,12 @@ def command() -> None:
     begin_cleanly(short_help, _train)
 
 
-def _train(args: Sequence[str]) -> TrainCLI:
+def _train(args: Sequence[str]) -> TrainCLI | None:
+    if args[0] == "export":
+        from els.models import export  # with PyTorch, which takes seconds to import
+
+        export.main(args[1:])
+        return None
     from els.models import training  # Lightning takes seconds to import
 
     return training.main(args)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+from copy import copy
 from dataclasses import asdict
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from els.denoiser import Labels, Times, as_labels, as_times, x0_from_eps
+from els.denoiser import Labels, Times, as_labels, as_times, within_range, x0_from_eps
 from els.errors import InputError
-from els.files import sha256_of_tensor
 from els.images import DataSpec
 from els.models.blocks import Network, NetworkFacts, Trained
+from els.models.formats.loaded import Declared
 from els.sampling import Sampler
 from els.schedule import CosineSchedule
 
@@ -28,7 +29,12 @@ class NetworkDenoiser(Sampler):
         data: where those images come from, or None when the checkpoint does not say.
         trained: how long and how well it was trained, or None when the checkpoint does not say;
             no part of its identity.
+        declared: how its file was understood, or None for a network that came from no file.
+        notes: what the user should know of that, a line each.
+        clip: whether x0_hat is clamped to the data's range, see `clipped`.
     """
+
+    clip = False
 
     def __init__(
         self,
@@ -38,12 +44,16 @@ class NetworkDenoiser(Sampler):
         image_shape: tuple[int, int, int],
         data: DataSpec | None,
         trained: Trained | None = None,
+        declared: Declared | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.net = net
         self.schedule = schedule
         self.image_shape = image_shape
         self.data = data
         self.trained = trained
+        self.declared = declared
+        self.notes = notes
 
     def __repr__(self) -> str:
         facts, shape = self.facts, " x ".join(map(str, self.image_shape))
@@ -56,7 +66,7 @@ class NetworkDenoiser(Sampler):
     @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
-        return next(self.net.parameters()).device
+        return next(chain(self.net.parameters(), self.net.buffers())).device
 
     @property
     def padding(self) -> str:
@@ -81,10 +91,15 @@ class NetworkDenoiser(Sampler):
     @cached_property
     def identity(self) -> object:
         """Plain data that tells it from others: its facts, and a digest of its weights."""
-        digest = hashlib.sha256()
-        for name, value in self.net.state_dict().items():
-            digest.update(name.encode() + sha256_of_tensor(value).encode())
-        return [asdict(self.facts), self.schedule.identity, digest.hexdigest()]
+        clipped = ["clip"] * self.clip
+        return [asdict(self.facts), self.schedule.identity, self.net.identity, *clipped]
+
+    def clipped(self) -> NetworkDenoiser:
+        """The same network with x0_hat clamped to the data's range [-1, 1], as many samplers do."""
+        other = copy(self)
+        vars(other).pop("identity", None)
+        other.clip = True
+        return other
 
     @property
     def facts(self) -> NetworkFacts:
@@ -111,4 +126,5 @@ class NetworkDenoiser(Sampler):
                     f"label {low if low < 0 else high} is out of range; "
                     f"the network knows 0..{self.num_classes - 1}"
                 )
-        return x0_from_eps(x, self.net(x, t, label), t, self.schedule)
+        x0_hat = x0_from_eps(x, self.net(x, t, label), t, self.schedule)
+        return within_range(x0_hat) if self.clip else x0_hat

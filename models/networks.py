@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from els.errors import InputError, reason
 from els.models.blocks import Network
 from els.models.resnet import ResNet
 from els.models.unet import UNet
 
+# Bytes that weights may always take, and how often those of their storages.
+_FREE, _MOST = 1 << 20, 8
 NETWORKS: dict[str, Callable[..., Network]] = {"ResNet": ResNet, "UNet": UNet}
 
 
@@ -25,8 +27,9 @@ def build_network(name: str, config: Mapping[str, object]) -> Network:
         raise InputError(f"unknown network '{name}'; known are {', '.join(NETWORKS)}")
     try:
         return NETWORKS[name](**config)
-    except TypeError as error:
-        raise InputError(f"the {name} cannot be built from {dict(config)}: {error}") from error
+    except (TypeError, RuntimeError) as error:
+        why = reason(error)
+        raise InputError(f"the {name} cannot be built from {dict(config)}: {why}") from error
 
 
 def restore_network(
@@ -41,15 +44,58 @@ def restore_network(
     """
     with torch.device("meta"):
         net = build_network(name, config)
-    weights = {key: value.float().contiguous() for key, value in weights.items()}
-    try:
-        net.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        why = reason(error, length=200)
-        raise InputError(f"its weights do not fit its network: {why}") from error
-    for key, value in net.named_parameters():
+    fill(net, weights)
+    return net
+
+
+def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network that was built on the meta device its weights and buffers, in float32.
+
+    Raises:
+        InputError: when names are missing or left over, a shape is another, the weights would take
+            far more memory than the file that they are in, or one is NaN or infinite.
+    """
+    expected = net.state_dict()
+    wrong = [
+        f"'{name}' is {_shape(weights[name])}, not {_shape(value)}"
+        for name, value in expected.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    problems = {
+        "missing": [f"'{name}'" for name in expected if name not in weights],
+        "left over": [f"'{name}'" for name in weights if name not in expected],
+        "of another shape": wrong,
+    }
+    said = [f"{what}: {listed(names)}" for what, names in problems.items() if names]
+    if said:
+        raise InputError(f"its weights do not fit its network; {'; '.join(said)}")
+    _check_room(weights)
+    net.load_state_dict(
+        {name: value.float().contiguous() for name, value in weights.items()}, assign=True
+    )
+    for name, value in net.state_dict().items():
         if not value.isfinite().all():
             raise InputError(
-                f"it holds NaN or infinite weights, first in '{key}'; use an earlier checkpoint"
+                f"it holds NaN or infinite weights, first in '{name}'; use an earlier checkpoint"
             )
-    return net
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _shape(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "a number"
+
+
+def _check_room(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are views of few numbers, of which each would become its own."""
+    storages = [value.untyped_storage() for value in weights.values()]
+    stored = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    needed = sum(4 * value.numel() for value in weights.values())
+    if needed > _FREE + _MOST * sum(stored.values()):
+        raise InputError(
+            "its weights overlap so much that they would take far more memory than the file"
+        )

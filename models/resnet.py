@@ -55,7 +55,7 @@ class ResNet(Network):
             nn.Sequential(*conv_norm_relu(width, width, kernel, padding, norm))
             for _ in range(depth)
         )
-        self.last = conv(width, channels, last_kernel, padding)
+        self.last: nn.Module = conv(width, channels, last_kernel, padding)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `Network.forward`."""

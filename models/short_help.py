@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-MAIN = """usage: {train} fit|validate|test [options]
+MAIN = """usage: {train} fit|validate|test|export [options]
 
 Train a network, or measure the loss of a trained one.
 
@@ -14,6 +14,7 @@ Train a network, or measure the loss of a trained one.
   {train} fit --config digits_resnet --model network/unet_32_zeros
   {train} validate --run.name digits_resnet   (held-out images)
   {train} test --run.name digits_resnet       (images for tests alone)
+  {train} export --checkpoint runs/A --to DIR (for others)
 
 fit --help has the common options, fit --help_all all of them.
 """
@@ -22,6 +23,14 @@ USAGE = {
     "validate": "Print the loss of a run's last checkpoint on held-out images; log nothing.",
     "test": "Print the loss of a run's last checkpoint on test images; log nothing.",
 }
+EXPORT = """usage: {train} export --checkpoint RUN --to FOLDER
+
+Write a trained network for others: model.safetensors and config.json, which
+analyze.py reads, a program of torch.export, and a model card.
+
+  --checkpoint              a run's folder, or a .ckpt
+  --to                      a new folder
+"""
 # Every option with its default as the parser has it, and what it is for: a test compares them.
 OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
     "run": {
@@ -69,6 +78,8 @@ def short_help(args: Sequence[str], program: str | None = None) -> str | None:
     train = "els-train" if program.endswith("els-train") else "python train.py"
     if not args or (args[0] in _HELP and len(args) == 1):
         return MAIN.format(train=train)
+    if args[0] == "export" and any(flag in args[1:] for flag in _HELP):
+        return EXPORT.format(train=train)
     if args[0] not in USAGE or not any(flag in args[1:] for flag in _HELP):
         return None
     lines = [f"usage: {train} {args[0]} [options]", "", USAGE[args[0]], ""]

@@ -104,7 +104,7 @@ class UNet(Network):
             self.upsample.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
             self.up.append(block(level, 2 * fine))
         self.projection = nn.Sequential(nn.ReLU(), nn.Linear(embedding, widths[0]))
-        self.last = conv(widths[0], channels, last_kernel, padding)
+        self.last: nn.Module = conv(widths[0], channels, last_kernel, padding)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `Network.forward`.

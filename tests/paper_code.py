@@ -44,38 +44,73 @@ def conv(inputs: int, outputs: int, kernel: int, mode: str) -> nn.Conv2d:
 
 class MinimalResNet(nn.Module):
     def __init__(
-        self, channels: int, emb_dim: int, mode: str, num_classes: int | None,
-        num_layers: int, kernel_size: int, lastksize: int,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        emb_dim: int,
+        mode: str,
+        num_classes: int | None,
+        num_layers: int,
+        kernel_size: int,
+        lastksize: int,
+        normalization: str | None = None,
+        add_one: bool = True,
+    ) -> None:
         super().__init__()
         self.num_layers = num_layers
         self.embedding = EmbeddingModule(emb_dim, num_classes)
         self.up_projection = conv(channels, emb_dim, kernel_size, mode)
         self.embs = nn.ModuleList(
             nn.Sequential(nn.Linear(emb_dim, emb_dim), nn.GroupNorm(8, emb_dim), nn.ReLU())
-            for _ in range(num_layers + 1)
+            for _ in range(num_layers + add_one)
         )
         self.convs = nn.ModuleList(
-            nn.Sequential(conv(emb_dim, emb_dim, kernel_size, mode), nn.ReLU())
+            nn.Sequential(
+                conv(emb_dim, emb_dim, kernel_size, mode),
+                *([nn.GroupNorm(8, emb_dim)] if normalization else []),
+                nn.ReLU(),
+            )
             for _ in range(num_layers)
         )
         self.down_projection = conv(emb_dim, channels, lastksize, mode)
+        if normalization:
+            self.down_projection = nn.Sequential(nn.GroupNorm(8, emb_dim), self.down_projection)
 
     def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None) -> Tensor:
         embedding, state = self.embedding(t, label), self.up_projection(x)
         for i in range(self.num_layers):
             state = state + self.convs[i](state + self.embs[i](embedding)[:, :, None, None])
-        return self.down_projection(state + self.embs[-1](embedding)[:, :, None, None])
+        delta = state
+        if len(self.embs) > self.num_layers:
+            delta = self.embs[-1](embedding)[:, :, None, None]
+        return self.down_projection(state + delta)
+
+
+def norms(normalization: str | None, width: int) -> list[nn.Module]:
+    if normalization == "GroupNorm":
+        return [nn.GroupNorm(min(32, width), width)]
+    return [nn.BatchNorm2d(width)] if normalization == "BatchNorm" else []
 
 
 class UBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, mode: str, emb_dim: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        mode: str,
+        emb_dim: int,
+        normalization: str | None = None,
+    ) -> None:
         super().__init__()
         self.emb = nn.Sequential(nn.ReLU(), nn.Linear(emb_dim, inputs))
         self.model = nn.Sequential(
-            conv(inputs, outputs, kernel, mode), nn.ReLU(),
-            conv(outputs, outputs, kernel, mode), nn.ReLU(),
-        )  # fmt: skip
+            conv(inputs, outputs, kernel, mode),
+            *norms(normalization, outputs),
+            nn.ReLU(),
+            conv(outputs, outputs, kernel, mode),
+            *norms(normalization, outputs),
+            nn.ReLU(),
+        )
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         return self.model(x + self.emb(embedding)[:, :, None, None])
@@ -83,21 +118,33 @@ class UBlock(nn.Module):
 
 class MinimalUNet(nn.Module):
     def __init__(
-        self, channels: int, fsizes: list[int], mode: str, num_classes: int | None,
-        emb_dim: int, kernel_size: int, lastksize: int,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        fsizes: list[int],
+        mode: str,
+        num_classes: int | None,
+        emb_dim: int,
+        kernel_size: int,
+        lastksize: int,
+        normalization: str | None = None,
+        last_norm: bool = False,
+    ) -> None:
         super().__init__()
-        self.fsizes, block = fsizes, (kernel_size, mode, emb_dim)
+        self.fsizes, block = fsizes, (kernel_size, mode, emb_dim, normalization)
         self.embedding = EmbeddingModule(emb_dim, num_classes)
         down = pairwise([channels, *fsizes[:-1]])
         self.feature_blocks = nn.ModuleList(UBlock(a, b, *block) for a, b in down)
         self.bottleneck = UBlock(*fsizes[-2:], *block)
         up = list(pairwise(fsizes[::-1]))
         self.upsamples = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, 2) for a, b in up)
-        self.output_blocks = nn.ModuleList(UBlock(2 * b, b, *block) for _, b in up)
+        # Of size 3, whatever the others are.
+        self.output_blocks = nn.ModuleList(UBlock(2 * b, b, 3, *block[1:]) for _, b in up)
         self.last_emb = nn.Sequential(nn.ReLU(), nn.Linear(emb_dim, fsizes[0]))
         self.output_conv = conv(fsizes[0], channels, lastksize, mode)
         self.pool = nn.MaxPool2d(2)
+        self.last_norm = last_norm
+        if last_norm and normalization:
+            self.last_normalizer = norms(normalization, fsizes[0])[0]
 
     def forward(self, t: Tensor, x: Tensor, label: Tensor | None = None) -> Tensor:
         embedding, skips = self.embedding(t, label), []
@@ -108,7 +155,8 @@ class MinimalUNet(nn.Module):
         x = self.bottleneck(x, embedding)
         for upsample, block in zip(self.upsamples, self.output_blocks, strict=True):
             x = block(torch.cat([skips.pop(), upsample(x)], dim=1), embedding)
-        return self.output_conv(x + self.last_emb(embedding)[:, :, None, None])
+        x = x + self.last_emb(embedding)[:, :, None, None]
+        return self.output_conv(self.last_normalizer(x) if hasattr(self, "last_normalizer") else x)
 
 
 class DDIM(nn.Module):
@@ -147,11 +195,20 @@ def save_whole(module: nn.Module, path: Path, **options: object) -> Path:
     return path
 
 
-def resnet(*, mode: str = "zeros", num_classes: int | None = None, seed: int = 0) -> DDIM:
+def resnet(
+    *, mode: str = "zeros", num_classes: int | None = None, seed: int = 0, **flags: object
+) -> DDIM:
     torch.manual_seed(seed)
-    return DDIM(MinimalResNet(3, 16, mode, num_classes, 3, 5, 1)).eval()
+    return DDIM(MinimalResNet(3, 16, mode, num_classes, 3, 5, 1, **flags)).eval()
 
 
-def unet(*, mode: str = "zeros", num_classes: int | None = None, seed: int = 0) -> DDIM:
+def unet(
+    *,
+    mode: str = "zeros",
+    num_classes: int | None = None,
+    seed: int = 0,
+    kernel_size: int = 3,
+    **flags: object,
+) -> DDIM:
     torch.manual_seed(seed)
-    return DDIM(MinimalUNet(1, [16, 24, 32], mode, num_classes, 12, 3, 1)).eval()
+    return DDIM(MinimalUNet(1, [16, 24, 32], mode, num_classes, 12, kernel_size, 1, **flags)).eval()

@@ -29,11 +29,18 @@ LEVELS = (
     ("els.machines",),
     ("els.criterion",),
     ("els.search",),
-    ("els.calibration", "els.probes", "els.novelty", "els.agreement"),
+    (
+        "els.adapters",
+        "els.denoising",
+        "els.calibration",
+        "els.probes",
+        "els.novelty",
+        "els.agreement",
+    ),
     ("els.stacking", "els.mosaic"),
     ("els.console",),
     ("els.models",),
-    ("els.analysis.options",),
+    ("els.analysis.options", "els.analysis.self_check"),
     ("els.analysis.earlier", "els.analysis.attribution", "els.analysis.results"),
     ("els.analysis.comparison", "els.analysis.study", "els.analysis.launch"),
     ("els.analysis.pipeline", "els.analysis.report"),
@@ -52,6 +59,7 @@ USERS = {
     "vl_convert": r"els\.analysis\.report\.(charts|page)",
     "jinja2": r"els\.analysis\.report\.page",
     "wandb": r"els\.models\.(tracking|artifacts)|els\.analysis\.tracking\..*",
+    "huggingface_hub": r"els\.models\.hub",
     "pytorch_lightning": r"els\.models\..*",
     "lightning_fabric": r"els\.analysis\.(launch|running)",
 }
@@ -78,6 +86,9 @@ TESTED_ELSEWHERE = {
         "tests/els/machines/test_machines.py and tester.py, which go over all of them",
     ),
     "els.machines.mixture": "tests/els/test_stacking.py",
+    "els.models.adapted": "tests/models/test_user_code.py",
+    "els.models.formats.own": "tests/models/test_checkpoints.py",
+    "els.models.formats.loaded": "the tests of the readers, which are asked and answer by it",
     "els.models.training": "tests/models/test_cli.py and tests/test_train.py, which train",
     "els.models.entry": "tests/models/test_short_help.py and tests/analysis/test_commands.py",
     "els.analysis.launch": "tests/test_analyze.py: it takes processes",
@@ -201,7 +212,7 @@ def test_untyped_tables_stay_at_the_borders() -> None:
     """`Mapping[str, Any]` and its kin are for JSON, rows of tables, the page's data and W&B."""
     border = re.compile(
         r"els\.analysis\.(results|earlier|comparison|running|again|inventory|overwriting|parsers|short_help|report\..*|tracking\..*)|"
-        r"els\.models\.(blocks|checkpoints|tracking|diffusion|callbacks|networks|schedules|formats\..*)|"
+        r"els\.models\.(blocks|checkpoints|edm|tracking|diffusion|callbacks|networks|schedules|formats\..*)|"
         r"els\.(files|__init__)|els"
     )
     for name, path in modules().items():

@@ -85,9 +85,9 @@ def flags(text: str) -> set[str]:
 @cache
 def known_flags() -> frozenset[str]:
     """The flags that some command has; `name.help` is there where name stands for a class."""
-    analyze = [f"analyze.py {command}" for command in ANALYSES]
+    rest = ["train.py export", *(f"analyze.py {command}" for command in ANALYSES)]
     with ThreadPoolExecutor() as pool:
-        told = "".join(pool.map(whole_help, ["train.py fit", *analyze]))
+        told = "".join(pool.map(whole_help, ["train.py fit", *rest]))
     denied = {f"no-{switch}" for switch in re.findall(r"--([\w.]+) \{true,false\}", told)}
     return frozenset({*FLAG.findall(told), *denied, "help", "help_all"})
 
@@ -189,6 +189,26 @@ def test_the_python_of_a_page_runs(name: str) -> None:
     samples = names["x"]
     assert samples.shape == (3, 1, 16, 16)  # as the page says
     assert samples.abs().max() < 1 + 1e-5
+
+
+def test_the_commands_of_export_run_as_they_stand(trained: Path, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "checkpoints.md").read_text()
+    section = text.split("\n## Out again\n")[1].split("\n## ")[0]
+    folder = tmp_path / "for_others"
+    quick = ["--dry_run", "--logger", "none", "--out", str(tmp_path / "out")]
+    for language, block in blocks(section):
+        block = block.replace("runs/digits_resnet", str(trained))
+        block = block.replace("for_others", str(folder))
+        if language == "bash":
+            for line in block.splitlines():
+                words = line.partition(" #")[0].split()[1:]
+                done = run(*words, *(quick if words[0] == "analyze.py" else ()))
+                assert done.returncode == 0, done.stdout + done.stderr
+        elif language == "python":
+            names: dict[str, object] = {}
+            exec(compile(block, "checkpoints.md", "exec"), names)
+            assert names["x0_hat"].shape == (4, 1, 16, 16)
+    assert (folder / "README.md").is_file()
 
 
 @BY_PAGE

@@ -257,6 +257,7 @@ def _record(results: Results) -> Data:
         "network": source.network.description,
         "images": f"{source.images} of '{source.data.name}', shape {shape}",
         "checkpoint": f"{source.checkpoint.path}, sha256 {source.checkpoint.sha256[:16]}...",
+        "self-check": source.self_check and source.self_check.line,
         "seeds": f"{len(results.seeds)} ({first} to {last}), none of them used for fitting",
         "calibration seeds": source.protocol.calibration_seeds,
         "versions": ", ".join(f"{name} {version}" for name, version in source.versions.items()),

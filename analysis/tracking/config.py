@@ -18,7 +18,7 @@ def tags(study: Study) -> list[str]:
 
 
 def config(study: Study) -> dict[str, Any]:
-    """What an analysis is of, in groups of plain values: `network`, `data`, `protocol`, `train`."""
+    """What an analysis is of, in groups of plain values: `network`, `data`, `protocol`, ..."""
     provenance = study.provenance
     channels, height, _ = study.images.image_shape
     data = {**asdict(provenance.data), "images": len(study.images), "channels": channels}
@@ -29,6 +29,7 @@ def config(study: Study) -> dict[str, Any]:
         "train": {**training_options(provenance.training), **training_numbers(study)},
         "checkpoint": asdict(provenance.checkpoint),
         "versions": dict(provenance.versions),
+        "self_check": {} if provenance.self_check is None else asdict(provenance.self_check),
     }
     return {name: _plain(part) for name, part in found.items()}
 
@@ -69,7 +70,7 @@ def _plain(value: object) -> Any:
     """What YAML holds as W&B takes it, without what was not set."""
     if isinstance(value, dict):
         return {str(name): _plain(one) for name, one in value.items() if one is not None}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value if isinstance(value, bool | int | float | str) else str(value)
 

@@ -25,6 +25,7 @@ from els.errors import InputError, reason
 from els.models.artifacts import PREFIX, full_name, is_artifact, version_of
 from els.models.checkpoints import find_checkpoint
 from els.models.tracking import checkpoint_name, print_run_link, wandb_mode, wandb_settings
+from els.models.user_code import is_code
 
 _INTERRUPTED = 130  # the exit code of a command that was stopped with Ctrl-C
 
@@ -180,7 +181,7 @@ def use_checkpoint(run: Run, source: Source) -> str | None:
     named = is_artifact(source.checkpoint)
     if named:
         name = source.checkpoint.removeprefix(PREFIX)
-    elif find_checkpoint(source.checkpoint).suffix == ".ckpt":
+    elif not is_code(source.checkpoint) and find_checkpoint(source.checkpoint).suffix == ".ckpt":
         name = checkpoint_name(source.home.name)
     else:
         return None

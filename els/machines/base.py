@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from els.denoiser import Labels, Times, as_labels, as_times, coefficients
+from els.denoiser import Labels, Times, as_labels, as_times, coefficients, within_range
 from els.engines.dispatch import ENGINES, EngineName
 from els.engines.posterior import Posterior
 from els.engines.windows import WindowName
@@ -51,6 +51,7 @@ class MachineOptions:
     symmetries: tuple[Symmetry, ...] = ()
     temperature: float = 1.0
     around: Around = "boundary"
+    clip: bool = False
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -131,7 +132,8 @@ class Machine(Sampler, ABC):
             TypeError: when its values are given by something that cannot be told from others.
         """
         value = value_identity(self.value)
-        return [self.kind, self.images.fingerprint(), self.schedule.identity, value]
+        clipped = ["clip"] * self.options.clip
+        return [self.kind, self.images.fingerprint(), self.schedule.identity, value, *clipped]
 
     def engines_on(self, device: torch.device) -> tuple[str, ...]:
         """The names of the engines that float32 queries on a device go to; none without patches.
@@ -181,7 +183,11 @@ class Machine(Sampler, ABC):
             answers = self.x0_hats(x[indices], t[indices], images, some_values)
             for row, answer in zip(out, answers, strict=True):
                 row[indices] = answer.to(x)
-        return out
+        return self.kept(out)
+
+    def kept(self, x0_hat: Tensor) -> Tensor:
+        """An answer as it is given: within the data's range, where the options say so."""
+        return within_range(x0_hat) if self.options.clip else x0_hat
 
     @abstractmethod
     def x0_hats(

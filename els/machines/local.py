@@ -158,6 +158,7 @@ class PatchMachine(PosteriorMachine):
             part = self._estimate(x[i], t[i], images.pixels, value, one_label, wanted)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)
             seen[i] = part.seen.float().cpu()
+        mean = self.kept(mean)
         return Estimate(mean=mean, standard_error=error, seen=seen)
 
     def check(self, value: Number) -> None:

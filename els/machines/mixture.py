@@ -13,7 +13,7 @@ from torch import Tensor
 from els.denoiser import Labels, Times
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import Machine, Number, value_identity
+from els.machines.base import Machine, MachineOptions, Number, value_identity
 from els.schedule import CosineSchedule
 
 
@@ -54,8 +54,9 @@ class Mixture(Machine):
         parts: Sequence[Part],
         weights: WeightsByTime | None,
         schedule: CosineSchedule,
+        clip: bool = False,
     ) -> None:
-        super().__init__(kind, images, schedule=schedule)
+        super().__init__(kind, images, schedule=schedule, options=MachineOptions(clip=clip))
         self.parts = tuple(parts)
         self.weights = _checked_weights(weights)
 

@@ -88,7 +88,7 @@ def _mixture(
         parts.append(Part(machine, tuple(machine.allowed(values))))
     wiener = Wiener("wiener", images, schedule=schedule, options=options)
     parts = [*(part for part in parts if part.values), Part(wiener, (NO_VALUE,))]
-    return Mixture(kind, images, parts=parts, weights=size, schedule=schedule)
+    return Mixture(kind, images, parts=parts, weights=size, schedule=schedule, clip=options.clip)
 
 
 _SOFT = "with a soft window in place of a square; its width is fitted."
@@ -204,6 +204,7 @@ def make_machine(
     symmetries: Sequence[Symmetry] = (),
     temperature: float = 1.0,
     around: Around = "boundary",
+    clip: bool = False,
 ) -> Any:
     """Make a closed-form denoiser.
 
@@ -232,6 +233,7 @@ def make_machine(
             of a patch machine, or of those in `mixture`, for networks trained so.
         temperature: what a patch machine's log-weights are divided by.
         around: the patch machine that `mixture` is built around: `boundary` or `equivariant`.
+        clip: clamp x0_hat to the range of the images, [-1, 1].
 
     Raises:
         InputError: unknown kind, no images or something else, or an option or size out of range.
@@ -259,6 +261,6 @@ def make_machine(
     if symmetries and not entry.symmetries:
         raise InputError(f"the {kind} machine has no patches, which symmetries are for")
     options = MachineOptions(
-        engine, chunk, tolerance, window, shift, tuple(symmetries), temperature, around
+        engine, chunk, tolerance, window, shift, tuple(symmetries), temperature, around, clip
     )
     return entry.make(kind, images, size=size, schedule=schedule, options=options)

@@ -1,29 +1,41 @@
-"""Networks of the diffusers library: a folder of a pipeline, or of a bare UNet2DModel.
-
-Their steps k are discrete and their schedule is their own. Both schedules preserve the variance, so
-that an image at our t is an image of theirs at the step with the same alpha, and nothing needs to
-be scaled. Between two steps k is interpolated where the network takes any real number (sinusoidal
-embedding), as k-diffusion does: the noise level that the network is told is then the one that the
-image has, and the answer is smooth in t. A learned table of steps gets the nearest one.
-"""
+"""Networks of the diffusers library: a folder of a pipeline, or of a bare UNet2DModel."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from els.denoiser import coefficients, eps_from_x0
 from els.errors import InputError, reason
-from els.models.blocks import Network, NetworkFacts
+from els.models.blocks import NetworkFacts
+from els.models.formats.loaded import (
+    WAY_IN,
+    Asked,
+    Declared,
+    Loaded,
+    Prediction,
+    ScheduleName,
+    Which,
+    choose,
+    note_of,
+)
+from els.models.steps import StepNetwork
 from els.schedule import CosineSchedule
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+# What networks predict, as diffusers calls it, and as this project does.
+PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_SCHEDULES: dict[str, ScheduleName] = {
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "squaredcos_cap_v2": "cosine",
+}
+# Where training scripts save the averaged and the last weights.
+_WEIGHTS: dict[Which, str] = {"ema": "unet_ema", "online": "unet"}
+_INDEX, _SETTINGS = "model_index.json", "scheduler_config.json"
 # Pipelines that sample pixels with such a network, and schedulers that preserve the variance.
 _PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 _SCHEDULERS = (
@@ -33,120 +45,133 @@ _SCHEDULERS = (
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Whether a folder looks like one that diffusers saved."""
-    return any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+    """Whether a folder looks like one that diffusers, or one of its training scripts, saved."""
+    return is_whole(folder) or newest(folder) is not None
 
 
-def load_pipeline(folder: Path) -> tuple[DiffusersNetwork, tuple[int, int, int]]:
-    """The network in a folder, and its image shape (c, h, w).
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is that of a pipeline or of a model."""
+    return any((folder / name).is_file() for name in (_INDEX, "config.json"))
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest state that a training script left in a folder, `checkpoint-N`; or itself."""
+    states = [folder, *folder.glob("checkpoint-*")]
+    found = [one for one in states if any((one / name).is_dir() for name in _WEIGHTS.values())]
+    return max(found, key=_number, default=None)
+
+
+def _number(folder: Path) -> int:
+    number = folder.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else -1
+
+
+def claims(content: object) -> bool:
+    """Whether this is a folder that looks like one that diffusers saved."""
+    return isinstance(content, Path) and is_pipeline(content)
+
+
+def load(content: Path, asked: Asked) -> Loaded:
+    """The network in a folder.
 
     Args:
-        folder: of a pipeline (`model_index.json`, `unet`, `scheduler`) or of a `UNet2DModel`
-            (`config.json` and safetensors); the schedule of the latter is diffusers' default,
-            linear over 1,000 steps, unless it lies beside its scheduler in a pipeline.
+        content: the folder of a pipeline (`model_index.json`, `unet`, `scheduler`), of a
+            `UNet2DModel` (`config.json` and safetensors), or of a training script (`checkpoint-N`
+            with `unet` and `unet_ema`, or a folder of those, of which the newest is taken).
+        asked: which weights, where there are two; for a model without a scheduler what it predicts
+            and its schedule (default: eps, and linear over 1,000 steps).
 
     Raises:
         InputError: when diffusers is not installed, a file is missing, or the pipeline, network or
             scheduler is of another kind.
     """
-    unet, scheduler = _parts(folder)
-    config = _json(unet / "config.json")
-    _check_network(config, unet)
-    settings = {} if scheduler is None else _json(scheduler / "scheduler_config.json")
-    _check_scheduler(settings, scheduler)
+    parts = _parts(content, asked)
+    config = _json(parts.unet / "config.json")
+    _check_network(config, parts.unet)
+    settings = _settings(parts.scheduler, asked)
+    net, alphas_cumprod = _built(content, parts.unet, settings)
+    size = config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    prediction = PREDICTIONS[settings.get("prediction_type", "epsilon")]
+    network = DiffusersNetwork(net, alphas_cumprod=alphas_cumprod, prediction=prediction)
+    assumed, notes = _assumed(parts, asked)
+    return Loaded(
+        net=network,
+        image_shape=(network.channels, height, width),
+        declared=Declared(
+            "folder of diffusers",
+            prediction,
+            _schedule_name(settings),
+            weights=parts.which,
+            assumed=assumed,
+        ),
+        notes=(*([parts.note] if parts.note else []), *notes),
+    )
+
+
+def _built(folder: Path, unet: Path, settings: Mapping[str, Any]) -> tuple[Any, Tensor]:
+    """The model with its weights, and alpha^2 (n,) of its steps."""
     try:
         from diffusers import DDPMScheduler, UNet2DModel
+        from diffusers.utils import logging
     except ImportError as error:
         raise InputError(
             f"'{folder}' needs the diffusers library: pip install diffusers"
         ) from error
+    verbosity = logging.get_verbosity()
     try:
-        net = UNet2DModel.from_pretrained(unet, use_safetensors=True, local_files_only=True,
-                                          low_cpu_mem_usage=False)  # fmt: skip
+        logging.set_verbosity_error()  # what the average adds to a configuration is as it should be
+        net = UNet2DModel.from_pretrained(
+            unet, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
         alphas_cumprod = DDPMScheduler.from_config(settings).alphas_cumprod
     # Wrong configurations and damaged weights can raise any exception.
     except Exception as error:
         why = reason(error, named=True, length=200)
         raise InputError(f"'{folder}' cannot be loaded by diffusers: {why}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     for name, value in net.named_parameters():
         if not value.isfinite().all():
             raise InputError(f"'{folder}' holds NaN or infinite weights, first in '{name}'")
-    size = config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    network = DiffusersNetwork(
-        net, alphas_cumprod=alphas_cumprod,
-        prediction=settings.get("prediction_type", "epsilon"),
-    )  # fmt: skip
-    return network, (network.channels, height, width)
+    return net.float(), alphas_cumprod
 
 
-class DiffusersNetwork(Network):
+class DiffusersNetwork(StepNetwork):
     """A UNet2DModel as net(x, t, label) -> eps_hat at our continuous t.
 
     Args:
         unet: the model.
         alphas_cumprod: alpha^2 of its steps (n,), falling.
-        prediction: what it predicts, one of `PREDICTIONS`.
+        prediction: what it predicts, see `StepNetwork`.
         schedule: what our t means.
     """
 
     unet: Any
-    times: Tensor
 
     def __init__(
         self,
         unet: Any,
         *,
         alphas_cumprod: Tensor,
-        prediction: str = "epsilon",
+        prediction: str = "eps",
         schedule: CosineSchedule | None = None,
     ) -> None:
         super().__init__(
-            {
-                "channels": unet.config.in_channels,
-                "num_classes": unet.config.num_class_embeds,
-                "padding": "zeros",
-                "norm": "group",
-            }
+            unet.config.in_channels,
+            unet.config.num_class_embeds,
+            "group",
+            alphas_cumprod=alphas_cumprod,
+            prediction=prediction,
+            schedule=schedule,
+            whole_steps=unet.config.time_embedding_type == "learned",
         )
-        self.unet, self.prediction = unet, prediction
-        self.schedule = schedule or CosineSchedule()
-        self.register_buffer("times", self.schedule.time(alphas_cumprod.double().sqrt()))
-        if len(self.times) < 2 or not (self.times.diff() > 0).all():
-            raise InputError(f"its noise does not grow at each of its {len(self.times)} steps")
+        self.unet = unet
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Network.forward`.
-
-        Raises:
-            InputError: when a label is given to an unconditional network, or missing for a
-                conditional one.
-        """
-        if (label is None) != (self.num_classes is None):
-            raise InputError(
-                "a label was given, but this network is not class-conditional"
-                if self.num_classes is None
-                else f"this network is class-conditional: give labels 0..{self.num_classes - 1}"
-            )
-        steps = self.steps(t)
+    def answer(self, x: Tensor, steps: Tensor, label: Tensor | None) -> Tensor:
+        """See `StepNetwork.answer`."""
         # A network that predicts its variance too has it in the channels after the image's.
-        answer = self.unet(x, steps, class_labels=label).sample[:, : self.channels]
-        if self.prediction == "epsilon":
-            return answer
-        if self.prediction == "sample":
-            return eps_from_x0(x, answer, t, self.schedule)
-        alpha, sigma = coefficients(t, x, self.schedule)
-        return alpha * answer + sigma * x  # v = alpha eps - sigma x0
-
-    def steps(self, t: Tensor) -> Tensor:
-        """The steps (b,) at whose alpha the images at times t (b,) are, from 0 to n - 1."""
-        t = t.to(self.times)
-        after = torch.searchsorted(self.times, t).clamp(1, len(self.times) - 1)
-        low, high = self.times[after - 1], self.times[after]
-        steps = (after - 1 + (t - low) / (high - low)).clamp(0, len(self.times) - 1)
-        if self.unet.config.time_embedding_type == "learned":
-            return steps.round().long()
-        return steps.float()
+        return self.unet(x, steps, class_labels=label).sample[:, : self.channels]
 
     @property
     def facts(self) -> NetworkFacts:
@@ -162,17 +187,106 @@ class DiffusersNetwork(Network):
         return None
 
 
-def _parts(folder: Path) -> tuple[Path, Path | None]:
-    """The folders of the network and of its scheduler, if it has one."""
-    if not (folder / "model_index.json").is_file():
-        whole = folder.resolve().parent
-        beside = folder.name == "unet" and (whole / "model_index.json").is_file()
-        return folder, whole / "scheduler" if beside else None
-    kind = _json(folder / "model_index.json").get("_class_name")
+@dataclass(frozen=True)
+class _Parts:
+    """Where the network lies, its scheduler if it has one, and which weights it has."""
+
+    unet: Path
+    scheduler: Path | None = None
+    which: Which | None = None
+    note: str = ""
+
+
+def _parts(folder: Path, asked: Asked) -> _Parts:
+    if (folder / _INDEX).is_file():
+        return _of_pipeline(folder, asked)
+    if (folder / "config.json").is_file():
+        named = {name: which for which, name in _WEIGHTS.items()}
+        which = named.get(folder.name) if folder.parent.name.startswith("checkpoint-") else None
+        _check_weights(asked, which)
+        return _Parts(folder, _scheduler_near(folder), which)
+    state = newest(folder)
+    if state is None:
+        raise InputError(f"'{folder}' holds no network of diffusers")
+    there = {which: (state / name).is_dir() for which, name in _WEIGHTS.items()}
+    chosen = choose(there["ema"], there["online"], asked.weights)
+    unet = state / _WEIGHTS[chosen]
+    note = note_of(chosen, f"from '{state.name}/{unet.name}'", others=all(there.values()))
+    return _Parts(unet, _scheduler_near(unet), chosen, note)
+
+
+def _of_pipeline(folder: Path, asked: Asked) -> _Parts:
+    """A pipeline; in older ones the files of all parts lie in the folder itself."""
+    kind = _json(folder / _INDEX).get("_class_name")
     if kind not in _PIPELINES:
-        raise InputError(f"'{folder}' is a '{kind}'; of diffusers' pipelines, "
-                         f"{', '.join(_PIPELINES)} can be read")  # fmt: skip
-    return folder / "unet", folder / "scheduler"
+        raise InputError(
+            f"'{folder}' is a '{kind}'; of diffusers' pipelines, "
+            f"{', '.join(_PIPELINES)} can be read. {WAY_IN}"
+        )
+    _check_weights(asked, None)
+    unet, scheduler = (
+        folder / part if (folder / part).is_dir() or not (folder / file).is_file() else folder
+        for part, file in (("unet", "config.json"), ("scheduler", _SETTINGS))
+    )
+    return _Parts(unet, scheduler)
+
+
+def _scheduler_near(unet: Path) -> Path | None:
+    """The scheduler of the pipeline that a network is in, or was trained for."""
+    whole = unet.resolve().parent
+    pipelines = (one for one in (whole, whole.parent) if (one / _INDEX).is_file())
+    pipeline = next(pipelines, None)
+    return None if pipeline is None else pipeline / "scheduler"
+
+
+def _check_weights(asked: Asked, which: Which | None) -> None:
+    if asked.weights not in (None, which):
+        raise InputError(
+            f"--weights {asked.weights} was given, but this folder has one network, "
+            f"of {which or 'unknown'} weights; leave --weights out"
+        )
+
+
+def _settings(scheduler: Path | None, asked: Asked) -> dict[str, Any]:
+    """What is known of the steps, as schedulers of diffusers are configured."""
+    if scheduler is not None:
+        settings = _json(scheduler / _SETTINGS)
+        _check_scheduler(settings, scheduler)
+        return settings
+    theirs = {ours: name for name, ours in PREDICTIONS.items()}
+    schedules = {ours: name for name, ours in _SCHEDULES.items()}
+    return {
+        "prediction_type": theirs[asked.prediction or "eps"],
+        "beta_schedule": schedules[asked.schedule or "linear"],
+    }
+
+
+def _schedule_name(settings: Mapping[str, Any]) -> str:
+    """The schedule by its name here, with what is not as usual."""
+    if settings.get("trained_betas") is not None:
+        return "betas of its own"
+    name = str(settings.get("beta_schedule", "linear"))
+    usual = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+    odd = [
+        f"{key} {settings[key]}"
+        for key, value in usual.items()
+        if settings.get(key, value) != value
+    ]
+    return ", ".join([_SCHEDULES.get(name, name), *odd])
+
+
+def _assumed(parts: _Parts, asked: Asked) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a model without a scheduler does not say and nobody does, and the line that says so."""
+    if parts.scheduler is not None:
+        return (), ()
+    told = {"prediction": asked.prediction, "schedule": asked.schedule}
+    usual = {"prediction": "eps as what it predicts", "schedule": "linear noise"}
+    assumed = tuple(name for name, value in told.items() if value is None)
+    if not assumed:
+        return (), ()
+    words = " and ".join(usual[name] for name in assumed)
+    flags = ", ".join(f"--{name}" for name in assumed)
+    return assumed, (f"no scheduler lies beside the network; assumed: {words} ({flags})",)
 
 
 def _check_network(config: Mapping[str, Any], folder: Path) -> None:
@@ -202,7 +316,7 @@ def _check_network(config: Mapping[str, Any], folder: Path) -> None:
                          "width of its images in pixels into config.json")  # fmt: skip
 
 
-def _check_scheduler(settings: Mapping[str, Any], folder: Path | None) -> None:
+def _check_scheduler(settings: Mapping[str, Any], folder: Path) -> None:
     """Refuse schedulers with another relation between image and noise."""
     kind = settings.get("_class_name", _SCHEDULERS[0])
     if kind not in _SCHEDULERS or settings.get("use_flow_sigmas"):

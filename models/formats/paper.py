@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from els.errors import InputError
 from els.models.blocks import PADDINGS, Network
+from els.models.formats.containers import Weights
+from els.models.formats.loaded import Asked, Declared, Loaded, shown
 from els.models.formats.pickled import Module, Reference
-from els.models.networks import restore_network
+from els.models.networks import fill, restore_network
+from els.models.paper import PaperResNet, PaperUNet
 
 IMAGE_SIZE = 32  # of all the paper's networks; a convolutional network's weights do not say
 _SCHEDULE = "cosine_noise_schedule"
-_WRAPPERS = ("module.", "net.", "model.", "backbone.")
-_INSIDE = ("state_dict", "model_state_dict")
 # The paper's name for a part, and ours. What is not listed has the same name.
 _RENAMED = (
     ("embedding.class_embeddings", "embedding.classes"),
@@ -36,13 +39,60 @@ _RENAMED = (
     ("last_emb", "projection"),
     ("output_conv", "last"),
 )
+_LAST_NORM = (("last_normalizer", "last.0"), ("output_conv", "last.1"))
 _IN_BLOCK = (("emb", "projection"), ("model", "layers"))
 _BLOCK = re.compile(r"((?:down|up)\.\d+|middle)\.(\w+)\.(.*)")
 
 
-def our_name(name: str) -> str:
-    """The name in this project's networks of a weight of the paper's; our own names stay."""
-    for theirs, ours in _RENAMED:
+# Classes that the paper's modules are made of, and those of its UNet alone.
+_CLASSES = re.compile(
+    r"models\.(DDIM|MinimalResNet|MinimalUNet|EmbeddingModule|UBlock)|torch\.nn\.modules\."
+    r"(activation\.ReLU|container\.ModuleList|container\.Sequential|conv\.Conv2d|"
+    r"conv\.ConvTranspose2d|linear\.Linear|normalization\.GroupNorm|pooling\.MaxPool2d|"
+    r"sparse\.Embedding)"
+)
+_BATCH_NORM = "torch.nn.modules.batchnorm.BatchNorm2d"
+_GROUP_NORM = "torch.nn.modules.normalization.GroupNorm"
+
+
+def claims(content: object) -> bool:
+    """Whether these are weights, or a whole module: nobody else reads any."""
+    return isinstance(content, Weights | Module)
+
+
+def load(content: Weights | Module, asked: Asked) -> Loaded:
+    """A network of the paper's code: its whole module, or a state dict under its names or ours.
+
+    Args:
+        content: the module or the weights.
+        asked: the padding of a state dict (default: zeros) and the size of the images (default:
+            what the module says, or 32 pixels).
+
+    Raises:
+        InputError: when it is another network.
+    """
+    if isinstance(content, Module):
+        net, size = network_from_module(content)
+        declared = Declared("module of the paper's code", "eps", "cosine")
+    else:
+        net = network_from_weights(content.table, padding=asked.padding or "zeros")
+        size = IMAGE_SIZE
+        assumed = ("prediction", "schedule", "image_range")
+        declared = Declared("state dict", "eps", "cosine", weights=content.which, assumed=assumed)
+    size = asked.image_size or size
+    note = content.note if isinstance(content, Weights) else ""
+    return Loaded(net, (net.channels, size, size), declared, notes=(note,) if note else ())
+
+
+def our_name(name: str, *, last_norm: bool = False) -> str:
+    """The name in this project's networks of a weight of the paper's; our own names stay.
+
+    Args:
+        name: of the weight.
+        last_norm: it is of a UNet with a norm before its last layer, which are one part here.
+    """
+    renamed = _LAST_NORM + _RENAMED if last_norm else _RENAMED
+    for theirs, ours in renamed:
         if name.startswith(f"{theirs}."):
             name = ours + name.removeprefix(theirs)
             break
@@ -59,10 +109,16 @@ def network_from_module(module: Module) -> tuple[Network, int]:
         InputError: when its noise schedule or its layers are not those of this project's networks.
     """
     size, backbone = IMAGE_SIZE, module
+    for _, part in module.walk():
+        if not (_CLASSES.fullmatch(part.kind) or (part.kind == _BATCH_NORM and _is_unet(module))):
+            raise InputError(
+                f"it names '{part.kind[:80]}', which is no part of the paper's networks; nothing "
+                "in it was run"
+            )
     if module.kind == "models.DDIM":
         schedule = module.attributes.get("noise_schedule")
         if not isinstance(schedule, Reference) or schedule.name.split(".")[-1] != _SCHEDULE:
-            name = schedule.name if isinstance(schedule, Reference) else repr(schedule)[:80]
+            name = schedule.name if isinstance(schedule, Reference) else shown(schedule)
             raise InputError(f"its noise schedule is '{name}'; only '{_SCHEDULE}' can be read")
         size = module.attributes.get("default_imsize", IMAGE_SIZE)
         backbone = module.children.get("backbone", module)
@@ -70,31 +126,28 @@ def network_from_module(module: Module) -> tuple[Network, int]:
         raise InputError(f"it holds a '{backbone.kind}', not a models.MinimalResNet or "
                          "models.MinimalUNet")  # fmt: skip
     if type(size) is not int or size < 1:
-        raise InputError(f"its image size is {size!r}, not a number of pixels")
+        raise InputError(f"its image size is {shown(size)}, not a number of pixels")
     return network_from_weights(backbone.state_dict(), padding=_padding(backbone)), size
 
 
-def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros") -> Network:
+def network_from_weights(weights: Mapping[str, Tensor], *, padding: str = "zeros") -> Network:
     """The network that a state dict belongs to, under the paper's names or ours.
 
     Args:
-        weights: the state dict, or a table that holds it as "state_dict" or "model_state_dict".
+        weights: the state dict.
         padding: "zeros" or "circular", which weights do not show.
 
     Raises:
         InputError: when these are not the weights of a `ResNet` or a `UNet`.
     """
-    bare = _bare(weights)
-    if "bottleneck.model.1.weight" in bare:
-        raise InputError("it is a MinimalUNet with norms, which are not those of the UNet here")
-    ours = {our_name(name): value for name, value in bare.items() if isinstance(value, Tensor)}
-    if len(ours) < len(bare):
-        raise InputError("it is not a table of weights alone")
+    theirs = any(name.startswith("bottleneck.") for name in weights)
+    normed = any(name.startswith("last_normalizer.") for name in weights)
+    ours = {our_name(name, last_norm=normed): value for name, value in weights.items()}
     try:
         if "first.weight" in ours:
-            return restore_network("ResNet", _resnet(ours) | {"padding": padding}, ours)
+            return _resnet(ours, padding)
         if "middle.layers.0.weight" in ours:
-            return restore_network("UNet", _unet(ours) | {"padding": padding}, ours)
+            return _unet(ours, padding, theirs=theirs)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
@@ -102,17 +155,8 @@ def network_from_weights(weights: Mapping[str, object], *, padding: str = "zeros
     raise InputError("it does not hold the weights of a ResNet or a UNet")
 
 
-def _bare(weights: Mapping[str, object]) -> dict[str, object]:
-    """A state dict without what it is packed in: a table, and a prefix of all its names."""
-    for key in _INSIDE:
-        inside = weights.get(key)
-        if isinstance(inside, Mapping):
-            weights = inside
-    names = {str(name): value for name, value in weights.items()}
-    while prefix := next((p for p in _WRAPPERS if names and all(n.startswith(p) for n in names)),
-                         None):  # fmt: skip
-        names = {name.removeprefix(prefix): value for name, value in names.items()}
-    return names
+def _is_unet(module: Module) -> bool:
+    return any(part.kind == "models.MinimalUNet" for _, part in module.walk())
 
 
 def _padding(module: Module) -> str:
@@ -127,10 +171,7 @@ def _padding(module: Module) -> str:
                if conv.get(name) != usual}  # fmt: skip
         if odd or conv.get("padding") not in ("same", tuple(k // 2 for k in conv["kernel_size"])):
             raise InputError(f"a convolution does not keep the image's size: {odd or conv}"[:200])
-    norms = [m for _, m in module.walk() if m.kind == "torch.nn.modules.normalization.GroupNorm"]
-    for norm in norms:
-        if (norm.attributes.get("num_groups"), norm.attributes.get("eps")) != (8, 1e-5):
-            raise InputError("its group norms are not over 8 groups with eps 1e-5, as those here")
+    _check_norms(module)
     return modes[0]
 
 
@@ -144,30 +185,81 @@ def _count(weights: Mapping[str, Tensor], part: str) -> int:
     return len({name.split(".")[1] for name in weights if name.startswith(f"{part}.")})
 
 
-def _resnet(weights: Mapping[str, Tensor]) -> dict[str, object]:
-    """The arguments of `ResNet`, without the padding."""
-    if "last.weight" not in weights:
-        raise InputError("its last layer has a norm of its own, which the ResNet here has not")
-    depth = _count(weights, "hidden")
-    if _count(weights, "projections") != depth + 1:
-        raise InputError(f"it projects the time {_count(weights, 'projections')} times for {depth} "
-                         f"hidden layers; the ResNet here does so {depth + 1} times")  # fmt: skip
+def _check_norms(module: Module) -> None:
+    """Refuse norms that are others than those that the paper's code makes."""
+    most = 32 if _is_unet(module) else 8
+    for _, part in module.walk():
+        said = part.attributes
+        if part.kind == _BATCH_NORM and (said.get("eps"), said.get("track_running_stats")) != (
+            1e-5,
+            True,
+        ):
+            raise InputError("its batch norms are not those of the paper's code")
+        if part.kind == _GROUP_NORM:
+            groups = min(most, said["num_channels"])
+            if (said.get("num_groups"), said.get("eps")) != (groups, 1e-5):
+                raise InputError(
+                    f"its group norms are not over {groups} groups with eps 1e-5, as "
+                    "those of the paper's code"
+                )
+
+
+def _resnet(weights: Mapping[str, Tensor], padding: str) -> Network:
+    """The ResNet: this project's, or one with other flags of the paper's."""
+    depth, told = _count(weights, "hidden"), _count(weights, "projections")
+    if told not in (depth, depth + 1):
+        raise InputError(
+            f"it projects the time {told} times for {depth} hidden layers; the ResNet "
+            f"here does so {depth + 1} times"
+        )
+    last_norm = "last.1.weight" in weights
+    last = weights["last.1.weight" if last_norm else "last.weight"]
     width, channels, kernel, _ = weights["first.weight"].shape
-    return {
-        "channels": channels, "num_classes": _classes(weights), "width": width, "depth": depth,
-        "kernel": kernel, "last_kernel": weights["last.weight"].shape[-1],
+    config: dict[str, Any] = {
+        "channels": channels,
+        "num_classes": _classes(weights),
+        "width": width,
+        "depth": depth,
+        "kernel": kernel,
+        "last_kernel": last.shape[-1],
+        "padding": padding,
         "norm": "group" if "hidden.0.1.weight" in weights else "none",
-    }  # fmt: skip
+    }
+    if not last_norm and told > depth:
+        return restore_network("ResNet", config, weights)
+    with torch.device("meta"):
+        net = PaperResNet(**config, last_norm=last_norm, told_last=told > depth)
+    fill(net, weights)
+    return net
 
 
-def _unet(weights: Mapping[str, Tensor]) -> dict[str, object]:
-    """The arguments of `UNet`, without the padding."""
+def _unet(weights: Mapping[str, Tensor], padding: str, *, theirs: bool) -> Network:
+    """The UNet: this project's, or one with other flags of the paper's."""
     inner, _, kernel, _ = weights["middle.layers.0.weight"].shape
     outer = [len(weights[f"down.{i}.layers.0.weight"]) for i in range(_count(weights, "down"))]
-    channels, _, _, last_kernel = weights["last.weight"].shape
-    return {
-        "channels": channels, "num_classes": _classes(weights), "widths": [*outer, inner],
-        "embedding": weights["projection.1.weight"].shape[1], "kernel": kernel,
+    last_norm = "last.1.weight" in weights
+    channels, _, _, last_kernel = weights["last.1.weight" if last_norm else "last.weight"].shape
+    config: dict[str, Any] = {
+        "channels": channels,
+        "num_classes": _classes(weights),
+        "widths": [*outer, inner],
+        "embedding": weights["projection.1.weight"].shape[1],
+        "kernel": kernel,
         "last_kernel": last_kernel,
-        "norm": "group" if "middle.layers.1.weight" in weights else "none",
-    }  # fmt: skip
+        "padding": padding,
+    }
+    normed = "middle.layers.1.weight" in weights
+    up_kernel = weights["up.0.layers.0.weight"].shape[-1] if outer else kernel
+    if not last_norm and up_kernel == kernel and not (theirs and normed):
+        norm = "group" if normed else "none"
+        return restore_network("UNet", config | {"norm": norm}, weights)
+    kind = "batch" if "middle.layers.1.running_mean" in weights else "group"
+    with torch.device("meta"):
+        net = PaperUNet(
+            **config,
+            up_kernel=up_kernel,
+            normalization=kind if normed else "none",
+            last_norm=last_norm,
+        )
+    fill(net, weights)
+    return net

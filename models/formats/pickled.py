@@ -1,52 +1,58 @@
-"""Whole modules that `torch.save` pickled, read as inert records.
+"""Pickles, read as data: archives of `torch.save` of every age, and bare pickles such as EDM's.
 
-A pickle is a program. This one is run on a machine that can build plain containers, describe
-tensors and note class names with their state, and can do nothing else: no name in the file is ever
-imported, and no code of the named classes is called.
+A pickle is a program. This one is run on a machine of its own that can build plain containers,
+describe tensors and note class names with their state, and can do nothing else: no name in the
+file is ever imported, and no code of the named classes, or text of their source, is run. What it
+may use is counted as it goes, so that no file takes more memory than a few times its size.
 """
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from els.errors import InputError, reason
 
-# Classes that may be named; instances of them become records.
-_CLASSES = frozenset({
-    *(f"models.{name}" for name in ("DDIM", "MinimalResNet", "MinimalUNet", "EmbeddingModule",
-                                    "UBlock")),
-    *(f"torch.nn.modules.{name}" for name in (
-        "activation.ReLU", "container.ModuleList", "container.Sequential", "conv.Conv2d",
-        "conv.ConvTranspose2d", "linear.Linear", "normalization.GroupNorm", "pooling.MaxPool2d",
-        "sparse.Embedding",
-    )),
-})  # fmt: skip
-# Functions that may be named, but not called: the noise schedule that a model was trained with.
-_REFERENCE = re.compile(r"(models|utils|utils\.\w+)\.\w*noise_schedule")
+# How objects of EDM's torch_utils.persistence begin in `Module.kind`; their class's name follows.
+PERSISTENT = "persistent:"
+_ZIP = b"PK\x03\x04"
+_LEGACY = 0x1950A86A20F9469CFC6C  # the first object in a file of PyTorch before 1.6
+_LEGACY_VERSION = 1001
 _DTYPES = {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16,
-    "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Bool": torch.bool,
+    "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16,
+    "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool,
 }  # fmt: skip
-# What torch.save writes for a module, in every protocol. Other opcodes have no business there:
-# extension codes and INST reach for classes by another road, and a large memo index takes memory.
-_OPCODES = frozenset({
-    "PROTO", "FRAME", "MARK", "STOP", "GLOBAL", "STACK_GLOBAL", "NEWOBJ", "REDUCE", "BUILD",
-    "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1",
-    "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET",
-    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM",
-    "SETITEMS", "ADDITEMS", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "MEMOIZE",
+# Classes and functions whose call makes plain data; here it makes a record of nothing.
+_PLAIN = frozenset({
+    "argparse.Namespace", "builtins.complex", "builtins.range", "builtins.slice",
+    "datetime.date", "datetime.datetime", "datetime.timedelta", "datetime.timezone",
+    "decimal.Decimal", "fractions.Fraction", "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray._reconstruct", "numpy._core.numeric._frombuffer",
+    "numpy.core.numeric._frombuffer", "numpy.random._pickle.__bit_generator_ctor",
+    "numpy.random._pickle.__generator_ctor", "pathlib.Path", "pathlib.PosixPath",
+    "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "pathlib.WindowsPath",
+    "pathlib._local.PosixPath", "pathlib._local.WindowsPath", "torch.Generator", "torch.device",
+    "torch.serialization._get_layout", "types.SimpleNamespace", "uuid.UUID",
 })  # fmt: skip
+# What an object costs in memory, at most; other instructions push a pointer or a small number.
+_COSTS = {"EMPTY_DICT": 240, "EMPTY_LIST": 120, "EMPTY_SET": 240, "NEWOBJ": 400, "REDUCE": 400}
+_SMALL, _FREE = 64, 1 << 25  # bytes that any file may use
+_NUMPY_TYPES = re.compile(r"[biuf]\d{1,2}")
+# An object is a key of a table where it holds no other object: hashing what holds others, which
+# hold others, can take forever.
+_KEYS = (str, int, float, bool, bytes, type(None))
 
 
 @dataclass(frozen=True)
@@ -87,18 +93,35 @@ class Reference:
     name: str
 
 
-def read_module(path: Path) -> Module:
-    """Read a module that `torch.save(module, path)` wrote, without running anything in it.
+@dataclass(frozen=True)
+class Record:
+    """Some other object of a file: its class, and what was set on it, where that is a table."""
+
+    kind: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path) -> Any:
+    """What a pickled file holds, without running anything in it.
+
+    Args:
+        path: an archive of `torch.save`, a file of PyTorch before 1.6, or a bare pickle.
+
+    Returns:
+        plain containers, numbers and strings as they are; tensors on the CPU, wherever they were;
+        a `Module` for a module of any class, a `Reference` for a name, and a `Record` for any other
+        object.
 
     Raises:
-        InputError: when the file is damaged or names anything but the modules of the paper's code
-            and the layers that they are made of; the message says what.
+        InputError: when the file is damaged, wants something run, or would take more memory than a
+            few times its size; the message says what.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            storages = _Storages(archive)
-            record = _unpickle(storages.member("data.pkl"))
-            return _as_module(record, storages, set())
+        if _starts_with_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                members = _Members(archive, path.stat().st_size)
+                return _Resolver(members).resolve(_run(BytesIO(members.member("data.pkl"))))
+        return _read_stream(path.read_bytes())
     except _Refusal as error:
         raise InputError(f"'{path}' is not loaded: {error}") from error
     # Hostile bytes can make a parser raise anything; whatever it is, the file is not read.
@@ -109,44 +132,81 @@ def read_module(path: Path) -> Module:
         ) from error
 
 
+def read_module(path: Path) -> Module:
+    """Read a module that `torch.save(module, path)` wrote, without running anything in it.
+
+    Raises:
+        InputError: as `read`, and when the file holds something else.
+    """
+    module = read(path)
+    if not isinstance(module, Module):
+        held = "type" if isinstance(module, Reference) else type(module).__name__
+        raise InputError(f"'{path}' is not loaded: it holds a {held}, not a module")
+    return module
+
+
 class _Refusal(Exception):  # noqa: N818 - not an error of ours
     """What the file wants, and does not get."""
 
 
-# --- the machine: what names stand for while the pickle is read -------------------------------
+def _starts_with_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
 
 
-class _Sealed:
-    """Something that the file may pass around but not change."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise _Refusal("it sets the state of something that is not a module")
-
-
-class _Function(_Sealed):
-    """One of our functions in place of the one that the file names."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-
-    def __call__(self, *args: object) -> object:
-        return self._function(*args)
+def _read_stream(data: bytes) -> Any:
+    """What a file that is no archive holds: several pickles and numbers, or one pickle."""
+    stream = BytesIO(data)
+    first = _run(stream)
+    if first != _LEGACY or type(first) is not int:
+        del data, stream  # the numbers stand in the pickle itself
+        return _Resolver(None).resolve(first)
+    return _Resolver(None).resolve(_legacy(stream))
 
 
-class _Storage(_Sealed):
-    """Numbers in another member of the archive."""
+# --- what stands for the objects of the file while it is read -----------------------------------
 
-    __slots__ = ("count", "dtype", "key")
+
+class _Class:
+    """A name of the file."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _Instance:
+    """An instance of a class that has a name and nothing else."""
+
+    __slots__ = ("items", "kind", "state")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.state: Any = {}
+        self.items: dict[Any, Any] = {}
+
+
+class _Builder:
+    """A function of ours in place of the one that the file names."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
+class _Storage:
+    """Numbers elsewhere: in another member of the archive, or in a part of the file."""
+
+    __slots__ = ("bytes", "count", "dtype", "key")
 
     def __init__(self, dtype: torch.dtype, key: str, count: int) -> None:
         self.dtype, self.key, self.count = dtype, key, count
+        self.bytes: memoryview | None = None
 
 
-class _Weight(_Sealed):
+class _Weight:
     """A tensor, as the file describes it."""
 
     __slots__ = ("offset", "size", "storage", "stride")
@@ -155,126 +215,427 @@ class _Weight(_Sealed):
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
 
-class _Record:
-    """An instance of a class that has a name and nothing else; subclassed for each name."""
+class _NumpyType:
+    """A type of numpy's numbers: "f8", and ">" where they are big-endian."""
 
-    __slots__ = ("state",)
-    kind = ""
+    __slots__ = ("code", "order")
 
-    def __new__(cls) -> _Record:
-        record = super().__new__(cls)
-        record.state = {}
-        return record
-
-    def __init__(self) -> None:  # NEWOBJ, which pickled modules use, does not come here
-        raise _Refusal(f"it calls '{self.kind}'")
-
-    def __setstate__(self, state: object) -> None:
-        if type(state) is not dict or not all(type(key) is str for key in state):
-            raise _Refusal(f"the state of a '{self.kind}' is not a table of attributes")
-        self.state = state
+    def __init__(self, code: object, *_: object) -> None:
+        if type(code) is not str or not _NUMPY_TYPES.fullmatch(code):
+            code = ""
+        self.code, self.order = code, "<"
 
 
-def _tensor(
-    storage: object,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    requires_grad: object = False,
-    hooks: object = None,
-    metadata: object = None,
-) -> _Weight:
-    """In place of torch._utils._rebuild_tensor_v2."""
+def _tensor(storage: object, offset: Any, size: Any, stride: Any, *_: object) -> _Weight:
+    """In place of torch._utils._rebuild_tensor_v2 and its predecessor."""
     numbers = [offset, *size, *stride]
     if type(storage) is not _Storage or not all(type(n) is int and n >= 0 for n in numbers):
         raise _Refusal("it describes a tensor by something other than a storage and sizes")
     return _Weight(storage, offset, tuple(size), tuple(stride))
 
 
-def _parameter(data: object, requires_grad: object = True, hooks: object = None) -> _Weight:
+def _parameter(data: object, *_: object) -> _Weight:
     """In place of torch._utils._rebuild_parameter."""
     if type(data) is not _Weight:
         raise _Refusal("it makes a parameter of something that is not a tensor")
     return data
 
 
-_ADMITTED: dict[str, object] = {
-    "collections.OrderedDict": _Function(dict),
-    "torch.Size": _Function(tuple),
-    "torch._utils._rebuild_tensor_v2": _Function(_tensor),
-    "torch._utils._rebuild_parameter": _Function(_parameter),
-    **{f"{module}.{kind.__name__}": _Function(kind)
-       for module in ("builtins", "__builtin__") for kind in (dict, list, set)},
+def _number(kind: object, data: object) -> object:
+    """In place of numpy's constructor of a single number."""
+    if type(kind) is not _NumpyType or not kind.code or type(data) is not bytes:
+        return _Instance("numpy.generic")
+    return np.frombuffer(data, kind.order + kind.code, count=1)[0].item()
+
+
+def _persistent(meta: object) -> object:
+    """In place of EDM's torch_utils.persistence, which would execute the source in `meta`."""
+    if type(meta) is not dict or type(meta.get("class_name")) is not str:
+        raise _Refusal("an object of torch_utils.persistence in it does not say its class")
+    instance = _Instance(PERSISTENT + meta["class_name"])
+    instance.state = meta.get("state")
+    return instance
+
+
+def _encoded(text: object, encoding: object) -> bytes:
+    """In place of _codecs.encode, by which the older protocols write bytes."""
+    if type(text) is not str or encoding != "latin1":
+        raise _Refusal("it encodes text otherwise than pickles do")
+    return text.encode("latin1")
+
+
+def _bytes(data: object = b"") -> bytes:
+    if type(data) is not bytes:  # a number would be so many zeros
+        raise _Refusal("it makes bytes of something else")
+    return data
+
+
+def _table(items: object = ()) -> dict[Any, Any]:
+    pairs = items.items() if type(items) is dict else items
+    table: dict[Any, Any] = {}
+    for key, value in pairs:  # type: ignore[attr-defined]
+        table[_as_key(key)] = value
+    return table
+
+
+def _listed(items: Any = ()) -> list[Any]:
+    return list(items)
+
+
+def _joined(items: Any = ()) -> tuple[Any, ...]:
+    return tuple(items)
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {_as_key(item) for item in items}
+
+
+def _default_table(factory: object = None, items: object = ()) -> dict[Any, Any]:
+    return _table(items)
+
+
+def _as_key(key: Any) -> Any:
+    if type(key) in _KEYS or (type(key) is tuple and all(type(part) in _KEYS for part in key)):
+        return key
+    raise _Refusal(f"it looks things up by a {type(key).__name__}, which saved networks do not")
+
+
+_RECONSTRUCT = "torch_utils.persistence._reconstruct_persistent_obj"
+_BUILDERS: dict[str, object] = {
+    "collections.OrderedDict": _Builder(_table),
+    "collections.Counter": _Builder(_table),
+    "collections.defaultdict": _Builder(_default_table),
+    "torch.Size": _Builder(_joined),
+    "torch._utils._rebuild_tensor": _Builder(_tensor),
+    "torch._utils._rebuild_tensor_v2": _Builder(_tensor),
+    "torch._utils._rebuild_parameter": _Builder(_parameter),
+    "torch._utils._rebuild_parameter_with_state": _Builder(_parameter),
+    "_codecs.encode": _Builder(_encoded),
+    "numpy.dtype": _Builder(_NumpyType),
+    **{f"numpy.{core}.multiarray.scalar": _Builder(_number) for core in ("core", "_core")},
+    **{f"builtins.{name}": _Builder(function)
+       for name, function in (("dict", _table), ("list", _listed), ("set", _set),
+                              ("frozenset", _set), ("bytes", _bytes), ("bytearray", _bytes))},
     **{f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()},
 }  # fmt: skip
+_BUILDERS[_RECONSTRUCT] = _Builder(_persistent)
+_COPYING = (_table, _listed, _joined, _set, _default_table)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Python's unpickler, with names that stand for inert things only."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(BytesIO(data))
-        self._records: dict[str, type[_Record]] = {}
-
-    def find_class(self, module: str, name: str) -> object:
-        full = f"{module}.{name}"
-        # A dot in the name itself would reach through an object; nothing that is saved needs it.
-        if "." not in name:
-            if full in _ADMITTED:
-                return _ADMITTED[full]
-            if full in _CLASSES or _REFERENCE.fullmatch(full):
-                if full not in self._records:
-                    body = {"kind": full, "__slots__": ()}
-                    self._records[full] = type("_Record", (_Record,), body)
-                return self._records[full]
-        raise _Refusal(
-            f"it names '{full}', which is no part of the paper's networks; nothing in it was run"
-        )
-
-    def persistent_load(self, pid: object) -> _Storage:
-        match pid:
-            case ("storage", torch.dtype() as dtype, str(key), str(), int(count)):
-                return _Storage(dtype, key, count)
-        raise _Refusal("it refers to something outside the file that is not a storage")
+# --- the machine ------------------------------------------------------------------------------
 
 
-def _unpickle(data: bytes) -> _Record:
-    for opcode, arg, _ in pickletools.genops(data):
-        if opcode.name not in _OPCODES:
-            what = "" if arg is None else f" '{str(arg)[:80]}'"
-            raise _Refusal(f"it uses the pickle instruction {opcode.name}{what}, which saved "
-                           "modules do not need")  # fmt: skip
-        if opcode.name == "LONG_BINPUT" and (arg or 0) > len(data):
+class _Machine:
+    """The stack, the memo and the marks of a pickle that is being read."""
+
+    def __init__(self, size: int, *, inner: bool) -> None:
+        self.size, self.inner = size, inner
+        self.left = max(_FREE, 2 * size)
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[tuple[str, torch.dtype], _Storage] = {}
+        self.bytes_read: dict[int, tuple[bytes, _Storage]] = {}
+
+    def run(self, opcodes: Iterator[tuple[Any, Any, int | None]]) -> Any:
+        """What the instructions leave."""
+        for opcode, arg, _ in opcodes:
+            self.pay(_COSTS.get(opcode.name, _SMALL) + (sys.getsizeof(arg) if arg else 0))
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            step = _STEPS.get(opcode.name)
+            if step is None:
+                what = "" if arg is None else f" '{str(arg)[:80]}'"
+                raise _Refusal(
+                    f"it uses the pickle instruction {opcode.name}{what}, which saved "
+                    "modules do not need"
+                )
+            step(self, arg)
+        raise EOFError("it ends too early")
+
+    def pay(self, cost: int) -> None:
+        self.left -= cost
+        if self.left < 0:
+            raise _Refusal("it would take far more memory than it has bytes")
+
+    def to_mark(self) -> list[Any]:
+        mark = self.marks.pop()
+        items = self.stack[mark:]
+        del self.stack[mark:]
+        return items
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def push_tuple(self, count: int) -> None:
+        items = tuple(self.stack[-count:])
+        if len(items) < count:
+            raise IndexError("the stack is empty")
+        self.stack[-count:] = [items]
+
+    def remember(self, index: int | None) -> None:
+        index = len(self.memo) if index is None else index
+        if index > self.size:
             raise _Refusal("it numbers more objects than it has")
-    record = _Unpickler(data).load()
-    if not isinstance(record, _Record):
-        raise _Refusal(f"it holds a {type(record).__name__}, not a module")
-    return record
+        self.memo[index] = self.stack[-1]
+
+    def name(self, module: Any, name: Any) -> None:
+        full = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        # A dot in the name itself would reach through an object; nothing that is saved needs it.
+        if type(name) is not str or "." in name:
+            raise _unknown(full)
+        if full.endswith(_RECONSTRUCT):  # some repositories have it in a package of their own
+            full = _RECONSTRUCT
+        self.stack.append(_BUILDERS.get(full) or _Class(full))
+
+    def set_items(self, pairs: list[Any]) -> None:
+        table = self.stack[-1]
+        table = table.items if type(table) is _Instance else table
+        if type(table) is not dict or len(pairs) % 2:
+            raise TypeError(f"a {type(table).__name__} has no items")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            table[_as_key(key)] = value
+
+    def append(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is list:
+            target.extend(items)
+        elif type(target) is set:
+            target.update(map(_as_key, items))
+        elif type(target) is not _Instance:
+            raise TypeError(f"nothing can be added to a {type(target).__name__}")
+
+    def new(self) -> None:
+        _, kind = self.stack.pop(), self.stack.pop()
+        if type(kind) is not _Class:
+            raise TypeError("it makes an instance of something that is not a class")
+        self.stack.append(_Instance(kind.name))
+
+    def call(self) -> None:
+        args, function = self.stack.pop(), self.stack.pop()
+        if type(args) is not tuple:
+            raise TypeError("it calls something without arguments")
+        if type(function) is _Builder:
+            if function.function in _COPYING:
+                self.pay(sum(len(arg) * _SMALL for arg in args if hasattr(arg, "__len__")))
+            self.stack.append(function.function(*args))
+        elif type(function) is _Class and function.name == _FROM_BYTES and not self.inner:
+            (data,) = args
+            self.stack.append(self.storage_in(data))
+        elif type(function) is _Class and function.name in _PLAIN:
+            self.stack.append(_Instance(function.name))
+        elif type(function) is _Class and _is_network(function.name):
+            if args:
+                raise TypeError(f"a '{function.name}' is not made of arguments")
+            raise _Refusal(f"it calls '{function.name}'")
+        else:
+            raise _unknown(getattr(function, "name", type(function).__name__))
+
+    def build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) is _Instance:
+            table = type(state) is dict and all(type(key) is str for key in state)
+            if not table and _is_network(target.kind):
+                raise _Refusal(f"the state of a '{target.kind}' is not a table of attributes")
+            target.state = state
+        elif type(target) is _NumpyType:
+            target.order = ">" if type(state) is tuple and state[1:2] == (">",) else "<"
+        elif type(target) is _Class:
+            raise TypeError("it sets the state of a class")
+        elif type(target) is not dict:  # a table of weights has metadata, which nothing here needs
+            raise _Refusal("it sets the state of something that is not a module")
+
+    def outside(self, pid: Any) -> None:
+        match pid:
+            case ("storage", torch.dtype() as dtype, str(key), str(), int(count), *view):
+                storage = self.storages.setdefault((key, dtype), _Storage(dtype, key, count))
+                if storage.count != count or any(view):
+                    raise _Refusal(f"it says two things of the storage '{key[:40]}'")
+                self.stack.append(storage)
+            case ("module", _Class() as kind, *_):  # PyTorch before 1.6, with the class's source
+                self.stack.append(kind)
+            case _:
+                raise _Refusal("it refers to something outside the file that is not a storage")
+
+    def storage_in(self, data: Any) -> _Storage:
+        """The storage in bytes that torch.storage._load_from_bytes would read, once for each."""
+        if type(data) is not bytes:
+            raise _Refusal("it makes a storage of something that is not bytes")
+        if id(data) not in self.bytes_read:
+            stream = BytesIO(data)
+            if _run(stream, inner=True) != _LEGACY:
+                raise _Refusal("a storage in it is not written as storages are")
+            storage = _legacy(stream)
+            if type(storage) is not _Storage:
+                raise _Refusal("a storage in it is something else")
+            self.bytes_read[id(data)] = data, storage
+        return self.bytes_read[id(data)][1]
 
 
-# --- from records to modules ---------------------------------------------------------------------
+_FROM_BYTES = "torch.storage._load_from_bytes"
+_CONSTANTS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINUNICODE8",
+              "SHORT_BINUNICODE", "BINBYTES", "BINBYTES8", "SHORT_BINBYTES")  # fmt: skip
+# What torch.save and EDM write, in every protocol. Other instructions have no business there:
+# extension codes and INST reach for classes by another road.
+_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    "PROTO": lambda machine, arg: None,
+    "FRAME": lambda machine, arg: None,
+    "NONE": lambda machine, arg: machine.push(None),
+    "NEWTRUE": lambda machine, arg: machine.push(True),
+    "NEWFALSE": lambda machine, arg: machine.push(False),
+    **dict.fromkeys(_CONSTANTS, lambda machine, arg: machine.push(arg)),
+    "BYTEARRAY8": lambda machine, arg: machine.push(bytes(arg)),
+    "MARK": lambda machine, arg: machine.marks.append(len(machine.stack)),
+    "EMPTY_DICT": lambda machine, arg: machine.push({}),
+    "EMPTY_LIST": lambda machine, arg: machine.push([]),
+    "EMPTY_SET": lambda machine, arg: machine.push(set()),
+    "EMPTY_TUPLE": lambda machine, arg: machine.push(()),
+    "TUPLE": lambda machine, arg: machine.push(tuple(machine.to_mark())),
+    "TUPLE1": lambda machine, arg: machine.push_tuple(1),
+    "TUPLE2": lambda machine, arg: machine.push_tuple(2),
+    "TUPLE3": lambda machine, arg: machine.push_tuple(3),
+    "FROZENSET": lambda machine, arg: machine.push(_set(machine.to_mark())),
+    "APPEND": lambda machine, arg: machine.append([machine.stack.pop()]),
+    "APPENDS": lambda machine, arg: machine.append(machine.to_mark()),
+    "ADDITEMS": lambda machine, arg: machine.append(machine.to_mark()),
+    "SETITEM": lambda machine, arg: machine.set_items(
+        [machine.stack.pop(), machine.stack.pop()][::-1]
+    ),
+    "SETITEMS": lambda machine, arg: machine.set_items(machine.to_mark()),
+    "BINGET": lambda machine, arg: machine.push(machine.memo[arg]),
+    "LONG_BINGET": lambda machine, arg: machine.push(machine.memo[arg]),
+    "BINPUT": lambda machine, arg: machine.remember(arg),
+    "LONG_BINPUT": lambda machine, arg: machine.remember(arg),
+    "MEMOIZE": lambda machine, arg: machine.remember(None),
+    "GLOBAL": lambda machine, arg: machine.name(*arg.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, arg: machine.name(
+        *[machine.stack.pop(), machine.stack.pop()][::-1]
+    ),
+    "NEWOBJ": lambda machine, arg: machine.new(),
+    "REDUCE": lambda machine, arg: machine.call(),
+    "BUILD": lambda machine, arg: machine.build(),
+    "BINPERSID": lambda machine, arg: machine.outside(machine.stack.pop()),
+}  # fmt: skip
+_NETWORK = re.compile(
+    r"torch\.nn\.modules\.\w+\.\w+|models\.(DDIM|MinimalResNet|MinimalUNet|EmbeddingModule|UBlock)|"
+    r"(models|utils|utils\.\w+)\.\w*noise_schedule"
+)
 
 
-class _Storages:
-    """The members of a torch archive."""
+def _is_network(name: str) -> bool:
+    """Whether it is a part of PyTorch's or of the paper's networks, which are never called."""
+    return _NETWORK.fullmatch(name) is not None
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
+
+def _unknown(name: str) -> _Refusal:
+    return _Refusal(
+        f"it names '{name[:80]}', which is no part of the networks known here, and calls it; "
+        "nothing in it was run"
+    )
+
+
+def _run(stream: BytesIO, *, inner: bool = False) -> Any:
+    """What the next pickle of a stream leaves, after which the stream stands behind it."""
+    machine = _Machine(len(stream.getvalue()), inner=inner)
+    return machine.run(pickletools.genops(stream))
+
+
+def _legacy(stream: BytesIO) -> Any:
+    """The object in a file of PyTorch before 1.6, behind its first number.
+
+    After it stand the names of its storages, and then, for each of them, how many numbers it has
+    in 8 bytes, and the numbers.
+    """
+    if _run(stream) != _LEGACY_VERSION:
+        raise _Refusal("it is of another version of PyTorch's files before 1.6")
+    about, data = _run(stream), stream.getvalue()
+    if type(about) is not dict or about.get("little_endian") is not True:
+        raise _Refusal(_BIG_ENDIAN)
+    machine = _Machine(len(data), inner=True)
+    content, keys = machine.run(pickletools.genops(stream)), _run(stream)
+    storages = {storage.key: storage for storage in machine.storages.values()}
+    for key in keys:
+        storage = storages[key]
+        count, start = int.from_bytes(stream.read(8), "little"), stream.tell()
+        stop = start + count * storage.dtype.itemsize
+        if count != storage.count or stop > len(data):
+            raise _Refusal(f"the storage '{key[:40]}' does not have {storage.count} numbers")
+        storage.bytes = memoryview(data)[start:stop]
+        stream.seek(stop)
+    return content
+
+
+# --- from what stands for them to tensors and modules -------------------------------------------
+
+
+class _Members:
+    """The members of an archive of `torch.save`."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        self.archive, self.left = archive, size
         roots = [n.removesuffix("data.pkl") for n in archive.namelist() if n.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise _Refusal(f"it is a zip of {', '.join(archive.namelist()[:5]) or 'nothing'}, "
-                           "not of torch.save")  # fmt: skip
+            raise _Refusal(
+                f"it is a zip of {', '.join(archive.namelist()[:5]) or 'nothing'}, "
+                "not of torch.save"
+            )
         self.root = roots[0]
         if f"{self.root}byteorder" in archive.namelist() and self.member("byteorder") != b"little":
-            raise _Refusal("its numbers are big-endian; save it again on a little-endian machine")
-        self._read: dict[tuple[str, torch.dtype], Tensor] = {}
+            raise _Refusal(_BIG_ENDIAN)
 
     def member(self, name: str) -> bytes:
         """The bytes of a member, which torch.save never compresses."""
         info = self.archive.getinfo(self.root + name)
         if info.compress_type != zipfile.ZIP_STORED:
             raise _Refusal(f"its member '{name}' is compressed, which torch.save does not do")
+        self.left -= info.file_size
+        if self.left < 0:
+            raise _Refusal("its members have more bytes than the file")
+        if not info.CRC:  # PyTorch leaves it out when it is told to
+            del info.CRC
         return self.archive.read(info)
+
+
+_BIG_ENDIAN = "its numbers are big-endian; save it again on a little-endian machine"
+
+
+class _Resolver:
+    """Turns what the machine left into plain data, tensors, modules and records."""
+
+    def __init__(self, members: _Members | None) -> None:
+        self.members = members
+        self._numbers: dict[int, Tensor] = {}
+        # By the identity of what stands for an object, which is kept so that no other takes it.
+        self._done: dict[int, tuple[Any, Any]] = {}
+
+    def resolve(self, value: Any) -> Any:
+        """The object that `value` stands for; shared ones once, so that no file takes forever."""
+        if type(value) in (str, int, float, bool, bytes, type(None), set):
+            return value
+        if id(value) not in self._done:
+            if type(value) in (dict, list):
+                self._done[id(value)] = value, value  # they may hold themselves
+            self._done[id(value)] = value, self._made(value)
+        return self._done[id(value)][1]
+
+    def _made(self, value: Any) -> Any:
+        match value:
+            case dict():
+                for key, one in value.items():
+                    value[key] = self.resolve(one)
+                return value
+            case list():
+                value[:] = map(self.resolve, value)
+                return value
+            case tuple():
+                return tuple(map(self.resolve, value))
+            case _Weight():
+                return self.tensor(value)
+            case _Instance():
+                return self._instance(value)
+            case _Class():
+                return Reference(value.name)
+        return Record(type(value).__name__.strip("_"))
 
     def tensor(self, weight: _Weight) -> Tensor:
         """The tensor that a file describes: a view of its storage."""
@@ -283,41 +644,63 @@ class _Storages:
             count *= n
         if count > storage.count:  # an expanded view: small on disk, without bound in memory
             raise _Refusal(f"a tensor of size {weight.size} is larger than its storage")
-        key = (storage.key, storage.dtype)
-        if key not in self._read:
-            data = bytearray(self.member(f"data/{storage.key}"))
-            self._read[key] = torch.frombuffer(data, dtype=storage.dtype) if data else (
-                torch.empty(0, dtype=storage.dtype))  # fmt: skip
-        if len(self._read[key]) != storage.count:
+        if id(storage) not in self._numbers:
+            self._numbers[id(storage)] = self._storage(storage)
+        numbers = self._numbers[id(storage)]
+        if len(numbers) != storage.count:
             raise _Refusal(f"the storage '{storage.key}' does not have {storage.count} numbers")
-        return self._read[key].as_strided(weight.size, weight.stride, weight.offset)
+        return numbers.as_strided(weight.size, weight.stride, weight.offset)
 
+    def _storage(self, storage: _Storage) -> Tensor:
+        if storage.bytes is not None:
+            data = bytearray(storage.bytes)
+        elif self.members is not None:
+            data = bytearray(self.members.member(f"data/{storage.key}"))
+        else:
+            raise _Refusal(f"the storage '{storage.key[:40]}' is not in it")
+        return (
+            torch.frombuffer(data, dtype=storage.dtype)
+            if data
+            else (torch.empty(0, dtype=storage.dtype))
+        )
 
-def _as_module(record: object, storages: _Storages, seen: set[int]) -> Module:
-    if not isinstance(record, _Record) or id(record) in seen:
-        raise _Refusal("its modules do not form a tree")
-    seen.add(id(record))
-    tables = {name: record.state.get(name) or {} for name in ("_parameters", "_buffers",
-                                                              "_modules")}  # fmt: skip
-    if not all(type(table) is dict and all(type(key) is str for key in table)
-               for table in tables.values()):  # fmt: skip
-        raise _Refusal(f"a '{record.kind}' does not hold its weights as modules do")
-    weights = tables["_parameters"] | tables["_buffers"]
-    if not all(value is None or type(value) is _Weight for value in weights.values()):
-        raise _Refusal(f"a '{record.kind}' has a weight that is not a tensor")
-    return Module(
-        kind=record.kind,
-        attributes={
-            name: Reference(value.kind)
-            if isinstance(value, type) and issubclass(value, _Record)
-            else value
-            for name, value in record.state.items()
-            if not name.startswith("_")
-        },
-        weights={n: storages.tensor(value) for n, value in weights.items() if value is not None},
-        children={
-            name: _as_module(child, storages, seen)
-            for name, child in tables["_modules"].items()
-            if child is not None
-        },
-    )
+    def _instance(self, instance: _Instance) -> Any:
+        state = instance.state if type(instance.state) is dict else {}
+        if _is_network(instance.kind) or {"_parameters", "_modules"} & state.keys():
+            return self._module(instance, set())
+        if instance.items:
+            return self.resolve(instance.items)
+        table = {name: self.resolve(value) for name, value in state.items() if type(name) is str}
+        return Record(instance.kind, table)
+
+    def _module(self, instance: object, above: set[int]) -> Module:
+        if not isinstance(instance, _Instance) or id(instance) in above:
+            raise _Refusal("its modules do not form a tree")
+        above.add(id(instance))
+        kind = instance.kind.removeprefix(PERSISTENT)
+        state = instance.state if type(instance.state) is dict else {}
+        parameters, buffers, modules = (
+            state.get(name) or {} for name in ("_parameters", "_buffers", "_modules")
+        )
+        if not all(
+            type(table) is dict and all(type(key) is str for key in table)
+            for table in (parameters, buffers, modules)
+        ):
+            raise _Refusal(f"a '{kind}' does not hold its weights as modules do")
+        weights = parameters | buffers
+        if not all(value is None or type(value) is _Weight for value in weights.values()):
+            raise _Refusal(f"a '{kind}' has a weight that is not a tensor")
+        return Module(
+            kind=instance.kind,
+            attributes={
+                name: self.resolve(value)
+                for name, value in state.items()
+                if not str(name).startswith("_") or name in ("_init_args", "_init_kwargs")
+            },
+            weights={n: self.tensor(value) for n, value in weights.items() if value is not None},
+            children={
+                name: self._module(child, above)
+                for name, child in modules.items()
+                if child is not None
+            },
+        )

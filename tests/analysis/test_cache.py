@@ -1,5 +1,6 @@
 """What is computed again, and what is not: results are known by what they depend on."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -119,6 +120,19 @@ def test_nothing_else_than_what_depends_on_an_option_is_computed(
     assert kept <= everything
     assert counting.run("changed", **options) > 0
     assert not kept & set(counting.counts)
+
+
+def test_a_clipped_analysis_and_one_that_is_not_never_mix(counting: Counting) -> None:
+    counting.run("first", held_out=0)
+    everything = dict(counting.counts)
+    counting.run("clipped", held_out=0, clip=True)
+    kept = everything.keys() - counting.counts.keys()
+    assert not {name for name in kept if not name.startswith("nearest")}  # of the same samples
+    summary = json.loads((counting.folder / "analysis" / "agreement.json").read_text())
+    assert summary["protocol"]["clip"] is True
+    args = ["--checkpoint", str(counting.checkpoint), "--out", str(counting.folder)]
+    with pytest.raises(InputError, match="clip True, now False"):
+        main([*args, "--logger", "none", "--device", "cpu"])
 
 
 def test_results_of_other_scales_or_other_code_are_not_taken_up(

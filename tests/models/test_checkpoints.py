@@ -59,6 +59,21 @@ def test_a_checkpoint_knows_its_training(tmp_path: Path, net: Network) -> None:
         load_denoiser(write(tmp_path / "d.ckpt", net, **{METADATA_KEY: meta}))
 
 
+def test_raw_weights_are_taken_where_they_are_asked_for(tmp_path: Path, net: Network) -> None:
+    raw = {f"net.{name}": value + 1 for name, value in net.state_dict().items()}
+    both = write(tmp_path / "a.ckpt", net, current_model_state=raw)
+    bias = "last.bias"
+    for weights, expected in ((None, net.last.bias), ("online", net.last.bias + 1)):
+        denoiser = load_denoiser(both, weights=weights)
+        assert torch.equal(denoiser.net.state_dict()[bias], expected)
+        assert denoiser.declared.weights == (weights or "ema")
+    assert load_denoiser(both).notes == ()
+    alone = write(tmp_path / "b.ckpt", net)
+    assert load_denoiser(alone).declared.prediction == "eps"
+    with pytest.raises(InputError, match="--weights ema was given, but it holds online weights"):
+        load_denoiser(alone, weights="ema")
+
+
 def test_a_run_is_found_by_its_folder(tmp_path: Path, net: Network) -> None:
     folder = tmp_path / "runs" / "x" / "checkpoints"
     folder.mkdir(parents=True)

@@ -60,3 +60,20 @@ def test_it_says_in_a_line_what_it_is(tmp_path) -> None:
     assert repr(network) == f"NetworkDenoiser(ResNet, zeros padding, {count} parameters, 1 x 8 x 8)"
     network = load_denoiser(write_checkpoint(tmp_path / "two.ckpt", classes=3))
     assert "padding, 3 classes, " in repr(network)
+
+
+def test_a_clipped_network_stays_in_the_range_and_keeps_its_gradient(tmp_path) -> None:
+    network = load_denoiser(write_checkpoint(tmp_path / "x.ckpt"))
+    clipped = network.clipped()
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    answer = network(x, 1.0)
+    assert answer.abs().max() > 2
+    assert torch.equal(clipped(x, 1.0), answer.clamp(-1, 1))
+    assert clipped.identity != network.identity
+    assert network.identity == load_denoiser(tmp_path / "x.ckpt").identity
+    slopes = []
+    for one in (network, clipped):
+        query = x.clone().requires_grad_()
+        one(query, 1.0).sum().backward()
+        slopes.append(query.grad)
+    assert torch.equal(*slopes)

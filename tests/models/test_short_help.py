@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import ROOT
 
+from els.models import export
 from els.models.short_help import OPTIONS, short_help
 from els.models.training import TrainCLI, TrainParser, main
 
@@ -37,6 +38,19 @@ def test_the_help_is_a_screen_of_80_columns(line: str) -> None:
     assert max(map(len, lines)) <= 79
     assert lines[0].startswith("usage: python train.py ")
     assert any("--help_all" in line for line in lines)
+
+
+def test_the_help_of_export_has_the_options_of_its_parser(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    told = short_help(["export", "--help"])
+    assert max(map(len, told.splitlines())) <= 79
+    with pytest.raises(SystemExit):
+        export.main(["--help_all"])
+    whole = capsys.readouterr().out
+    for name in ("--checkpoint", "--to"):
+        assert name in told
+        assert name in whole
 
 
 def test_other_arguments_are_not_of_the_help() -> None:

@@ -12,6 +12,8 @@ from conftest import random_images
 from els.errors import InputError
 from els.machines import MACHINES, Machine, make_machine
 from els.machines.base import PosteriorMachine
+from els.machines.local import PatchMachine
+from els.mosaic import trace
 from els.sampling import ddim, sample, seeded_noise
 from els.schedule import CosineSchedule
 
@@ -58,6 +60,7 @@ class MachineTester:
         self.bad_queries_are_refused()
         self.one_number_stands_for_a_batch()
         self.it_can_be_sampled()
+        self.clipped_answers_stay_in_the_range()
         self.identity_tells_machines_apart()
 
     def a_batch_is_its_singletons(self) -> None:
@@ -128,6 +131,16 @@ class MachineTester:
         of_class = ddim(machine, noise, steps=2, label=torch.tensor([1, 1]))
         assert torch.equal(machine.sample(2, 3, 2, label=1), of_class)
 
+    def clipped_answers_stay_in_the_range(self) -> None:
+        """Clipped is the same answer, clamped; also where it is estimated or traced."""
+        x, t = 9 * self.x, self.t.new_tensor(0.1)
+        want, clipped = self.make()(x, t).clamp(-1, 1), self.make(clip=True)
+        torch.testing.assert_close(clipped(x, t), want, rtol=1e-4, atol=1e-5)
+        assert clipped(x, t).abs().max() <= 1
+        assert clipped.estimating(0.1)(x, t).abs().max() <= 1
+        if isinstance(clipped, PatchMachine):
+            assert trace(clipped, x, t)[0].abs().max() <= 1
+
     def identity_tells_machines_apart(self) -> None:
         """It is plain data that changes with all that changes an answer, and with nothing else."""
         machine = self.make()
@@ -137,7 +150,7 @@ class MachineTester:
             same.append({"tolerance": 0.1})  # the others are always exact
         for options in same:
             assert json.dumps(self.make(**options).identity) == identity
-        changes: list[dict[str, Any]] = [{"schedule": CosineSchedule(0.02)}]
+        changes: list[dict[str, Any]] = [{"schedule": CosineSchedule(0.02)}, {"clip": True}]
         if MACHINES[self.kind].symmetries:
             changes += [{"symmetries": ["flip"]}, {"symmetries": ["turns"]}]
         if MACHINES[self.kind].patches:

@@ -4,13 +4,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import shared
 from torch import Tensor
 
+from els.analysis.options import Source
 from els.denoiser import coefficients
 from els.errors import InputError
-from els.models.checkpoints import load_denoiser
+from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.sampling import ddim, seeded_noise
 from els.schedule import CosineSchedule
 
@@ -148,7 +151,7 @@ def test_a_bare_model_has_the_default_schedule_and_finds_its_pipelines(tmp_path:
         torch.testing.assert_close(bare.net(x, t), expected)
     save(tmp_path / "whole", tiny_unet(), prediction_type="sample", num_train_timesteps=100)
     inner = load_denoiser(tmp_path / "whole" / "unet").net
-    assert (inner.prediction, len(inner.times)) == ("sample", 100)
+    assert (inner.prediction, len(inner.times)) == ("x0", 100)
 
 
 @pytest.mark.parametrize("kind", [
@@ -230,3 +233,78 @@ def test_without_diffusers_the_error_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError, match="needs the diffusers library: pip install diffusers"):
         load_denoiser(folder)
+
+
+def as_saved_in_training(folder: Path, step: int, **networks: diffusers.UNet2DModel) -> Path:
+    """What a training script leaves: `unet` and `unet_ema`, beside the optimiser."""
+    for name, unet in networks.items():
+        unet.save_pretrained(folder / f"checkpoint-{step}" / name)
+    (folder / f"checkpoint-{step}" / "optimizer.bin").touch()
+    return folder
+
+
+def test_states_of_training_scripts(tmp_path: Path) -> None:
+    def sizes(source: Path, **options: str) -> int:
+        return load_denoiser(source, **options).image_shape[1]
+
+    out = as_saved_in_training(tmp_path, 900, unet=tiny_unet(sample_size=8))
+    assert sizes(out) == 8
+    with pytest.raises(InputError, match="--weights ema was given, but it holds online"):
+        load_denoiser(out, weights="ema")
+    averaged = tiny_unet(sample_size=32)
+    as_saved_in_training(tmp_path, 1000, unet=tiny_unet(), unet_ema=averaged)
+    (out / "checkpoint-1000" / "unet_ema" / "config.json").write_text(
+        json.dumps({**dict(averaged.config), "_class_name": "UNet2DModel", "decay": 0.99})
+    )
+    assert find_checkpoint(out) == out / "checkpoint-1000"
+    assert Source(str(out)).home == Path("runs", f"{tmp_path.name}-checkpoint-1000")
+    assert (sizes(out), sizes(out, weights="online")) == (32, 16)
+    assert sizes(out / "checkpoint-900") == 8
+    assert sizes(out / "checkpoint-1000" / "unet_ema", weights="ema") == 32
+    notes = load_denoiser(out).notes
+    assert "checkpoint-1000/unet_ema" in notes[0]
+    assert "assumed: eps as what it predicts and linear noise" in notes[1]
+    # The pipeline that the script saves at the end says what its checkpoints predict.
+    save(out, tiny_unet(sample_size=64), prediction_type="sample")
+    assert sizes(out) == 64
+    state = load_denoiser(out / "checkpoint-1000")
+    assert (state.declared.prediction, state.declared.assumed) == ("x0", ())
+    with pytest.raises(InputError, match="--weights ema was given, but this folder has one"):
+        load_denoiser(out, weights="ema")
+
+
+@torch.no_grad()
+def test_a_state_of_its_training_script_answers_as_diffusers_does() -> None:
+    folder = shared("golden", "diffusers_training")
+    with np.load(folder / "reference.npz") as file:
+        truth = {k: torch.from_numpy(file[k]) for k in ("x", "step", "eps", "eps_online")}
+    for source, weights, key in (
+        (folder, None, "eps"),
+        (folder / "checkpoint-500", "online", "eps_online"),
+    ):
+        net = load_denoiser(source, weights=weights).net
+        eps = net(truth["x"], net.times[truth["step"]])
+        assert float((eps - truth[key]).norm() / truth[key].norm()) < 1e-5
+
+
+def test_a_model_without_a_scheduler_is_what_the_options_say(tmp_path: Path) -> None:
+    tiny_unet().save_pretrained(tmp_path / "bare")
+    assumed = load_denoiser(tmp_path / "bare")
+    assert assumed.declared.assumed == ("prediction", "schedule")
+    told = load_denoiser(tmp_path / "bare", prediction="v", schedule="cosine")
+    assert (told.net.prediction, told.declared.assumed, told.notes) == ("v", (), ())
+    scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    torch.testing.assert_close(
+        told.schedule.alpha(told.net.times).float() ** 2, scheduler.alphas_cumprod
+    )
+    one = load_denoiser(tmp_path / "bare", schedule="scaled_linear")
+    assert one.declared.assumed == ("prediction",)
+    assert "assumed: eps as what it predicts (--prediction)" in one.notes[0]
+    for option in ({"prediction": "epsilon"}, {"schedule": "sigmoid"}):
+        with pytest.raises(InputError, match="it must be one of"):
+            load_denoiser(tmp_path / "bare", **option)
+    whole = save(tmp_path / "whole", tiny_unet(), beta_start=0.001)
+    with pytest.raises(InputError, match=r"schedule linear was given, but .* linear, beta_start"):
+        load_denoiser(whole, schedule="linear")
+    with pytest.raises(InputError, match=r"prediction v was given, but .* says eps"):
+        load_denoiser(whole, prediction="v")

@@ -110,12 +110,8 @@ def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
     other.noise_schedule = 3
     refuse(other, "its noise schedule is '3'")
     fewer = paper_code.resnet()
-    del fewer.backbone.embs[-1]
-    refuse(fewer, "projects the time 3 times for 3 hidden layers")
-    normed = paper_code.resnet()
-    last = normed.backbone.down_projection
-    normed.backbone.down_projection = nn.Sequential(nn.GroupNorm(8, 16), last)
-    refuse(normed, "last layer has a norm of its own")
+    del fewer.backbone.embs[-2:]
+    refuse(fewer, "projects the time 2 times for 3 hidden layers")
     mixed = paper_code.resnet()
     mixed.backbone.up_projection.padding_mode = "circular"
     refuse(mixed, "pad with circular and zeros")
@@ -131,6 +127,77 @@ def test_other_architectures_are_refused_by_name(tmp_path: Path) -> None:
     broken = paper_code.resnet()
     nn.init.constant_(broken.backbone.convs[1][0].bias, torch.inf)
     refuse(broken, r"NaN or infinite weights, first in 'hidden\.1\.0\.bias'")
+
+
+RESNETS = [
+    {"normalization": "GroupNorm"},
+    {"add_one": False},
+    {"normalization": "GroupNorm", "add_one": False},
+]
+UNETS = [
+    {"normalization": "GroupNorm"},
+    {"normalization": "BatchNorm"},
+    {"normalization": "GroupNorm", "last_norm": True, "kernel_size": 5},
+    {"normalization": "BatchNorm", "last_norm": True},
+    {"kernel_size": 5},
+    {"last_norm": True},
+]
+FLAGS = [("resnet", flags) for flags in RESNETS] + [("unet", flags) for flags in UNETS]
+
+
+@pytest.mark.parametrize(("name", "flags"), FLAGS)
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("num_classes", [None, 4])
+def test_every_flag_of_the_papers_constructors(
+    name: str, flags: dict, mode: str, num_classes: int | None, tmp_path: Path
+) -> None:
+    module = NETWORKS[name](mode=mode, num_classes=num_classes, **flags)
+    channels = 3 if name == "resnet" else 1
+    x, t = torch.randn(2, channels, 12, 12), torch.tensor([0.2, 0.9])
+    label = None if num_classes is None else torch.tensor([3, 0])
+    module.train()
+    with torch.no_grad():  # norms of a batch have seen some, and no weight is as it began
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        module(t, x, label)
+        expected = module.eval()(t, x, label)
+    whole = paper_code.save_whole(module, tmp_path / "whole.pt")
+    torch.save({"ema": module.state_dict()}, tmp_path / "state.pt")
+    for file, told in ((whole, {}), (tmp_path / "state.pt", {"padding": mode, "image_size": 12})):
+        denoiser = load_denoiser(file, **told)
+        assert (denoiser.padding, denoiser.num_classes) == (mode, num_classes)
+        with torch.no_grad():
+            torch.testing.assert_close(denoiser.net(x, t, label), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "flags"), FLAGS)
+def test_the_receptive_field_is_where_gradients_reach(
+    name: str, flags: dict, tmp_path: Path
+) -> None:
+    module = NETWORKS[name](**flags)
+    net = load_denoiser(paper_code.save_whole(module, tmp_path / "a.pt"), image_size=64).net
+    field, whole = net.receptive_field, flags.get("normalization") == "GroupNorm"
+    assert (field is None) == whole
+    reached = torch.zeros(64, 64, dtype=torch.bool)
+    for place in (32, 33, 34, 35) if field else ():  # every place in a pooling cell
+        x = torch.randn(1, net.channels, 64, 64, requires_grad=True)
+        net(x, torch.tensor([0.5]))[0, 0, place, place].backward()
+        reached |= (x.grad[0] != 0).any(0)
+        sides = (x.grad[0] != 0).any(0).nonzero()
+        assert int((sides.max(0).values - sides.min(0).values).max()) < field
+    assert field is None or reached.any()
+
+
+def test_norms_that_are_not_the_papers_are_refused(tmp_path: Path) -> None:
+    for part, name in (("eps", 1e-3), ("num_groups", 4)):
+        module = paper_code.unet(normalization="GroupNorm")
+        setattr(module.backbone.bottleneck.model[1], part, name)
+        with pytest.raises(InputError, match="group norms are not over 32 groups with eps 1e-5"):
+            load_denoiser(paper_code.save_whole(module, tmp_path / "a.pt"))
+    module = paper_code.unet(normalization="BatchNorm")
+    module.backbone.bottleneck.model[1].eps = 1e-3
+    with pytest.raises(InputError, match="batch norms are not those of the paper's code"):
+        load_denoiser(paper_code.save_whole(module, tmp_path / "a.pt"))
 
 
 def test_layers_that_are_not_the_papers_are_refused_by_name(tmp_path: Path) -> None:

@@ -1,20 +1,39 @@
 """Files that would run something, or ask for too much, are refused and do nothing."""
 
+import argparse
 import builtins
+import contextlib
 import os
 import pickle
+import pickletools
 import struct
+import time
+import tracemalloc
 import zipfile
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from copy import copy
+from datetime import datetime
+from functools import cache
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
+import numpy as np
 import paper_code
+import persistence
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from els.errors import InputError
 from els.models.checkpoints import load_denoiser
-from els.models.formats.pickled import read_module
+from els.models.formats.pickled import _STEPS as STEPS
+from els.models.formats.pickled import Record, Reference, read, read_module
+from els.models.networks import build_network
 
 HEAD = b"\x80\x02"
 CONV = b"ctorch.nn.modules.conv\nConv2d\n"
@@ -207,3 +226,255 @@ def test_changed_bytes_never_do_more_than_be_refused(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert 30 < refused < 300
+
+
+# --- the objects of containers and of EDM, and what is done with any bytes ----------------------
+
+
+def bare(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+class Config:
+    """A class that the reader has never heard of."""
+
+    def __init__(self) -> None:
+        self.lr, self.function = 0.1, len
+
+
+class Table(dict):
+    """As EDM's EasyDict."""
+
+
+def plain_objects() -> dict:
+    counts = defaultdict(int)
+    counts["a"] = 2
+    return {
+        "args": argparse.Namespace(lr=1e-3, path=Path("x"), then=datetime(2020, 1, 2), f=len),
+        "config": Config(),
+        "table": Table(a=1),
+        "counts": counts,
+        "counter": Counter("aab"),
+        "simple": SimpleNamespace(a=1),
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "number": np.float64(0.5),
+        "half": np.float32(0.25),
+        "array": np.arange(3),
+        "bytes": b"\x00\xff",
+        "set": {1, "a"},
+        "pair": {(1, 2): None},
+        "generator": torch.Generator().get_state(),
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_plain_objects_beside_weights_are_harmless(
+    protocol: int, zipped: bool, tmp_path: Path
+) -> None:
+    weights = nn.Linear(3, 2).state_dict()
+    content = {"model": weights, **plain_objects()}
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
+    torch.save(content, tmp_path / "a.pt", **options)
+    found = read(tmp_path / "a.pt")
+    assert found.keys() == content.keys()
+    assert all(torch.equal(found["model"][name], value) for name, value in weights.items())
+    assert found["args"].kind == "argparse.Namespace"
+    assert found["args"].attributes["lr"] == 1e-3
+    assert found["args"].attributes["f"] == Reference("builtins.len")
+    lr_and_function = {"lr": 0.1, "function": Reference("builtins.len")}
+    assert found["config"] == Record(f"{__name__}.Config", lr_and_function)
+    assert (found["table"], found["counts"], found["counter"]["a"]) == ({"a": 1}, {"a": 2}, 2)
+    assert (found["number"], found["half"], found["bytes"]) == (0.5, 0.25, b"\x00\xff")
+    assert (found["set"], found["pair"]) == ({1, "a"}, {(1, 2): None})
+    assert found["dtype"] == Reference("torch.float16")
+
+
+def test_the_source_in_a_pickle_of_edm_is_not_looked_at(tmp_path: Path) -> None:
+    layer = persistence.as_persistent(nn.Linear(3, 2), "Linear", (3,), {"out_features": 2})
+    path = persistence.save(tmp_path / "a.pkl", {"ema": layer, "loss_fn": Config()})
+    found = read(path)
+    assert found["ema"].kind == "persistent:Linear"
+    assert found["ema"].attributes["_init_args"] == (3,)
+    assert found["ema"].state_dict()["weight"].shape == (2, 3)
+    with pytest.raises(SystemExit), persistence._as_in_edm():
+        pickle.loads(path.read_bytes())
+
+
+BYTES = b"ctorch.storage\n_load_from_bytes\n"
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}\x85R.", "does not say its class"),
+    (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\nK\x01\x85R.", "not say its class"),
+    (BYTES + text("x") + b"\x85R.", "a storage of something that is not bytes"),
+    (BYTES + b"C\x02N.\x85R.", "a storage in it is not written as storages are"),
+    (BYTES + b"C\x00\x85R.", "is damaged"),
+    (b"ccollections\nOrderedDict\n]]K\x01K\x02\x86ae\x85R.", "is damaged"),
+    (b"}]K\x01s.", "looks things up by a list"),
+    (b"c__builtin__\nset\n](]e\x85R.", "looks things up by a list"),
+    (b"c_codecs\nencode\n" + text("x") + text("rot13") + b"\x86R.", "encodes text otherwise"),
+    (b"cos\nsystem\n.", None),
+])  # fmt: skip
+def test_odd_bare_pickles(data: bytes, message: str | None, tmp_path: Path) -> None:
+    path = bare(tmp_path / "a.pkl", HEAD + data)
+    if message is None:  # a name that nothing is done with is a name
+        assert read(path) == Reference("os.system")
+        return
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
+def doubled(levels: int, last: bytes) -> bytes:
+    """A pair of twice the same pair of twice the same ..., then something done with it."""
+    data = HEAD + b"}K\x01K\x02\x86q\x00"
+    for _ in range(levels):
+        data += b"h\x00h\x00\x86q\x00"
+    return data + last
+
+
+@pytest.mark.parametrize("last", [b"K\x01s.", b"\x85.", b"c__builtin__\nset\n](h\x00e\x85R."])
+def test_what_holds_itself_many_times_takes_no_time(last: bytes, tmp_path: Path) -> None:
+    """60 levels are 2 ** 60 objects to who hashes, copies or prints them one by one."""
+    start = time.monotonic()
+    for path in (
+        bare(tmp_path / "a.pkl", doubled(60, last)),
+        archive(tmp_path / "a.pt", doubled(60, last)),
+    ):
+        with contextlib.suppress(InputError):
+            read(path)
+        with pytest.raises(InputError):
+            load_denoiser(path)
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("unit", [b"}", b"\x8f", b"]q\x00", b"K\x01\x85", b"N", b"K\x01K\x02K\x03"])
+def test_small_instructions_do_not_become_much_memory(unit: bytes, tmp_path: Path) -> None:
+    path = bare(tmp_path / "a.pkl", HEAD + unit * (3_000_000 // len(unit)) + b".")
+    assert peak_of(path) < (64 << 20)
+
+
+def peak_of(path: Path) -> int:
+    """The most bytes that reading a file takes; what it answers does not matter."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(InputError):
+            read(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_lists_that_are_copied_again_and_again_are_refused(tmp_path: Path) -> None:
+    data = HEAD + b"](" + b"K\x01" * 10_000 + b"eq\x00" + b"c__builtin__\nlist\nh\x00\x85R" * 10_000
+    with pytest.raises(InputError, match="far more memory than it has bytes"):
+        read(bare(tmp_path / "a.pkl", data + b"."))
+
+
+def test_members_that_lie_over_each_other_are_refused(tmp_path: Path) -> None:
+    """A zip may list one stretch of bytes a thousand times."""
+    torch.save([torch.zeros(50_000) for _ in range(6)], tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as file:
+        data = file.read("a/data.pkl")
+        with zipfile.ZipFile(tmp_path / "b.pt", "w") as other:
+            other.writestr("a/data.pkl", data)
+            other.writestr("a/data/0", file.read("a/data/0"))
+            for number in range(1, 6):
+                info = copy(other.getinfo("a/data/0"))
+                info.filename = info.orig_filename = f"a/data/{number}"
+                other.filelist.append(info)
+                other.NameToInfo[info.filename] = info
+    with pytest.raises(InputError, match=r"more bytes than the file|is damaged"):
+        read(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("kind", ["archive", "before 1.6", "EDM"])
+def test_reading_takes_three_times_the_file_at_most(kind: str, tmp_path: Path) -> None:
+    weights = {f"w{i}": torch.ones(250_000) for i in range(16)}
+    if kind == "EDM":
+        module = nn.ParameterDict(weights)
+        persistence.save(tmp_path / "a", {"ema": persistence.as_persistent(module, "Any")})
+    else:
+        torch.save(weights, tmp_path / "a", _use_new_zipfile_serialization=kind == "archive")
+    size = (tmp_path / "a").stat().st_size
+    assert size > 16_000_000
+    assert peak_of(tmp_path / "a") < 3.1 * size
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text()
+KEYS = st.text(max_size=5) | st.integers() | st.tuples(st.integers(), st.text(max_size=2))
+NESTED = st.recursive(
+    SCALARS | st.binary(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.dictionaries(KEYS, inner, max_size=4).map(OrderedDict)
+    ),
+    max_leaves=20,
+)
+
+
+@given(NESTED, st.sampled_from([2, 3, 4, 5]))
+@settings(max_examples=60, deadline=None)
+def test_nested_containers_come_as_they_are(content: object, protocol: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = bare(Path(folder, "a.pkl"), pickle.dumps(content, protocol=protocol))
+        assert repr(read(path)).replace("OrderedDict", "") == repr(plain(content))
+
+
+def plain(content: object) -> object:
+    """Without OrderedDicts, which are tables to the reader."""
+    if isinstance(content, dict):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(plain, content))
+    return content
+
+
+@cache
+def whole_files() -> tuple[bytes, ...]:
+    """One small file of every kind, each with something in it that would be run."""
+    net = build_network("ResNet", {"channels": 1, "width": 16, "depth": 1})
+    state = net.state_dict()
+    buffers = [BytesIO(), BytesIO()]
+    nested = {"ema": {"state_dict": state}, "args": argparse.Namespace(a=[{}, (1, "x")])}
+    torch.save(nested, buffers[0])
+    torch.save(nested, buffers[1], _use_new_zipfile_serialization=False)
+    layer = persistence.as_persistent(nn.Linear(3, 2), "Linear", (3,))
+    return (*(b.getvalue() for b in buffers), persistence.dumped({"ema": layer}))
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=6)
+
+
+@given(st.integers(0, 2), CHANGES, st.none() | st.floats(0, 1))
+@settings(max_examples=300, deadline=None)
+def test_no_bytes_do_more_than_be_refused(
+    which: int, changes: list[tuple[int, int]], cut: float | None
+) -> None:
+    """Cut short and changed: read or refused, in no time, with little memory, and nothing run."""
+    data = bytearray(whole_files()[which])
+    for place, value in changes:
+        data[place % len(data)] = value
+    data = data[: len(data) if cut is None else int(cut * len(data))]
+    with TemporaryDirectory() as folder:
+        path = bare(Path(folder, "a.pt"), bytes(data))
+        start = time.monotonic()
+        assert peak_of(path) < (40 << 20)
+        with contextlib.suppress(InputError):
+            load_denoiser(path)
+        assert time.monotonic() - start < 10
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=40), st.binary(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_no_program_does_more_than_be_refused(names: list[str], arguments: bytes) -> None:
+    codes = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
+    parts, data = BytesIO(arguments), HEAD
+    for name in names:
+        data += codes[name] + parts.read(2)
+    with TemporaryDirectory() as folder, contextlib.suppress(InputError):
+        read(bare(Path(folder, "a.pkl"), data + b"."))

@@ -1,0 +1,206 @@
+"""A trained network in forms that others read: safetensors, a program of PyTorch, a model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor, nn
+
+from els.console import Parser, console
+from els.errors import InputError
+from els.files import write_json
+from els.images import to_uint8
+from els.models.blocks import Network
+from els.models.checkpoints import find_checkpoint, load_denoiser
+from els.models.denoiser import NetworkDenoiser
+from els.models.formats import exported, own
+from els.models.networks import NETWORKS
+from els.schedule import CosineSchedule
+
+PROGRAM, PICTURE, CARD = "denoiser.pt2", "samples.png", "README.md"
+_SAMPLES, _STEPS = 8, 50
+
+
+def main(args: Sequence[str]) -> Path:
+    """The command `train.py export`; returns the folder."""
+    parser = Parser(prog="train.py export", description="Write a trained network for others.")
+    parser.add_argument("--checkpoint", type=str, required=True, help="a run's folder, or a .ckpt")
+    parser.add_argument("--to", type=str, required=True, help="a new folder")
+    args = ["--help" if arg == "--help_all" else arg for arg in args]
+    options = parser.parse_args(args)
+    folder = export(options.checkpoint, options.to)
+    console.print(f"written to {folder}: {', '.join(sorted(one.name for one in folder.iterdir()))}")
+    return folder
+
+
+def export(checkpoint: str | Path, to: str | Path) -> Path:
+    """Write a network that was trained here to a new folder, whole or not at all.
+
+    Args:
+        checkpoint: what `els.models.checkpoints.find_checkpoint` takes.
+        to: the folder, which is not there or empty.
+
+    Returns:
+        the folder: `model.safetensors` and `config.json`, which `load_denoiser` reads back; a
+        program of torch.export, denoiser.pt2; a model card, README.md, with a picture.
+
+    Raises:
+        InputError: when the folder holds something, or the network was not trained here.
+    """
+    to = Path(to)
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise InputError(f"'{to}' is there already and holds something; give --to another folder")
+    denoiser = load_denoiser(checkpoint)
+    if type(denoiser.net) is not NETWORKS.get(type(denoiser.net).__name__) or not denoiser.data:
+        raise InputError(
+            f"'{checkpoint}' is a network of {denoiser.facts.name} that was not trained here, and "
+            "has its own form; export is for checkpoints of train.py"
+        )
+    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        _write(denoiser, find_checkpoint(checkpoint), partial, to.name)
+        if to.exists():
+            to.rmdir()
+        partial.replace(to)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return to
+
+
+def _write(denoiser: NetworkDenoiser, checkpoint: Path, folder: Path, name: str) -> None:
+    from safetensors.torch import save_file
+
+    weights = {key: value.contiguous() for key, value in denoiser.net.state_dict().items()}
+    save_file(weights, folder / exported.WEIGHTS)
+    assert denoiser.data is not None
+    # The place of the images on this machine is nobody else's.
+    absolute = Path(denoiser.data.root).is_absolute()
+    data = replace(denoiser.data, root="data") if absolute else denoiser.data
+    meta = own.describe(
+        denoiser.net,
+        image_shape=denoiser.image_shape,
+        data=asdict(data),
+        trained=denoiser.trained,
+    )
+    write_json(folder / exported.CONFIG, exported.described(meta))
+    torch.export.save(program(denoiser), folder / PROGRAM)
+    _picture(denoiser).save(folder / PICTURE)
+    (folder / CARD).write_text(card(denoiser, name, _agreement(checkpoint)))
+
+
+class _Denoising(nn.Module):
+    """x0_hat(x, t, label) as one module, without checks."""
+
+    def __init__(self, net: Network, schedule: CosineSchedule) -> None:
+        super().__init__()
+        self.net, self.schedule = net, schedule
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """x0_hat (b c h w) of x (b c h w) at t (b,)."""
+        # As x0_from_eps, whose checks would tie the program to one number of images.
+        alpha, sigma = (
+            rearrange(of(t.double()), "b -> b 1 1 1").to(x)
+            for of in (self.schedule.alpha, self.schedule.sigma)
+        )
+        return (x - sigma * self.net(x, t, label)) / alpha
+
+
+def program(denoiser: NetworkDenoiser) -> torch.export.ExportedProgram:
+    """The denoiser as a program that needs torch alone, for any number of images.
+
+    It is called as `program.module()(x, t)`, or `(x, t, label)` where there are classes: x (b c h
+    w) and t (b,) float32, label (b,) int64.
+    """
+    x, t = torch.zeros(2, *denoiser.image_shape), torch.full((2,), 0.5)
+    given = (x, t) if denoiser.num_classes is None else (x, t, torch.zeros(2).long())
+    batch = torch.export.Dim("batch", min=1)
+    shapes = tuple({0: batch} for _ in given)
+    names = ("x", "t", "label")
+    module = _Denoising(denoiser.net, denoiser.schedule).eval()
+    return torch.export.export(
+        module, given, dynamic_shapes=dict(zip(names, shapes, strict=False)), strict=False
+    )
+
+
+def _picture(denoiser: NetworkDenoiser) -> Image.Image:
+    """Samples side by side."""
+    x = to_uint8(denoiser.sample(_SAMPLES, steps=_STEPS))
+    row = rearrange(x, "n c h w -> h (n w) c").numpy()
+    return Image.fromarray(row[..., 0] if row.shape[2] == 1 else row)
+
+
+def _agreement(checkpoint: Path) -> list[str]:
+    """A row for each machine that an analysis of the run compared it with."""
+    path = checkpoint.parent.parent / "analysis" / "agreement.json"
+    try:
+        machines = json.loads(path.read_text())["machines"]
+        return [
+            f"| `{kind}` | {one['pearson_r']['median']:.3f} | {one['R2']['median']:.3f} |"
+            for kind, one in machines.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str] = ()) -> str:
+    """The model card.
+
+    Args:
+        denoiser: the network.
+        name: of the folder.
+        agreement: rows of a table: a machine, its pearson_r, its R2.
+    """
+    data, trained = denoiser.data, denoiser.trained
+    assert data is not None
+    label = "" if denoiser.num_classes is None else ", label"
+    classes = "" if denoiser.num_classes is None else "label = torch.zeros(4).long()\n"
+    told, few = "not known", "" if data.limit is None else f", {data.limit:,} images"
+    if trained is not None:
+        told = f"{trained.steps:,} steps, {trained.epochs:,} epochs"
+        if trained.val_loss is not None:
+            told += f", loss on held-out images {trained.val_loss:.4f}"
+    table = ["| machine | pearson_r | R2 |", "|---|---|---|", *agreement]
+    shape = " x ".join(map(str, denoiser.image_shape))
+    return f"""# {name}
+
+A diffusion model of images of {shape} pixels: {denoiser.facts.description}.
+
+![samples]({PICTURE})
+
+**Data.** `{data.name}`{few}, values in [-1, 1].
+
+**Training.** {told}; it predicts the noise, over the cosine schedule.
+
+**Agreement** with closed-form machines, medians over seeds:
+
+{chr(10).join(table) if agreement else "not measured yet: `python analyze.py FOLDER`."}
+
+## Use
+
+With torch alone, any number of images at times t in (0, 1]:
+
+```python
+import torch
+
+denoise = torch.export.load("{PROGRAM}").module()
+x, t = torch.randn(4, {", ".join(map(str, denoiser.image_shape))}), torch.full((4,), 0.9)
+{classes}x0_hat = denoise(x, t{label})
+```
+
+With the project `els`, which also samples and analyses it:
+
+```python
+import els
+
+samples = els.load_denoiser("path/to/{name}").sample(4)
+```
+"""

@@ -1,0 +1,117 @@
+"""What every reader of checkpoints is asked, and what it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from els.errors import InputError
+from els.images import DataSpec
+from els.models.blocks import Network, Trained
+
+Which = Literal["ema", "online"]
+Prediction = Literal["eps", "v", "x0"]
+ScheduleName = Literal["linear", "scaled_linear", "cosine"]
+# How any network at all is brought in, which every refusal of an unknown one names.
+WAY_IN = "Any other network comes in by --checkpoint python:my_net.py:load (docs/checkpoints.md)"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of a checkpoint that does not say it itself; None: nothing.
+
+    Attributes:
+        padding: "zeros" or "circular", of a state dict.
+        image_size: height and width in pixels.
+        weights: "ema" (averaged) or "online" (the last), where a file has both; default: averaged.
+        prediction: what the network predicts: "eps", "v" or "x0".
+        schedule: which noise each of its 1,000 steps has: "linear", "scaled_linear" or "cosine".
+    """
+
+    padding: str | None = None
+    image_size: int | None = None
+    weights: Which | None = None
+    prediction: Prediction | None = None
+    schedule: ScheduleName | None = None
+
+    def __post_init__(self) -> None:
+        _check("weights", self.weights, get_args(Which))
+        _check("prediction", self.prediction, get_args(Prediction))
+        _check("schedule", self.schedule, get_args(ScheduleName))
+
+
+@dataclass(frozen=True)
+class Declared:
+    """How a network is to be understood, as its file says or as is assumed.
+
+    Attributes:
+        format: what the file is, such as "EDM pickle".
+        prediction: "eps", "v", "x0" or, for EDM, "D(y; sigma)".
+        schedule: of the noise that it was trained with, in words.
+        image_range: the values of black and white.
+        weights: "ema" or "online", or None where the file does not say.
+        assumed: which of these the file does not say, so that a check may propose another.
+    """
+
+    format: str
+    prediction: str
+    schedule: str
+    image_range: tuple[float, float] = (-1.0, 1.0)
+    weights: Which | None = None
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network that a reader brought in.
+
+    Attributes:
+        net: the network, with its weights.
+        image_shape: (c, h, w).
+        declared: how it is to be understood.
+        data: where its training images come from, or None when the file does not say.
+        trained: how long and how well it was trained, or None when the file does not say.
+        notes: what the user should know of a choice that was made, a line each.
+    """
+
+    net: Network
+    image_shape: tuple[int, int, int]
+    declared: Declared
+    data: DataSpec | None = None
+    trained: Trained | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(has_ema: bool, has_online: bool, asked: Which | None) -> Which:
+    """Which weights of a file are taken: the averaged ones where there are any.
+
+    Raises:
+        InputError: when the file does not have those that are asked for.
+    """
+    if asked is None:
+        return "ema" if has_ema else "online"
+    if not (has_ema if asked == "ema" else has_online):
+        other = "online" if asked == "ema" else "ema"
+        raise InputError(
+            f"--weights {asked} was given, but it holds {other} weights alone; leave --weights out"
+        )
+    return asked
+
+
+def note_of(chosen: Which, where: str, *, others: bool) -> str:
+    """The line that says which weights were taken."""
+    names = {"ema": "the averaged weights (EMA)", "online": "the online weights"}
+    other = "online" if chosen == "ema" else "ema"
+    more = f"; --weights {other} takes the others" if others else ""
+    return f"{names[chosen]} were taken, {where}{more}"
+
+
+def shown(value: object) -> str:
+    """A value of a file in a message; what holds others is not spelt out, which could be long."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return repr(value)[:40] if plain else f"a {type(value).__name__}"
+
+
+def _check(what: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{what} is '{value}'; it must be one of {', '.join(choices)}")

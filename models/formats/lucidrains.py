@@ -1,0 +1,170 @@
+"""Files of lucidrains' denoising-diffusion-pytorch: what its Trainer saves as model-N.pt.
+
+They hold a GaussianDiffusion around a Unet, with an average of it (`ema`). The noise of its steps
+stands in buffers, and so does, by way of the weight of its loss, what it predicts. The size of the
+images stands nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from els.errors import InputError
+from els.models.formats.containers import Weights
+from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded
+from els.models.lucidrains import Level, LucidrainsNetwork, Unet
+from els.models.networks import fill, listed
+from els.models.steps import alphas_cumprod
+
+_FORMAT = "file of denoising-diffusion-pytorch"
+_INSIDE = "model."
+_GROUPS = 8  # of the norms before version 2.0, when nothing else was asked for: no file says it
+_MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight", "mid_block1.mlp.1.weight")
+# Other buffers of GaussianDiffusion, which follow from the first.
+_BUFFERS = re.compile(
+    r"betas|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?|sqrt_recipm?1?_alphas_cumprod|"
+    r"posterior_\w+|(p2_)?loss_weight"
+)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A state dict of GaussianDiffusion, or of a Unet alone."""
+
+    unet: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+def claims(content: object) -> bool:
+    """Whether these are weights of a Unet of denoising-diffusion-pytorch."""
+    return isinstance(content, Weights) and all(
+        name in _parts(content.table).unet for name in _MARKS
+    )
+
+
+def load(content: Weights, asked: Asked) -> Loaded:
+    """The network in the weights of a GaussianDiffusion, or of its Unet alone.
+
+    Args:
+        content: the weights.
+        asked: the size of the images, and for what the file does not say the prediction and the
+            schedule.
+
+    Raises:
+        InputError: when something is missing that stands nowhere, or it is another Unet.
+    """
+    parts = _parts(content.table)
+    assumed: tuple[str, ...] = ("image_range",)
+    prediction = _objective(parts.buffers)
+    if prediction is None:
+        prediction, assumed = asked.prediction, ("prediction", *assumed)
+    schedule = f"{len(parts.buffers.get('betas', ()))} steps of its file"
+    if "betas" in parts.buffers:
+        levels = (1 - parts.buffers["betas"].double()).cumprod(0)
+    else:
+        schedule, assumed = asked.schedule or "", ("schedule", *assumed)
+        levels = alphas_cumprod(schedule or "linear")
+    missing = {
+        "--image_size": asked.image_size,
+        "--prediction": prediction,
+        "--schedule": schedule,
+    }
+    if lacking := [name for name, value in missing.items() if not value]:
+        raise InputError(
+            f"a {_FORMAT} does not say everything that is needed; give {' and '.join(lacking)}"
+        )
+    assert asked.image_size is not None
+    assert prediction is not None
+    net = LucidrainsNetwork(_unet(parts.unet), alphas_cumprod=levels, prediction=prediction)
+    cell, size = 2 ** (len(net.unet.downs) - 1), asked.image_size
+    if size < 1 or size % cell:
+        raise InputError(f"image_size is {size}; this Unet needs a multiple of {cell}")
+    return Loaded(
+        net=net,
+        image_shape=(net.channels, size, size),
+        declared=Declared(_FORMAT, prediction, schedule, weights=content.which, assumed=assumed),
+        notes=(content.note,) if content.note else (),
+    )
+
+
+def _parts(table: Mapping[str, Tensor]) -> _Parts:
+    if "init_conv.weight" in table:
+        return _Parts(dict(table), {})
+    buffers = {name: value for name, value in table.items() if _BUFFERS.fullmatch(name)}
+    unet = {
+        name.removeprefix(_INSIDE): value for name, value in table.items() if name not in buffers
+    }
+    return _Parts(unet, buffers)
+
+
+def _objective(buffers: Mapping[str, Tensor]) -> str | None:
+    """What the network predicts, as the weight of its loss tells; None where it does not.
+
+    The weight is min(snr, gamma) / snr for eps, min(snr, gamma) for x0 and min(snr, gamma) /
+    (snr + 1) for v, where gamma is infinite unless "min-SNR" was asked for.
+    """
+    if not {"loss_weight", "betas"} <= buffers.keys():
+        return None
+    level = (1 - buffers["betas"].double()).cumprod(0)
+    snr, weight = level / (1 - level), buffers["loss_weight"].double()
+    if weight.shape != snr.shape:
+        return None
+    for prediction, least in (("eps", weight * snr), ("v", weight * (snr + 1)), ("x0", weight)):
+        if torch.allclose(least, snr.clamp(max=least.max()), rtol=1e-3, atol=1e-9):
+            return prediction
+    return None
+
+
+def _unet(weights: Mapping[str, Tensor]) -> Unet:
+    """The Unet whose arguments the shapes of its weights tell."""
+    odd = [name for name in weights if ".fn." in name]
+    if odd:
+        raise InputError(
+            f"its Unet is of an older version of denoising-diffusion-pytorch, whose "
+            f"layers are others ({listed(odd, 2)}). {WAY_IN}"
+        )
+    try:
+        inputs, outputs = weights["init_conv.weight"].shape[1], len(weights["final_conv.weight"])
+        with torch.device("meta"):
+            unet = Unet(
+                inputs=inputs,
+                outputs=outputs,
+                first=len(weights["init_conv.weight"]),
+                time=tuple(weights["time_mlp.1.weight"].shape),
+                levels=[_level(weights, i) for i in range(_count(weights, "downs"))],
+                drawn=weights.get("time_mlp.0.weights"),
+                middle=_level(weights, None),
+                groups=_GROUPS if "final_res_block.block1.norm.weight" in weights else 0,
+            )
+    except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"its weights are not those of a Unet here: {error}. {WAY_IN}") from error
+    fill(unet, weights)
+    return unet
+
+
+def _count(weights: Mapping[str, Tensor], part: str) -> int:
+    """How many numbered levels a part has."""
+    return len({name.split(".")[1] for name in weights if name.startswith(f"{part}.")})
+
+
+def _level(weights: Mapping[str, Tensor], index: int | None) -> Level:
+    """A level, or the middle, whose attention is always full."""
+    part = "mid_attn" if index is None else f"downs.{index}.2"
+    memory, heads = weights[f"{part}.mem_kv"].shape, weights[f"{part}.mem_kv"].shape[1]
+    head = len(weights[f"{part}.to_qkv.weight"]) // (3 * heads)
+    full = f"{part}.to_out.weight" in weights
+    width = weights[f"{part}.norm.g"].shape[1]
+    if index is None:
+        outputs = width
+    else:
+        down = f"downs.{index}.3"
+        name = f"{down}.weight" if f"{down}.weight" in weights else f"{down}.1.weight"
+        outputs = len(weights[name])
+    return Level(width, outputs, heads, head, memory[2 if full else 3], full)
