@@ -170,5 +170,5 @@ def _gigabytes(study: Study) -> float:
         regions = [one for k in sizes for one in (inside(k, *shape), *along_borders(k, *shape))]
         each = [len(study.images) * one.places * (_BYTES + c) for one in regions]
         # While the last are made they are there twice.
-        found += (min(sum(each), most_bytes()) + max(each)) / 1e9
+        found += (min(sum(each), most_bytes()) + 2 * max(each)) / 1e9
     return found

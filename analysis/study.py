@@ -367,6 +367,8 @@ def _device(name: str) -> torch.device:
 def _training(checkpoint: str) -> TrainingConfig | None:
     """The training run's configuration, where it lies beside the checkpoint."""
     path = Path(checkpoint)
+    if not path.exists():
+        return None
     for folder in (path.parent.parent, path.parent, path):
         if (config := folder / "config.yaml").is_file():
             return TrainingConfig(str(config), config.read_text())

@@ -13,9 +13,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Protocol
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -364,12 +365,15 @@ def digest_of(function: Function) -> str:
             kinds = {type(part) for part in one.modules()}
             theirs = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
             digest.update("".join(sorted(map(_source, theirs))).encode())
+            digest.update(repr(one).encode())  # names what is not in the weights, as padding
             for name, value in one.state_dict().items():
                 digest.update(name.encode())
                 if isinstance(value, Tensor):
                     _add(digest, value)
         elif isinstance(one, Tensor):
             _add(digest, one)
+        elif isinstance(one, np.ndarray):
+            digest.update(f"{one.dtype} {one.shape}".encode() + one.tobytes())
         else:
             digest.update((_source(one) if callable(one) else repr(one)).encode())
     return digest.hexdigest()
@@ -386,13 +390,14 @@ def reached(function: object) -> list[object]:
     waiting = [function]
     while waiting:
         one = waiting.pop()
-        if id(one) in seen:
+        plain = one is None or isinstance(one, bool | int | float | str)
+        # Equal numbers may be one object, and count wherever they stand.
+        if not plain and id(one) in seen:
             continue
         seen.add(id(one))
-        plain = one is None or isinstance(one, bool | int | float | str)
-        if plain or isinstance(one, nn.Module | Tensor | FunctionType):
+        if plain or isinstance(one, nn.Module | Tensor | np.ndarray | FunctionType):
             found.append(one)
-        if not plain and not isinstance(one, nn.Module | Tensor):
+        if not plain and not isinstance(one, nn.Module | Tensor | np.ndarray):
             waiting += reversed(list(_held(one, home)))
     return found
 
@@ -400,7 +405,7 @@ def reached(function: object) -> list[object]:
 def _held(one: object, home: str | None) -> Iterator[object]:
     """What an object holds, one level deep."""
     if isinstance(one, partial):
-        yield from (one.func, *one.args, *one.keywords.values())
+        yield from (one.func, *one.args, one.keywords)
     elif isinstance(one, MethodType):
         yield from (one.__self__, one.__func__)
     elif isinstance(one, FunctionType):
@@ -409,13 +414,21 @@ def _held(one: object, home: str | None) -> Iterator[object]:
         cells = (cell for cell in one.__closure__ or () if not _is_empty(cell))
         yield from (cell.cell_contents for cell in cells)
         yield from (*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values())
-        yield from (one.__globals__.get(name) for name in one.__code__.co_names)
+        yield from (one.__globals__.get(name) for name in _names(one.__code__))
     elif isinstance(one, list | tuple):
         yield from one
     elif isinstance(one, dict):
-        yield from one.values()
+        yield from (part for item in one.items() for part in item)
     elif type(one).__module__ == home and not isinstance(one, type):
         yield from (*getattr(one, "__dict__", {}).values(), vars(type(one)).get("__call__"))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The globals that code names, also in the functions that it makes."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
 
 
 def _is_empty(cell: object) -> bool:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from els.denoiser import at_time, coefficients, eps_from_x0
+from els.denoiser import at_time, eps_from_x0
 from els.schedule import CosineSchedule
 
 Criterion = Literal["cosine", "l2", "mse"]
@@ -42,7 +42,6 @@ def compare(
     criterion: Criterion,
     schedule: CosineSchedule,
     *,
-    standard_error: Tensor | None = None,
     wanted: Tensor | None = None,
 ) -> Tensor:
     """The criterion for each image (b,), float64 on the CPU.
@@ -52,26 +51,16 @@ def compare(
         answer: x0_hat (b c h w).
         criterion: see `els.calibration.Scales`.
         schedule: that of the images' noise.
-        standard_error: of the answer (b c h w), where it is an estimate: what squares are larger by
-            on its account is taken off again.
         wanted: the pixels that are compared, bool (h w); None for all.
     """
     target, found = point.x0_hat, answer
-    factor = torch.ones(1)
     if criterion != "mse":
         t = at_time(point.x, point.t)
         target, found = (eps_from_x0(point.x, one, t, schedule) for one in (target, answer))
-        alpha, sigma = coefficients(t, point.x.double(), schedule)
-        factor = (alpha / sigma).flatten()[:1].cpu()
     target, found = (_values(one, wanted) for one in (target, found))
-    variance = torch.zeros(len(target), dtype=torch.float64)
-    if standard_error is not None:
-        variance = factor.square() * _values(standard_error, wanted).square().sum(dim=1)
     if criterion == "cosine":
-        plain = F.cosine_similarity(target, found, dim=1)
-        square = found.square().sum(dim=1)
-        return plain * (square / (square - variance).clamp(min=square / 4)).sqrt()
-    mean = ((target - found).square().sum(dim=1) - variance).clamp(min=0) / target.shape[1]
+        return F.cosine_similarity(target, found, dim=1)
+    mean = (target - found).square().mean(dim=1)
     return mean.sqrt() if criterion == "l2" else mean
 
 

@@ -52,10 +52,7 @@ def searched(
         found = machine.estimate(
             point.x, at_time(point.x, point.t), label, candidates[order[place]], wanted=wanted
         )
-        table[place] = compare(
-            point, found.mean, criterion, machine.schedule,
-            standard_error=found.standard_error, wanted=wanted,
-        )  # fmt: skip
+        table[place] = compare(point, found.mean, criterion, machine.schedule, wanted=wanted)
 
     begin = _begin(point, machine, [candidates[i] for i in order], label, criterion, wanted)
     low, high = max(begin - 1, 0), min(begin + 1, last)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.models import artifacts, hub, user_code
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
@@ -188,8 +188,14 @@ def _check_told(path: Path, what: str, told: object, known: object) -> None:
 
 
 def _load_folder(path: Path, asked: Asked) -> Loaded:
-    reader = next(reader for reader in FOLDERS if reader.claims(path))
-    return reader.load(path, asked)
+    try:
+        reader = next(reader for reader in FOLDERS if reader.claims(path))
+        return reader.load(path, asked)
+    except InputError:
+        raise
+    # What is damaged can make a reader fail in any way.
+    except Exception as error:
+        raise InputError(f"'{path}' cannot be read: {reason(error, named=True)}") from error
 
 
 def _load_file(path: Path, asked: Asked) -> Loaded:
@@ -198,9 +204,9 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
     Raises:
         InputError: when none does, with what the keys look like and the way in for the others.
     """
-    content = _read(path)
-    reader = _first(FILES, content)
+    content, reader = _read(path), None
     try:
+        reader = _first(FILES, content)
         if reader is not None:
             return reader.load(content, asked)
         inside = containers.unpack(content, asked.weights)
@@ -217,6 +223,8 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
             f"'{path}' cannot be read: {error}{like}. {WAY_IN}. It may be {READABLE}; it holds: "
             f"{containers.held(content)}"
         ) from error
+    except Exception as error:
+        raise InputError(f"'{path}' cannot be read: {reason(error, named=True)}") from error
 
 
 def _first(readers: tuple[Reader, ...], content: Any) -> Reader | None:

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from els.console import Parser, console
-from els.errors import InputError
-from els.files import write_json
+from els.errors import InputError, reason
+from els.files import sha256_of, write_json
 from els.images import to_uint8
 from els.models.blocks import Network
 from els.models.checkpoints import find_checkpoint, load_denoiser
@@ -55,7 +55,7 @@ def export(checkpoint: str | Path, to: str | Path) -> Path:
     Raises:
         InputError: when the folder holds something, or the network was not trained here.
     """
-    to = Path(to)
+    to = Path(to).resolve()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise InputError(f"'{to}' is there already and holds something; give --to another folder")
     denoiser = load_denoiser(checkpoint)
@@ -65,12 +65,14 @@ def export(checkpoint: str | Path, to: str | Path) -> Path:
             "has its own form; export is for checkpoints of train.py"
         )
     partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         _write(denoiser, find_checkpoint(checkpoint), partial, to.name)
         if to.exists():
             to.rmdir()
         partial.replace(to)
+    except OSError as error:
+        raise InputError(f"'{to}' cannot be written: {reason(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return to
@@ -83,8 +85,7 @@ def _write(denoiser: NetworkDenoiser, checkpoint: Path, folder: Path, name: str)
     save_file(weights, folder / exported.WEIGHTS)
     assert denoiser.data is not None
     # The place of the images on this machine is nobody else's.
-    absolute = Path(denoiser.data.root).is_absolute()
-    data = replace(denoiser.data, root="data") if absolute else denoiser.data
+    data = replace(denoiser.data, root="data")
     meta = own.describe(
         denoiser.net,
         image_shape=denoiser.image_shape,
@@ -139,10 +140,13 @@ def _picture(denoiser: NetworkDenoiser) -> Image.Image:
 
 
 def _agreement(checkpoint: Path) -> list[str]:
-    """A row for each machine that an analysis of the run compared it with."""
+    """A row for each machine that an analysis of this checkpoint compared it with."""
     path = checkpoint.parent.parent / "analysis" / "agreement.json"
     try:
-        machines = json.loads(path.read_text())["machines"]
+        content = json.loads(path.read_text())
+        if content["checkpoint"]["sha256"] != sha256_of(checkpoint):
+            return []
+        machines = content["machines"]
         return [
             f"| `{kind}` | {one['pearson_r']['median']:.3f} | {one['R2']['median']:.3f} |"
             for kind, one in machines.items()

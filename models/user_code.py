@@ -119,7 +119,10 @@ def _parse(source: str) -> tuple[str, str]:
 
 
 def _module(where: str) -> ModuleType:
-    """A file or a module, run with what lies beside it in reach, as Python itself would."""
+    """A file or a module, run with what lies beside it in reach, as Python itself would.
+
+    It stays in reach: functions import when they are called, too.
+    """
     path = Path(where)
     beside = path.resolve().parent if path.suffix == ".py" else Path.cwd()
     if path.suffix == ".py" and not path.is_file():
@@ -130,8 +133,6 @@ def _module(where: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         why = reason(error, named=True, length=200)
         raise InputError(f"'{where}' cannot be run: {why}") from error
-    finally:
-        sys.path.remove(str(beside))
 
 
 def _run(path: Path) -> ModuleType:

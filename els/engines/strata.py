@@ -36,7 +36,7 @@ _ENOUGH = 8  # patches that a stratum's variances are told from
 # Codes reach so many standard deviations to either side, and so many roots of the mean square of
 # what coordinates leave out.
 _REACH, _REST_REACH = 8, 5  # of the latter, strata.cpp knows what is usual
-_MOST_BYTES, _SHARE_OF_MEMORY = 5e9, 0.3  # that strata may take together
+_MOST_BYTES, _SHARE_OF_MEMORY = 4e9, 0.25  # that strata may take which stay
 _SPARE = 64  # bytes past the last pixel that the compiled code may read
 MIDDLE = 127.5  # a byte less this is a level; levels over this are pixels in [-1, 1]
 
@@ -120,32 +120,39 @@ class Strata:
 
 
 class Shelf:
-    """Strata that were made, as many as fit; what is made last gives way first.
+    """Strata that were made. What fits stays; of the rest, those of one kind until another comes.
 
     An analysis goes through the sizes of patches in the same order again and again: then those
     that stay are of use each time, and only the others are made anew.
 
     Attributes:
-        most: bytes that they may take together; the last one stays however large it is.
+        most: bytes that those which stay may take together.
     """
 
     def __init__(self, most: float | None = None) -> None:
         self.most = most_bytes() if most is None else most
-        self._made: dict[object, Strata] = {}
+        self._kept: dict[object, Strata] = {}
+        self._guests: dict[object, Strata] = {}
+        self._kind: object = None
 
-    def get(self, key: object, make: Callable[[], Strata]) -> Strata:
-        """Those of a key, made where they are not here."""
-        if key not in self._made:
-            strata = make()
-            while self._made and self.bytes + strata.bytes > self.most:
-                self._made.popitem()
-            self._made[key] = strata
-        return self._made[key]
+    def get(self, kind: object, key: object, make: Callable[[], Strata]) -> Strata:
+        """Those of a key, made where they are not here.
 
-    @property
-    def bytes(self) -> int:
-        """That all take together."""
-        return sum(one.bytes for one in self._made.values())
+        Args:
+            kind: what those have in common that are used together, such as their size.
+            key: of these.
+            make: makes them.
+        """
+        if (found := self._kept.get(key) or self._guests.get(key)) is not None:
+            return found
+        if kind != self._kind:
+            self._guests.clear()
+        strata = make()
+        if sum(one.bytes for one in self._kept.values()) + strata.bytes <= self.most:
+            self._kept[key] = strata
+        else:
+            self._guests[key], self._kind = strata, kind
+        return strata
 
 
 def most_bytes() -> float:

@@ -233,7 +233,7 @@ class PatchMachine(PosteriorMachine):
         def strata_of(region: Region) -> Strata:
             images = self.once(("bytes", label), lambda: bytes_of(pixels))
             make = partial(build_strata, pixels, images, region)
-            return self.once("strata", Shelf).get((label, region), make)
+            return self.once("strata", Shelf).get((label, value), (label, region), make)
 
         query = replace(self._query(x, t, pixels, [value]), wanted=wanted)
         return sampled_mean(query, strata_of, tolerance=self.tolerance)

@@ -228,8 +228,12 @@ class _NumpyType:
 
 def _tensor(storage: object, offset: Any, size: Any, stride: Any, *_: object) -> _Weight:
     """In place of torch._utils._rebuild_tensor_v2 and its predecessor."""
-    numbers = [offset, *size, *stride]
-    if type(storage) is not _Storage or not all(type(n) is int and n >= 0 for n in numbers):
+    sizes = all(
+        type(one) in (tuple, list) and len(one) <= _MOST_DIMENSIONS for one in (size, stride)
+    )
+    numbers = [offset, *size, *stride] if sizes else [None]
+    whole = all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+    if type(storage) is not _Storage or not whole:
         raise _Refusal("it describes a tensor by something other than a storage and sizes")
     return _Weight(storage, offset, tuple(size), tuple(stride))
 
@@ -252,6 +256,8 @@ def _persistent(meta: object) -> object:
     """In place of EDM's torch_utils.persistence, which would execute the source in `meta`."""
     if type(meta) is not dict or type(meta.get("class_name")) is not str:
         raise _Refusal("an object of torch_utils.persistence in it does not say its class")
+    if len(meta["class_name"]) > _LONGEST_NAME:
+        raise _Refusal("the name of a class in it is too long")
     instance = _Instance(PERSISTENT + meta["class_name"])
     instance.state = meta.get("state")
     return instance
@@ -295,11 +301,14 @@ def _default_table(factory: object = None, items: object = ()) -> dict[Any, Any]
 
 
 def _as_key(key: Any) -> Any:
-    if type(key) in _KEYS or (type(key) is tuple and all(type(part) in _KEYS for part in key)):
+    parts = key if type(key) is tuple and len(key) <= _MOST_PARTS else (key,)
+    # Larger numbers can all have one hash, by which a table takes hours to fill.
+    if all(type(part) in _KEYS and not (type(part) is int and abs(part) >> 60) for part in parts):
         return key
     raise _Refusal(f"it looks things up by a {type(key).__name__}, which saved networks do not")
 
 
+_LONGEST_NAME, _MOST_DIMENSIONS, _MOST_PARTS = 200, 16, 8
 _RECONSTRUCT = "torch_utils.persistence._reconstruct_persistent_obj"
 _BUILDERS: dict[str, object] = {
     "collections.OrderedDict": _Builder(_table),
@@ -380,6 +389,8 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def name(self, module: Any, name: Any) -> None:
+        if max(len(str(part)) for part in (module, name)) > _LONGEST_NAME:
+            raise _Refusal("a name in it is too long")
         full = f"{'builtins' if module == '__builtin__' else module}.{name}"
         # A dot in the name itself would reach through an object; nothing that is saved needs it.
         if type(name) is not str or "." in name:

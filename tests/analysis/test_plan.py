@@ -64,8 +64,9 @@ def test_every_machine_can_be_timed(checkpoint: Path) -> None:
 
 
 def test_a_plan_is_printed_with_its_sum(checkpoint: Path) -> None:
+    planned = plan(small_study(checkpoint))
     with console.capture() as captured:
-        console.print(plan(small_study(checkpoint)))
+        console.print(planned)
     lines = captured.get().splitlines()
     assert lines[0].startswith("calibrate ")
     assert lines[-1].startswith("in all ")

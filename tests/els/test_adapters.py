@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images
 from torch import Tensor, nn
 
 import els
-from els.adapters import Adapted, from_edm, from_eps, from_v, from_x0
+from els.adapters import Adapted, digest_of, from_edm, from_eps, from_v, from_x0
 from els.denoiser import identity_of
 from els.errors import InputError
 from els.machines import make_machine
@@ -167,3 +168,28 @@ def fails(y: Tensor, step: Tensor) -> Tensor:
 def test_what_has_no_meaning_is_refused(make: Callable, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def _scaled(network: nn.Module, times: float, plus: float) -> object:
+    def answer(x: Tensor, step: Tensor) -> Tensor:
+        return network(x) * times + plus
+
+    return answer
+
+
+def test_what_a_function_depends_on_is_told_apart() -> None:
+    """Equal numbers at other places, names, what modules do beside their weights."""
+    conv = nn.Conv2d(1, 1, 3, padding=1)
+    circular = nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")
+    circular.load_state_dict(conv.state_dict())
+    functions = [
+        *(_scaled(conv, *numbers) for numbers in ((1, 0), (0, 1), (1, 1), (0, 0))),
+        _scaled(nn.Sequential(conv, nn.ReLU()), 1, 0),
+        _scaled(nn.Sequential(conv, nn.SiLU()), 1, 0),
+        _scaled(circular, 1, 0),
+        partial(_scaled, times=2, plus=3),
+        partial(_scaled, plus=2, times=3),
+        partial(_scaled, np.array([1.0])),
+        partial(_scaled, np.array([2.0])),
+    ]
+    assert len({digest_of(one) for one in functions}) == len(functions)

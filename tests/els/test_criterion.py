@@ -2,10 +2,9 @@
 
 import math
 
-import pytest
 import torch
 
-from els.criterion import Criterion, Point, best_of, compare
+from els.criterion import Point, best_of, compare
 from els.schedule import COSINE
 
 T = 0.5
@@ -37,19 +36,6 @@ def test_only_wanted_pixels_count() -> None:
     assert compare(point, elsewhere, "mse", COSINE, wanted=wanted).abs().max() < 1e-12
     assert compare(point, elsewhere, "cosine", COSINE, wanted=wanted).min() > 1 - 1e-9
     assert compare(point, elsewhere, "mse", COSINE).min() > 0.9
-
-
-@pytest.mark.parametrize("criterion", ["cosine", "l2", "mse"])
-def test_what_an_estimate_errs_is_taken_off(criterion: Criterion) -> None:
-    """On average an estimate gives the criterion of the exact answer."""
-    point, generator = a_point(200), torch.Generator().manual_seed(1)
-    exact = point.x0_hat + 0.3 * torch.randn(point.x.shape, generator=generator)
-    noise = 0.2 * torch.randn(point.x.shape, generator=generator)
-    expected = compare(point, exact, criterion, COSINE).mean()
-    error = torch.full_like(noise, 0.2)
-    found = compare(point, exact + noise, criterion, COSINE, standard_error=error).mean()
-    plain = compare(point, exact + noise, criterion, COSINE).mean()
-    assert (found - expected).abs() < 0.1 * (plain - expected).abs()
 
 
 def test_the_best_of_what_was_tried() -> None:

@@ -127,7 +127,10 @@ def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(
     def fail(*args: object) -> None:
         raise OSError("the disk is full")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(InputError, match="cannot be written: the disk is full"),
+    ):
         patched.setattr("els.models.export.program", fail)
         export(run, tmp_path / "empty")
     assert not any((tmp_path / "empty").iterdir())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import shared
 
-from els.engines.dictionary import along_borders, inside
+from els.engines.dictionary import Region, along_borders, inside
 from els.engines.native_engine import available
 from els.engines.strata import MIDDLE, Shelf, Strata, build_strata, bytes_of, most_bytes
 from els.images import load_images, to_float
@@ -114,24 +114,31 @@ def test_the_model_of_a_stratum_predicts_its_weights() -> None:
         assert float(predicted[s]) == pytest.approx(float(found) / 2 / math.log(2), abs=0.5)
 
 
-def test_a_shelf_keeps_what_fits_and_uses_it_again() -> None:
+def test_a_shelf_keeps_what_fits_and_makes_the_rest_anew() -> None:
     pixels = load_images("garments").pixels[:40]
     images, made = bytes_of(pixels), []
 
-    def get(shelf: Shelf, size: int) -> None:
+    def get(shelf: Shelf, size: int, region: Region) -> None:
         def make() -> Strata:
-            made.append(size)
-            return build_strata(pixels, images, inside(size, 28, 28))
+            made.append(region)
+            return build_strata(pixels, images, region)
 
-        assert shelf.get(size, make).region == inside(size, 28, 28)
-        assert shelf.bytes <= shelf.most or size == made[-1]
+        assert shelf.get(size, region, make).region == region
 
-    one = build_strata(pixels, images, inside(3, 28, 28)).bytes
-    shelf = Shelf(3 * one)
+    first = inside(9, 28, 28)
+    shelf = Shelf(1.01 * build_strata(pixels, images, first).bytes)
+    others = [
+        (size, one)
+        for size in (7, 5)
+        for one in (inside(size, 28, 28), *along_borders(size, 28, 28)[:2])
+    ]
     for _ in range(2):
-        for size in (9, 7, 5, 3):
-            get(shelf, size)
-    assert made[:4] == [9, 7, 5, 3]
-    assert set(made[4:]) <= {5, 3}
-    get(Shelf(1), 3)  # one stays, however large it is
-    assert 0 < most_bytes() <= 5e9
+        get(shelf, 9, first)
+        for _ in range(2):  # those of one size are used together, time after time
+            for size, region in others[:3]:
+                get(shelf, size, region)
+        for size, region in others[3:]:
+            get(shelf, size, region)
+    every = [region for _, region in others]
+    assert made == [first, *every, *every]
+    assert 0 < most_bytes() <= 4e9

@@ -404,7 +404,8 @@ def test_reading_takes_three_times_the_file_at_most(kind: str, tmp_path: Path) -
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text()
-KEYS = st.text(max_size=5) | st.integers() | st.tuples(st.integers(), st.text(max_size=2))
+WHOLE = st.integers(1 - 2**60, 2**60 - 1)  # larger ones are no keys
+KEYS = st.text(max_size=5) | WHOLE | st.tuples(WHOLE, st.text(max_size=2))
 NESTED = st.recursive(
     SCALARS | st.binary(max_size=20),
     lambda inner: (
@@ -478,3 +479,24 @@ def test_no_program_does_more_than_be_refused(names: list[str], arguments: bytes
         data += codes[name] + parts.read(2)
     with TemporaryDirectory() as folder, contextlib.suppress(InputError):
         read(bare(Path(folder, "a.pkl"), data + b"."))
+
+
+def test_small_files_do_not_become_large_or_slow(tmp_path: Path) -> None:
+    """Names, sizes and keys that a few bytes make long, or that a table takes hours for."""
+    text = b"a" * 1_000_000
+
+    def word(value: bytes) -> bytes:
+        return b"X" + len(value).to_bytes(4, "little") + value
+
+    start = b"\x80\x04"
+    names = start + b"(" + word(text) + b"q\x00" + word(b"n") + b"q\x01"
+    names += b"h\x00h\x01\x93" * 3000 + b"t."
+    keys = pickle.dumps({k * (2**61 - 1): 0 for k in range(2000)}, 4)
+    parts = pickle.dumps({(None,) * 100_000: 1}, 4)
+    for i, content in enumerate((names, keys, parts)):
+        path = tmp_path / f"{i}.pkl"
+        path.write_bytes(content)
+        begin = time.perf_counter()
+        with pytest.raises(InputError):
+            read(path)
+        assert time.perf_counter() - begin < 30  # it took minutes, or all memory
