@@ -22,15 +22,15 @@ from pydantic import Field
 from scipy.stats import t as student
 from torch import Tensor
 
-from els.criterion import Criterion, Point, best_of, compare
-from els.denoiser import Denoiser, add_noise, at_time, identity_of
+from els.criterion import Criterion, Point, best_of, compare, data_points
+from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError, reason
 from els.files import as_plain, as_record, write_json
 from els.images import ImageSet, to_float
 from els.machines import Machine
 from els.machines.base import Number
 from els.machines.local import PatchMachine
-from els.sampling import Starts, ddim_steps, seeded_noise
+from els.sampling import Starts, ddim_steps
 from els.schedule import CosineSchedule
 from els.search import searched
 from els.work import IN_MEMORY, Advance, Tensors, Work
@@ -426,16 +426,6 @@ def path_points(
     """The network's own DDIM path from noise (n c h w), and its answers on it."""
     for step in ddim_steps(network, noise, steps=steps, label=label, schedule=schedule):
         yield Point(t=step.t, x=step.x, x0_hat=step.x0_hat)
-
-
-def data_points(
-    clean: Tensor, *, seeds: Sequence[int], t: Sequence[float], schedule: CosineSchedule
-) -> Iterator[Point]:
-    """Clean images (n c h w) under the noise of `seeds` at each of the times."""
-    eps = seeded_noise(seeds, clean.shape[1:]).to(clean)
-    for time in t:
-        x = add_noise(clean, eps, at_time(clean, time), schedule)
-        yield Point(t=time, x=x, x0_hat=clean)
 
 
 def criterion_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 from typing import Literal
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from els.denoiser import at_time, eps_from_x0
+from els.denoiser import add_noise, at_time, eps_from_x0
+from els.sampling import seeded_noise
 from els.schedule import CosineSchedule
 
 Criterion = Literal["cosine", "l2", "mse"]
@@ -34,6 +36,16 @@ class Point:
         """The same for one image."""
         some = slice(index, index + 1)
         return Point(self.t, self.x[some], self.x0_hat[some])
+
+
+def data_points(
+    clean: Tensor, *, seeds: Sequence[int], t: Sequence[float], schedule: CosineSchedule
+) -> Iterator[Point]:
+    """Clean images (n c h w) under the noise of `seeds` at each of the times."""
+    eps = seeded_noise(seeds, clean.shape[1:]).to(clean)
+    for time in t:
+        x = add_noise(clean, eps, at_time(clean, time), schedule)
+        yield Point(t=time, x=x, x0_hat=clean)
 
 
 def compare(

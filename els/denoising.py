@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from els.denoiser import Denoiser, add_noise, at_time, schedule_of
-from els.sampling import seeded_noise
+from els.criterion import data_points
+from els.denoiser import Denoiser, at_time, schedule_of
 from els.schedule import COSINE, CosineSchedule
 
 _SHARE = 4  # images for each direction that the Wiener filter tells from noise in so few
@@ -31,12 +31,9 @@ def denoising_errors(
         >>> denoising_errors(lambda x, t, label: 0 * x, torch.ones(2, 1, 4, 4), [0.1, 0.9])
         (1.0, 1.0)
     """
-    schedule = schedule_of(denoiser)
-    eps = seeded_noise(range(len(clean)), clean.shape[1:]).to(clean)
     found = []
-    for time in t:
-        x = add_noise(clean, eps, at_time(clean, time), schedule)
-        x0_hat = denoiser(x, at_time(x, time), label)
+    for point in data_points(clean, seeds=range(len(clean)), t=t, schedule=schedule_of(denoiser)):
+        x0_hat = denoiser(point.x, at_time(point.x, point.t), label)
         found.append(float((x0_hat.double() - clean.double()).square().mean()))
     return tuple(found)
 

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from els.calibration import data_points
+from els.criterion import data_points
 from els.denoiser import Labels, Times, as_times, at_time
 from els.engines.windows import window
 from els.files import sha256_of_tensor

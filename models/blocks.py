@@ -93,8 +93,8 @@ class Network(nn.Module):
         self.channels: int = config["channels"]
         self.num_classes: int | None = config["num_classes"]
         self.padding: str = config["padding"]
-        _check_choice("padding", self.padding, PADDINGS)
-        _check_choice("norm", config["norm"], NORMS)
+        check_choice("padding", self.padding, PADDINGS)
+        check_choice("norm", config["norm"], NORMS)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """eps_hat (b c h w) from noisy images x (b c h w), times t (b,) and labels (b,)."""
@@ -130,7 +130,12 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def _check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        InputError: with their names.
+    """
     if value not in choices:
         raise InputError(f"{what} is '{value}'; it must be one of {', '.join(choices)}")
 

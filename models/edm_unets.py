@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from els.errors import InputError
-from els.models.blocks import as_map
+from els.models.blocks import as_map, check_choice
 
 EMBEDDINGS = ("positional", "fourier")
 ENCODERS = ("standard", "skip", "residual")
@@ -360,9 +360,9 @@ class SongUNet(_UNet):
                 after_sum=math.sqrt(0.5),
             ),
         )
-        _check_choice("embedding_type", embedding_type, EMBEDDINGS)
-        _check_choice("encoder_type", encoder_type, ENCODERS)
-        _check_choice("decoder_type", decoder_type, DECODERS)
+        check_choice("embedding_type", embedding_type, EMBEDDINGS)
+        check_choice("encoder_type", encoder_type, ENCODERS)
+        check_choice("decoder_type", decoder_type, DECODERS)
         self.channels, self.out_channels = in_channels, out_channels
         self.encoder_type, self.decoder_type = encoder_type, decoder_type
         self.map_noise: nn.Module = (
@@ -519,8 +519,3 @@ UNETS: dict[str, Callable[..., SongUNet | DhariwalUNet]] = {
     "SongUNet": SongUNet,
     "DhariwalUNet": DhariwalUNet,
 }
-
-
-def _check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{what} is '{value}'; it must be one of {', '.join(choices)}")

@@ -99,3 +99,8 @@ def _check_room(weights: Mapping[str, Tensor]) -> None:
         raise InputError(
             "its weights overlap so much that they would take far more memory than the file"
         )
+
+
+def numbered(weights: Mapping[str, Tensor], part: str) -> int:
+    """How many numbered layers a part of a network has, by the names of its weights."""
+    return len({name.split(".")[1] for name in weights if name.startswith(f"{part}.")})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import get_args
 
 from torch import Tensor
 
@@ -15,8 +16,8 @@ from els.models.edm import Preconditioned
 from els.models.formats.loaded import Prediction, ScheduleName
 from els.models.steps import StepNetwork, alphas_cumprod
 
-_PREDICTIONS: tuple[Prediction, ...] = ("eps", "v", "x0")
-_SCHEDULES: tuple[ScheduleName, ...] = ("linear", "scaled_linear", "cosine")
+_PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+_SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 _SIGNED, _UNIT = (-1.0, 1.0), (0.0, 1.0)
 
 

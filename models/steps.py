@@ -19,8 +19,6 @@ from els.errors import InputError
 from els.models.blocks import Network
 from els.schedule import CosineSchedule
 
-PREDICTIONS = ("eps", "v", "x0")
-
 
 class StepNetwork(Network):
     """A network of discrete steps as net(x, t, label) -> eps_hat at our continuous t.

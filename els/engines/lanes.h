@@ -22,6 +22,8 @@ constexpr int kLanes = 4;
 typedef float vec __attribute__((vector_size(4 * kLanes)));
 typedef std::uint32_t bits __attribute__((vector_size(4 * kLanes)));
 
+constexpr float kMiddle = 127.5f;        // a byte less this is a level
+constexpr std::uint8_t kUnknown = 255;  // of a code that does not tell; see sorting.cpp
 typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
 
 inline vec splat(float value) { return vec{} + value; }

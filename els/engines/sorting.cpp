@@ -18,8 +18,8 @@
 // of its windows.
 struct Sorting {
   const std::uint8_t* images;   // (n h w c)
-  const float* basis;           // (cells c, wide): components, zeros, and the mean patch at the end
-  const float* shift;           // (wide,): inner products of those with the mean patch
+  const float* basis;           // (cells c, kWide): components, zeros, and the mean patch at the end
+  const float* shift;           // (kWide,): inner products of those with the mean patch
   const float* branches;        // (d + 1, many): centres, and half their square below
   const float* leaves;          // (many, d + 1, few): the same for those of each branch
   const float* centres;         // (strata, d): of the leaves, once more
@@ -31,7 +31,7 @@ struct Sorting {
   std::int32_t height, width, channels;
   std::int32_t first_row, first_column, rows, columns;    // of the region, and its windows
   std::int32_t window_rows, window_columns, centre_row, centre_column;
-  std::int32_t components, wide, many, few;
+  std::int32_t components, many, few;
   std::int32_t threads;
 };
 
@@ -39,10 +39,8 @@ namespace {
 
 constexpr int kWide = 32;                // numbers in a row of the basis
 constexpr int kMostChannels = 4;
-constexpr std::uint8_t kUnknown = 255;
 constexpr int kParts = kWide / kLanes;
 constexpr int kTogether = 12 / kParts;   // patches that are projected together
-constexpr float kMiddle = 127.5f;
 constexpr int kBlock = 64;               // members whose codes are turned over together
 
 typedef std::int32_t whole __attribute__((vector_size(4 * kLanes)));

@@ -59,14 +59,12 @@ typedef std::int32_t signed_bits __attribute__((vector_size(4 * kLanes)));
 
 constexpr int kMembers = 128;             // of a segment: those at hand stay in the cache
 constexpr int kBlock = 4 * kLanes;        // members that are compared together
-constexpr std::uint8_t kUnknown = 255;    // as in sorting.cpp
 constexpr int kUsual = 51;                // a usual code of what coordinates leave out
 constexpr int kShelf = 16;                // queries that are planned by one thread
 constexpr int kAhead = 8;                 // patches are fetched so long before they are needed
 constexpr int kRounds = 6;
 constexpr int kHalvings = 24;             // to find how far the nearest strata go
 constexpr float kNothing = -1e30f;
-constexpr float kMiddle = 127.5f;
 constexpr float kMostPower = 60.0f;       // of two, that a weight may exceed what was expected
 constexpr double kAll = 1e18;             // draws that are all patches
 constexpr double kPilot = 2048;           // first draws of the first round

@@ -12,8 +12,7 @@ from els.engines.dictionary import Region
 from els.engines.native_engine import library
 from els.work import tick
 
-LANES = 16  # floats that a row of what the code reads is a multiple of
-SHORT = 32  # numbers in a row of the basis that patches are projected on
+SHORT = 32  # numbers in a row of the basis that patches are projected on, as in sorting.cpp
 _IMAGES_AT_A_TIME = 500
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -102,7 +101,6 @@ class _Sorting(ctypes.Structure):
                 "centre_row",
                 "centre_column",
                 "components",
-                "wide",
                 "many",
                 "few",
                 "threads",
@@ -136,7 +134,7 @@ def sort_patches(
         region: where the patches are.
         tensors: what tells the strata: `basis`, `shift`, `branches`, `leaves`, `centres` and
             `steps` of `Sorting` in sorting.cpp, the number of branches and leaves being multiples
-            of `LANES`.
+            of 16.
 
     Returns:
         where each of the L strata begins, int64 (L + 1,); the index of each patch's first pixel
@@ -164,7 +162,6 @@ def sort_patches(
         centre_row=rows.centre,
         centre_column=columns.centre,
         components=d,
-        wide=SHORT,
         many=tensors["branches"].shape[1],
         few=tensors["leaves"].shape[2],
         threads=torch.get_num_threads(),

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from els.errors import InputError
 from els.images import DataSpec
-from els.models.blocks import Network, Trained
+from els.models.blocks import Network, Trained, check_choice
 
 Which = Literal["ema", "online"]
 Prediction = Literal["eps", "v", "x0"]
@@ -35,9 +35,13 @@ class Asked:
     schedule: ScheduleName | None = None
 
     def __post_init__(self) -> None:
-        _check("weights", self.weights, get_args(Which))
-        _check("prediction", self.prediction, get_args(Prediction))
-        _check("schedule", self.schedule, get_args(ScheduleName))
+        for what, kind in (
+            ("weights", Which),
+            ("prediction", Prediction),
+            ("schedule", ScheduleName),
+        ):
+            if (value := getattr(self, what)) is not None:
+                check_choice(what, value, get_args(kind))
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,3 @@ def shown(value: object) -> str:
     """A value of a file in a message; what holds others is not spelt out, which could be long."""
     plain = value is None or isinstance(value, bool | int | float | str)
     return repr(value)[:40] if plain else f"a {type(value).__name__}"
-
-
-def _check(what: str, value: str | None, choices: tuple[str, ...]) -> None:
-    if value is not None and value not in choices:
-        raise InputError(f"{what} is '{value}'; it must be one of {', '.join(choices)}")

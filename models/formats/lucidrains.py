@@ -18,7 +18,7 @@ from els.errors import InputError
 from els.models.formats.containers import Weights
 from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded
 from els.models.lucidrains import Level, LucidrainsNetwork, Unet
-from els.models.networks import fill, listed
+from els.models.networks import fill, listed, numbered
 from els.models.steps import alphas_cumprod
 
 _FORMAT = "file of denoising-diffusion-pytorch"
@@ -136,7 +136,7 @@ def _unet(weights: Mapping[str, Tensor]) -> Unet:
                 outputs=outputs,
                 first=len(weights["init_conv.weight"]),
                 time=tuple(weights["time_mlp.1.weight"].shape),
-                levels=[_level(weights, i) for i in range(_count(weights, "downs"))],
+                levels=[_level(weights, i) for i in range(numbered(weights, "downs"))],
                 drawn=weights.get("time_mlp.0.weights"),
                 middle=_level(weights, None),
                 groups=_GROUPS if "final_res_block.block1.norm.weight" in weights else 0,
@@ -147,11 +147,6 @@ def _unet(weights: Mapping[str, Tensor]) -> Unet:
         raise InputError(f"its weights are not those of a Unet here: {error}. {WAY_IN}") from error
     fill(unet, weights)
     return unet
-
-
-def _count(weights: Mapping[str, Tensor], part: str) -> int:
-    """How many numbered levels a part has."""
-    return len({name.split(".")[1] for name in weights if name.startswith(f"{part}.")})
 
 
 def _level(weights: Mapping[str, Tensor], index: int | None) -> Level:

@@ -18,7 +18,7 @@ from els.models.blocks import PADDINGS, Network
 from els.models.formats.containers import Weights
 from els.models.formats.loaded import Asked, Declared, Loaded, shown
 from els.models.formats.pickled import Module, Reference
-from els.models.networks import fill, restore_network
+from els.models.networks import fill, numbered, restore_network
 from els.models.paper import PaperResNet, PaperUNet
 
 IMAGE_SIZE = 32  # of all the paper's networks; a convolutional network's weights do not say
@@ -180,11 +180,6 @@ def _classes(weights: Mapping[str, Tensor]) -> int | None:
     return None if table is None else len(table)
 
 
-def _count(weights: Mapping[str, Tensor], part: str) -> int:
-    """How many numbered layers a part has."""
-    return len({name.split(".")[1] for name in weights if name.startswith(f"{part}.")})
-
-
 def _check_norms(module: Module) -> None:
     """Refuse norms that are others than those that the paper's code makes."""
     most = 32 if _is_unet(module) else 8
@@ -206,7 +201,7 @@ def _check_norms(module: Module) -> None:
 
 def _resnet(weights: Mapping[str, Tensor], padding: str) -> Network:
     """The ResNet: this project's, or one with other flags of the paper's."""
-    depth, told = _count(weights, "hidden"), _count(weights, "projections")
+    depth, told = numbered(weights, "hidden"), numbered(weights, "projections")
     if told not in (depth, depth + 1):
         raise InputError(
             f"it projects the time {told} times for {depth} hidden layers; the ResNet "
@@ -236,7 +231,7 @@ def _resnet(weights: Mapping[str, Tensor], padding: str) -> Network:
 def _unet(weights: Mapping[str, Tensor], padding: str, *, theirs: bool) -> Network:
     """The UNet: this project's, or one with other flags of the paper's."""
     inner, _, kernel, _ = weights["middle.layers.0.weight"].shape
-    outer = [len(weights[f"down.{i}.layers.0.weight"]) for i in range(_count(weights, "down"))]
+    outer = [len(weights[f"down.{i}.layers.0.weight"]) for i in range(numbered(weights, "down"))]
     last_norm = "last.1.weight" in weights
     channels, _, _, last_kernel = weights["last.1.weight" if last_norm else "last.weight"].shape
     config: dict[str, Any] = {

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
 from els.denoiser import coefficients, x0_from_eps
 from els.errors import InputError
-from els.models.steps import PREDICTIONS, StepNetwork, alphas_cumprod
+from els.models.formats.loaded import Prediction
+from els.models.steps import StepNetwork, alphas_cumprod
 from els.schedule import COSINE
 
 
@@ -26,7 +29,7 @@ class Perfect(StepNetwork):
         return {"eps": eps, "x0": self.x0, "v": alpha * eps - sigma * self.x0}[self.prediction]
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", get_args(Prediction))
 def test_every_prediction_says_the_same(prediction: str) -> None:
     x0, eps = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
     net = Perfect(x0, prediction)
