@@ -127,6 +127,18 @@ class EMA(WeightAveraging):
         decay = min(self.decay, (1 + float(n)) / (10 + float(n)))
         return average + (1 - decay) * (current - average)
 
+    @property
+    def averaged(self) -> Any:
+        """The module with averaged weights, while training goes on."""
+        assert self._average_model is not None
+        return self._average_model.module
+
+
+def averaged(trainer: pl.Trainer, pl_module: Any) -> Any:
+    """The module with the averaged weights of an `EMA` among the callbacks; else as it is."""
+    found = (one.averaged for one in trainer.callbacks if isinstance(one, EMA))  # type: ignore[attr-defined]
+    return next(found, pl_module)
+
 
 class WholeFiles(TorchCheckpointIO):
     """Checkpoints that are whole or as they were: written beside, then renamed.

@@ -171,15 +171,19 @@ class Diffusion(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `els.models.checkpoints.load_denoiser` needs, as plain data."""
+    def described(self) -> dict[str, Any]:
+        """What `els.models.checkpoints.load_denoiser` needs beside the weights, as plain data."""
         data = data_of(self.trainer)
-        checkpoint[METADATA_KEY] = describe(
+        return describe(
             self.net,
             image_shape=data.images.image_shape,
             data=asdict(data.spec),
             trained=self.trained,
         )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what tells what the weights are of."""
+        checkpoint[METADATA_KEY] = self.described()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the last held-out loss of the run that goes on."""

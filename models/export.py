@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from els.console import Parser, console
 from els.errors import InputError, reason
-from els.files import sha256_of, write_json
+from els.files import sha256_of
 from els.images import to_uint8
 from els.models.blocks import Network
 from els.models.checkpoints import find_checkpoint, load_denoiser
@@ -79,10 +79,6 @@ def export(checkpoint: str | Path, to: str | Path) -> Path:
 
 
 def _write(denoiser: NetworkDenoiser, checkpoint: Path, folder: Path, name: str) -> None:
-    from safetensors.torch import save_file
-
-    weights = {key: value.contiguous() for key, value in denoiser.net.state_dict().items()}
-    save_file(weights, folder / exported.WEIGHTS)
     assert denoiser.data is not None
     # The place of the images on this machine is nobody else's.
     data = replace(denoiser.data, root="data")
@@ -92,7 +88,7 @@ def _write(denoiser: NetworkDenoiser, checkpoint: Path, folder: Path, name: str)
         data=asdict(data),
         trained=denoiser.trained,
     )
-    write_json(folder / exported.CONFIG, exported.described(meta))
+    exported.write(folder, denoiser.net, meta)
     torch.export.save(program(denoiser), folder / PROGRAM)
     _picture(denoiser).save(folder / PICTURE)
     (folder / CARD).write_text(card(denoiser, name, _agreement(checkpoint)))

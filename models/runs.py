@@ -28,6 +28,8 @@ class Run:
         project: the W&B project.
         overwrite: replace a run of the same name instead of refusing to start; the old one is moved
             aside, and deleted when the new one has kept its first checkpoint.
+        snapshots: how many snapshots of the averaged weights are kept, in snapshots/, at steps from
+            the first to the last that are evenly spaced in log; 0 for none.
     """
 
     name: str = "run"
@@ -35,8 +37,11 @@ class Run:
     logger: TrainingLogger = "wandb"
     project: str = "els"
     overwrite: bool = False
+    snapshots: int = 0
 
     def __post_init__(self) -> None:
+        if self.snapshots < 0:
+            raise InputError(f"run.snapshots is {self.snapshots}; it must be at least 0")
         if (
             self.name in ("", ".", "..")
             or self.name.startswith("-")

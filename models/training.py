@@ -40,6 +40,7 @@ from els.models.networks import NETWORKS
 from els.models.progress import PlainProgress, ProgressBar
 from els.models.run_summary import RunSummary, position
 from els.models.runs import CHECKPOINTS, CONFIG, Run, move_aside
+from els.models.snapshots import SNAPSHOTS, Snapshots
 from els.models.stopping import Stopping
 from els.models.tracking import finish, training_logger
 
@@ -119,6 +120,7 @@ class TrainCLI(LightningCLI):
     run: Run
     stopping: Stopping
     before: Trained | None = None
+    snapshots: Snapshots | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -233,12 +235,18 @@ class TrainCLI(LightningCLI):
             save_on_train_epoch_end=False,
         )
         self.best, self.last = best, LastCheckpoint(dirpath=folder, stopping=self.stopping)
-        return [ImagesPerSecond(), FinalValidation(), best, self.last]
+        kept: list[Callback] = [ImagesPerSecond(), FinalValidation(), best, self.last]
+        if self.run.snapshots:
+            self.snapshots = Snapshots(self.run.folder / SNAPSHOTS, self.run.snapshots)
+            kept.insert(0, self.snapshots)
+        return kept
 
     def fit(self, **options: Any) -> None:
         """Train, and say where the results are; what stops it is kept and told."""
         if self._is_over():
             return
+        if self.snapshots is not None:
+            self.snapshots.check(self.trainer)
         if self.fitting:
             self._begin()
         with self.stopping.listening():

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from els.errors import InputError, reason
-from els.files import as_record
+from els.files import as_record, write_json
 from els.images import DataSpec
-from els.models.blocks import Trained
+from els.models.blocks import Network, Trained
 from els.models.formats.loaded import Asked, Declared, Loaded
 from els.models.networks import restore_network
 
@@ -21,6 +21,21 @@ _FORMAT = 1
 def described(meta: dict[str, Any]) -> dict[str, Any]:
     """The content of config.json, from what a checkpoint says of itself."""
     return {"kind": KIND, **meta, "format": _FORMAT, "prediction": "eps", "schedule": "cosine"}
+
+
+def write(folder: Path, net: Network, meta: dict[str, Any]) -> None:
+    """Write a network to a folder that is there.
+
+    Args:
+        folder: gets config.json and model.safetensors.
+        net: the network.
+        meta: what a checkpoint says of it, see `els.models.formats.own.describe`.
+    """
+    from safetensors.torch import save
+
+    weights = {name: value.contiguous() for name, value in net.state_dict().items()}
+    (folder / WEIGHTS).write_bytes(save(weights))
+    write_json(folder / CONFIG, described(meta))
 
 
 def claims(content: object) -> bool:
