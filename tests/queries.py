@@ -12,7 +12,7 @@ from els.engines import dispatch, native_engine, torch_engine, triton_engine
 from els.engines.posterior import Posterior
 from els.engines.query import PatchQuery
 
-HELD = ("peak", "mass", "moment", "square", "top", "second_peak")
+HELD = ("peak", "mass", "moment", "square", "top", "second_peak", "energy")
 
 
 def query(

@@ -39,6 +39,8 @@ struct Job {
   double* top;                  // (b m h w): mass of the heaviest image, merged into; null as well
   double* second_peak;          // (b m h w): of all other images than that of best; null as well
   std::int64_t* second;         // (b m h w), as best
+  double* energy;               // (b m h w): what patches lie behind the peak, weighed by their
+                                // mass, in nats; merged into; null as square
   std::int64_t queries, images;
   std::int64_t first_image;     // the index by which patches name the first of the images
   std::int32_t channels, height, width, sizes, kind, threads;
@@ -141,18 +143,24 @@ class Axis {
 // What is seen of a query place's patches when details are asked for; otherwise no time or space.
 template <bool Detailed>
 struct Details {
-  void shrink(vec) {}
-  void absorb(vec, bits, std::uint32_t) {}
+  void shrink(vec, vec, vec) {}
+  void absorb(vec, vec, bits, std::uint32_t) {}
 };
 
 template <>
 struct Details<true> {
   vec square = {};  // sum of squared weights
+  vec energy = {};  // sum of weights, each times the bits that its patch is behind the best
   bits best = {};   // the patch with the largest weight
 
-  void shrink(vec factor) { square *= factor * factor; }
-  void absorb(vec weight, bits largest, std::uint32_t patch) {
+  // The best is so many bits better than it was, and sums shrink by the factor.
+  void shrink(vec factor, vec better, vec mass) {
+    square *= factor * factor;
+    energy = (energy + better * mass) * factor;
+  }
+  void absorb(vec weight, vec behind, bits largest, std::uint32_t patch) {
     square += weight * weight;
+    energy += weight * behind;
     best = pick(largest, bits{} + patch, best);
   }
 };
@@ -175,12 +183,12 @@ struct Sums : Details<Detailed> {
     vec total = mass * shrink, sums[C];
     for (int c = 0; c < C; ++c) sums[c] = moment[c] * shrink;
     Details<Detailed> details = *this;
-    details.shrink(shrink);
+    details.shrink(shrink, least - lowest, mass);
     for (int i = 0; i < count; ++i) {
       const vec weight = exp2_of(lowest - box[i]);
       total += weight;
       for (int c = 0; c < C; ++c) sums[c] += weight * y[i * C + c];
-      details.absorb(weight, (bits)(box[i] <= lowest), patch + i);
+      details.absorb(weight, box[i] - lowest, (bits)(box[i] <= lowest), patch + i);
     }
     least = lowest;
     mass = total;
@@ -203,6 +211,9 @@ struct Images : Sums<C, true> {
     const vec lowest = least_of(found, this->least);
     const vec old_share = exp2_of(lowest - this->least);
     const vec share = present ? exp2_of(lowest - image.least) : vec{};
+    const vec behind = present ? image.least - lowest : vec{};
+    this->energy = (this->energy + (this->least - lowest) * this->mass) * old_share +
+                   (image.energy + behind * image.mass) * share;
     this->mass = this->mass * old_share + image.mass * share;
     for (int c = 0; c < C; ++c)
       this->moment[c] = this->moment[c] * old_share + image.moment[c] * share;
@@ -664,6 +675,7 @@ class Worker {
     const std::int64_t at = slot * places_ + place;
     const double peak = job_.peak[at], mine = -least * kLn2, both = std::max(peak, mine);
     const double old_share = std::exp(peak - both), share = std::exp(mine - both);
+    if constexpr (Detailed) merge_energy(sums, weight, least, at, peak - both, mine - both);
     add(job_.mass[at], old_share, share, sums.mass, weight);
     for (int c = 0; c < C; ++c)
       add(job_.moment[(slot * C + c) * places_ + place], old_share, share / scale_,
@@ -676,6 +688,19 @@ class Worker {
       merge_best_two(item, sums, nearest, at);
     }
     job_.peak[at] = both;
+  }
+
+  // Before the mass is merged: what the sums of both lie behind their own peaks, and these behind
+  // the peak of both, in nats.
+  void merge_energy(const Images<C>& sums, vec weight, float least, std::int64_t at, double before,
+                    double now) {
+    double sum = 0;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const double mass = sums.mass[lane], behind = (double(sums.least[lane]) - least) * kLn2 - now;
+      if (mass > 0) sum += weight[lane] * (sums.energy[lane] * kLn2 + behind * mass);
+    }
+    const double old = job_.mass[at] > 0 ? job_.energy[at] - before * job_.mass[at] : 0;
+    job_.energy[at] = old * std::exp(before) + sum * std::exp(now);
   }
 
   // The nearest two images, which are others than those seen before. Of equal ones the first in

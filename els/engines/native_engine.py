@@ -61,7 +61,7 @@ class _Job(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in
           ("x", "pixels", "alpha", "sigma", "radii", "profiles", "wanted", "peak", "mass",
-           "moment", "square", "best", "top", "second_peak", "second")),
+           "moment", "square", "best", "top", "second_peak", "second", "energy")),
         *((name, ctypes.c_int64) for name in ("queries", "images", "first_image")),
         *((name, ctypes.c_int32) for name in
           ("channels", "height", "width", "sizes", "kind", "threads", "shift_rows",
@@ -158,6 +158,7 @@ def _memory(query: PatchQuery, order: list[int]) -> dict[str, Tensor]:
     if query.details:
         memory["square"] = torch.zeros_like(memory["mass"])
         memory["top"] = torch.zeros_like(memory["mass"])
+        memory["energy"] = torch.zeros_like(memory["mass"])
         memory["second_peak"] = memory["peak"].clone()
         for name in ("best", "second"):
             memory[name] = torch.zeros_like(memory["mass"], dtype=torch.int64)
@@ -173,7 +174,7 @@ def _posterior(memory: dict[str, Tensor], size: int, device: torch.device) -> Po
     details = None
     if "square" in memory:
         best, second = (named(memory[name][:, size].to(device)) for name in ("best", "second"))
-        details = Details(of("square"), best, of("top"), second, of("second_peak"))
+        details = Details(of("square"), best, of("top"), second, of("second_peak"), of("energy"))
     return Posterior(of("peak"), of("mass"), of("moment"), details)
 
 

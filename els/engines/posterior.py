@@ -21,6 +21,17 @@ def common_peak(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return peak, mine, theirs
 
 
+def energy_at(peak: Tensor, own: Tensor, mass: Tensor, energy: Tensor) -> Tensor:
+    """A part's `Details.energy` counted from a larger peak than its own; 0 where it has no patch.
+
+    Args:
+        peak: to count from, at least `own`.
+        own: the part's peak, -inf where it has no patch.
+        mass, energy: of the part, relative to its own peak; the answer still is.
+    """
+    return torch.where(mass > 0, energy + (peak - own) * mass, 0)
+
+
 @dataclass(frozen=True)
 class RunningSum:
     """A softmax that is streamed: sums over what was seen so far, relative to its peak.
@@ -75,6 +86,7 @@ class Details:
         second: where the patch with the largest log-weight among those of all other images than
             that of `best` has its centre, as `best`; meaningless where there is no other image.
         second_peak: the log-weight of `second` (b 1 h w); -inf where there is no other image.
+        energy: sum_j exp(l_j - peak) (peak - l_j) (b 1 h w), at least 0.
     """
 
     square: Tensor
@@ -82,12 +94,15 @@ class Details:
     top: Tensor
     second: Tensor
     second_peak: Tensor
+    energy: Tensor
 
     @classmethod
     def empty(cls, zero: Tensor) -> Details:
         """Those of an empty dictionary; `zero` (b 1 h w)."""
         nowhere = zero.long().repeat(1, 3, 1, 1)
-        return cls(zero.clone(), nowhere, zero.clone(), nowhere.clone(), zero - torch.inf)
+        return cls(
+            zero.clone(), nowhere, zero.clone(), nowhere.clone(), zero - torch.inf, zero.clone()
+        )
 
     def changed(self, change: Change) -> Details:
         """The same with every map changed."""
@@ -145,8 +160,12 @@ class Posterior:
         details = None
         if self.details is not None and other.details is not None:
             a, b = self.details, other.details
+            own, their = (
+                energy_at(peak, part.peak, part.mass, part.told.energy) for part in (self, other)
+            )
             details = Details(
                 square=a.square * mine**2 + b.square * theirs**2,
+                energy=own * mine + their * theirs,
                 top=torch.maximum(a.top * mine, b.top * theirs),
                 **self._best_two(other, a, b),
             )
@@ -208,6 +227,7 @@ class Posterior:
                 square=details.square.masked_fill(outside, 0),
                 top=details.top.masked_fill(outside, 0),
                 second_peak=details.second_peak.masked_fill(outside, -torch.inf),
+                energy=details.energy.masked_fill(outside, 0),
             )
         return Posterior(
             peak=self.peak.masked_fill(outside, -torch.inf),
@@ -264,6 +284,14 @@ class Posterior:
     def effective_size(self) -> Tensor:
         """(sum_j w_j)^2 / sum_j w_j^2 (b 1 h w): how many patches count."""
         return self.mass**2 / self.told.square
+
+    @property
+    def entropy(self) -> Tensor:
+        """H = -sum_j w_j ln w_j of the weights, in nats (b 1 h w): 0 where one patch has it all.
+
+        Its exponential is a number of patches, as `effective_size` is; never below that.
+        """
+        return self.mass.log() + self.told.energy / self.mass
 
     @property
     def best_weight(self) -> Tensor:

@@ -175,7 +175,9 @@ def _accumulate(
     if details:
         by_image = weights.unflatten(-1, (images, -1)).sum(dim=-1)
         top = by_image.amax(dim=-1, keepdim=True)
-        found |= best_two | {"top": top, "square": weights.square_().sum(dim=-1, keepdim=True)}
+        energy = torch.special.entr(weights).sum(dim=-1, keepdim=True)
+        square = weights.square_().sum(dim=-1, keepdim=True)
+        found |= best_two | {"top": top, "square": square, "energy": energy}
     return found
 
 

@@ -183,7 +183,7 @@ class _Grid:
 def _numbers(x: Tensor, details: bool) -> int:
     """Numbers in what one part says about one of the queries x (b c h w)."""
     _, c, h, w = x.shape
-    return (c + 2 + 5 * details) * h * w
+    return (c + 2 + 6 * details) * h * w
 
 
 def _stream(query: PatchQuery, grids: dict[int, _Grid]) -> dict[int, Posterior]:
@@ -218,7 +218,7 @@ def _launch(
         len(images), others=b * tiles, most_parts=most_parts, whole=details
     )
     parts = math.ceil(grid.shifts / shifts_per_part) * math.ceil(len(images) / images_per_part)
-    partials = queries.new_empty(parts, b, c + 2 + 3 * details, h, w)
+    partials = queries.new_empty(parts, b, c + 2 + 4 * details, h, w)
     best = partials.new_empty((parts, b, 2, h, w) if details else 1, dtype=torch.int32)
     with torch.cuda.device_of(queries):
         patch_sums[parts * tiles, b](
@@ -236,7 +236,7 @@ def _launch(
 def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterior:
     """What the parts of a launch say together: see `partials` and `best` in the kernel."""
     moment, mass, least, *seen = partials.split(
-        [channels, 1, 1] + ([1, 1, 1] if best is not None else []), dim=2
+        [channels, 1, 1] + ([1, 1, 1, 1] if best is not None else []), dim=2
     )
     nearest, part = least.min(dim=0, keepdim=True)
     share = torch.exp2(nearest - least)
@@ -247,7 +247,7 @@ def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterio
     )
     if best is None:
         return total
-    square, top, second_least = seen
+    square, top, second_least, energy = seen
     nearest_patch, second_patch = best.long().split(1, dim=2)
     # Parts have images of their own: all but the nearest one's offer their best as the second.
     offers, offered = (
@@ -256,11 +256,13 @@ def _merged(partials: Tensor, best: Tensor | None, *, channels: int) -> Posterio
     )
     second_least, other = offers.min(dim=0, keepdim=True)
     nothing = second_least[0] >= _NOTHING
+    energies = energy + torch.where(mass > 0, least - nearest, 0) * mass
     details = Details(
         square=(square * share**2).sum(dim=0, dtype=torch.float64),
         best=named(nearest_patch.gather(0, part)[0]),
         top=(top * share).amax(dim=0).double(),
         second=named(offered.gather(0, other)[0]),
         second_peak=(-_LN2 * second_least[0].double()).masked_fill(nothing, -torch.inf),
+        energy=_LN2 * (energies * share).sum(dim=0, dtype=torch.float64),
     )
     return replace(total, details=details)

@@ -121,6 +121,16 @@ def _shares(least, other):
     return tl.where(nearer, weight, 1.0), tl.where(nearer, 1.0, weight), nearer
 
 
+@triton.jit
+def _behind(least, other):
+    """How far 2^-least and 2^-other lie behind the nearer of the two, in bits.
+
+    0 where either is of no patch: it has no weight, of which infinitely much would be no number.
+    """
+    rise = tl.where((least < NOTHING) & (other < NOTHING), least - other, 0.0)
+    return tl.maximum(rise, 0.0), tl.maximum(-rise, 0.0)
+
+
 # One compilation for all sizes and sets: these are not worth one for each kind of number.
 _PLAIN = ("images", "images_per_part", "shifts_per_part", "shifts_y", "shifts_x", "first_shift_y",
           "first_shift_x", "radius")  # fmt: skip
@@ -132,8 +142,9 @@ def patch_sums(
     pixels,  # uint8 (n c h w)
     steps,  # float32 (b,): what one grey level is on that scale
     partials,  # float32 (parts b numbers h w), written: moments in levels, mass, least -log2
-    # weight and, with details, the sum of squared weights, the mass of the heaviest image, and the
-    # least -log2 weight of the other images than that of the least
+    # weight and, with details, the sum of squared weights, the mass of the heaviest image, the
+    # least -log2 weight of the other images than that of the least, and the sum of weights, each
+    # times the bits that its patch is behind the least
     best,  # int32 (parts b 2 h w), written with details: image and place of the least as one
     # number, and of the least of the other images
     images,  # n
@@ -183,6 +194,8 @@ def patch_sums(
         square = tl.zeros((ROWS, COLUMNS), tl.float32)
         nearest = tl.zeros((ROWS, COLUMNS), tl.int32)
         top = tl.zeros((ROWS, COLUMNS), tl.float32)
+        mass = tl.zeros((ROWS, COLUMNS), tl.float32)
+        energy = tl.zeros((ROWS, COLUMNS), tl.float32)
         second_least = tl.full((ROWS, COLUMNS), NOTHING, tl.float32)
         second = tl.zeros((ROWS, COLUMNS), tl.int32)
         for image in range(first_image, last_image):
@@ -190,6 +203,8 @@ def patch_sums(
             own_least = tl.full((ROWS, COLUMNS), NOTHING, tl.float32)
             own_sums = tl.zeros((SUMS, ROWS, COLUMNS), tl.float32)
             own_square = tl.zeros((ROWS, COLUMNS), tl.float32)
+            own_mass = tl.zeros((ROWS, COLUMNS), tl.float32)
+            own_energy = tl.zeros((ROWS, COLUMNS), tl.float32)
             own_nearest = tl.zeros((ROWS, COLUMNS), tl.int32)
             for shift in range(shifts):
                 sy, sx = first_shift_y + shift // shifts_x, first_shift_x + shift % shifts_x
@@ -201,12 +216,19 @@ def patch_sums(
                 old_share, new_share, nearer = _shares(own_least, box)
                 own_sums = own_sums * old_share[None] + new_share[None] * values
                 own_square = own_square * old_share * old_share + new_share * new_share
+                rise, behind = _behind(own_least, box)
+                own_energy = (own_energy + rise * own_mass) * old_share + behind * new_share
+                own_mass = own_mass * old_share + new_share
                 own_least = tl.where(nearer, box, own_least)
                 own_nearest = tl.where(nearer, image * PLANE + centre, own_nearest)
             old_share, new_share, nearer = _shares(least, own_least)
             sums = sums * old_share[None] + own_sums * new_share[None]
             square = square * old_share * old_share + own_square * new_share * new_share
-            own_mass = tl.sum(tl.where(channel == CHANNELS, own_sums, 0.0), axis=0)
+            rise, behind = _behind(least, own_least)
+            energy = (energy + rise * mass) * old_share + (
+                own_energy + behind * own_mass
+            ) * new_share
+            mass = mass * old_share + own_mass * new_share
             top = tl.maximum(top * old_share, own_mass * new_share)
             other = own_least < second_least
             second = tl.where(nearer, nearest, tl.where(other, own_nearest, second))
@@ -227,7 +249,7 @@ def patch_sums(
                 least = tl.where(nearer, box, least)
 
     slot = part * tl.num_programs(1) + query
-    out = partials + slot * (CHANNELS + 2 + 3 * DETAILS) * PLANE
+    out = partials + slot * (CHANNELS + 2 + 4 * DETAILS) * PLANE
     place = uy[:, None] * WIDTH + ux[None, :]
     inside = (uy < HEIGHT)[:, None] & (ux < WIDTH)[None, :]
     tl.store(out + channel * PLANE + place[None], sums, mask=inside[None] & (channel <= CHANNELS))
@@ -236,5 +258,6 @@ def patch_sums(
         tl.store(out + (CHANNELS + 2) * PLANE + place, square, mask=inside)
         tl.store(out + (CHANNELS + 3) * PLANE + place, top, mask=inside)
         tl.store(out + (CHANNELS + 4) * PLANE + place, second_least, mask=inside)
+        tl.store(out + (CHANNELS + 5) * PLANE + place, energy, mask=inside)
         tl.store(best + slot * 2 * PLANE + place, nearest, mask=inside)
         tl.store(best + (slot * 2 + 1) * PLANE + place, second, mask=inside)

@@ -161,6 +161,7 @@ def test_details_equal_the_torch_engine_in_float64(kind, shape, monkeypatch):
             torch.testing.assert_close(got.told.second_peak.double(), want.told.second_peak,
                                        rtol=1e-5, atol=1e-3)  # fmt: skip
             torch.testing.assert_close(got.top_share.double(), want.top_share, rtol=2e-3, atol=0)
+            torch.testing.assert_close(got.entropy.double(), want.entropy, rtol=1e-3, atol=1e-4)
 
 
 @needs_compiler

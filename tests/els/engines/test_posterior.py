@@ -76,6 +76,9 @@ def test_details_equal_a_naive_loop_in_float64(engine: str, kind: str, t: float)
         assert float(got.effective_size[0, 0][u]) == pytest.approx(effective_size, rel=1e-3)
         assert float(got.told.square[0, 0][u]) == pytest.approx((weights**2).sum(), rel=1e-3)
         assert float(got.best_weight[0, 0][u]) == pytest.approx(1 / weights.sum(), rel=1e-3)
+        shares = weights / weights.sum()
+        entropy = -sum(w * np.log(w) for w in shares if w > 0)
+        assert float(got.entropy[0, 0][u]) == pytest.approx(entropy, rel=1e-3, abs=1e-4)
         best = tuple(got.best[0, :, u[0], u[1]].tolist())
         assert logs[best] == pytest.approx(peak, abs=1e-3)
         assert_images_told(got, u, logs)
@@ -252,7 +255,7 @@ def test_details_are_none_unless_asked_for(engine: str) -> None:
     merged = detailed.merge(plain)
     for posterior in (plain, merged, plain.shifted(5), image_posterior(**asked)):
         assert posterior.details is None
-        for name in ("best", "second", "effective_size", "top_share", "second_weight"):
+        for name in ("best", "second", "effective_size", "entropy", "top_share", "second_weight"):
             with pytest.raises(ValueError, match="found without details"):
                 getattr(posterior, name)
     torch.testing.assert_close(merged.mass, 2 * plain.mass)
@@ -279,7 +282,8 @@ def of_patches(patches: list[tuple[int, float]]) -> Posterior:
         value.view(1, 1, 1, 1) for value in (logs.max(), weights.sum(), square, top, second_peak)
     )
     first, next_best = (torch.tensor([images[i], i, 0]).view(1, 3, 1, 1) for i in (best, second))
-    details = Details(square, first, top, next_best, second_peak)
+    energy = (weights * (logs.max() - logs)).sum().view(1, 1, 1, 1)
+    details = Details(square, first, top, next_best, second_peak, energy)
     return Posterior(peak, mass, mass.clone(), details)
 
 
@@ -300,6 +304,7 @@ def test_merging_any_parts_keeps_the_two_best_images(
     whole = of_patches(logs)
     torch.testing.assert_close(got.peak, whole.peak)
     torch.testing.assert_close(got.mass, whole.mass)
+    torch.testing.assert_close(got.entropy, whole.entropy)
     best, second = int(got.best[0, 0]), int(got.second[0, 0])
     others = {image: log for image, log in sorted(logs) if image != best}
     assert max(log for image, log in logs if image == best) == float(got.peak)

@@ -87,6 +87,7 @@ def check(x: Tensor, pixels: Tensor, alpha: Tensor, sigma: Tensor, *, kind: str,
 
 def check_images(got: Posterior, want: Posterior) -> None:
     torch.testing.assert_close(got.top_share.cpu().double(), want.top_share, rtol=1e-3, atol=0)
+    torch.testing.assert_close(got.entropy.cpu().double(), want.entropy, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(got.told.second_peak.cpu().double(), want.told.second_peak,
                                rtol=1e-5, atol=2e-4)  # fmt: skip
     there = want.told.second_peak.isfinite()
