@@ -37,7 +37,7 @@ LEVELS = (
         "els.novelty",
         "els.agreement",
     ),
-    ("els.stacking", "els.mosaic"),
+    ("els.stacking", "els.mosaic", "els.information"),
     ("els.console",),
     ("els.models",),
     ("els.analysis.options", "els.analysis.self_check"),

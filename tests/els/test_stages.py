@@ -10,6 +10,7 @@ from stages import StageTester
 
 from els.calibration import fit_scales, fit_scales_to_data
 from els.images import to_float
+from els.information import measure_information
 from els.machines import make_machine
 from els.mosaic import Tracer, trace_images, trace_points
 from els.novelty import nearest_images
@@ -81,6 +82,13 @@ def stage_images(work: Work, **changes: Any) -> object:
     return trace_images(options.pop("images"), Tracer(options.pop("machine")), **options, work=work)
 
 
+def stage_information(work: Work, **changes: Any) -> object:
+    options = {"machine": machine(), "starts": STARTS, "seeds": SEEDS, "steps": 3,
+               "candidates": (3, 5)} | changes  # fmt: skip
+    asked = (options.pop(name) for name in ("machine", "starts", "seeds"))
+    return measure_information(NETWORK, *asked, **options, work=work)
+
+
 OF_MACHINES = {"kind": machine("local"), "window": machine(window="gaussian"),
                "symmetries": machine(symmetries=["flip"]), "temperature": machine(temperature=2.0),
                "shift": machine(shift=1)}  # fmt: skip
@@ -122,6 +130,12 @@ STAGES = {
         changes={"x": to_float(HELD_OUT.pixels[:3]) / 2, "label": torch.arange(5) % 2,
                  "machine": machine(size=5), "t": 0.4},
         harmless={"machine": machine(size=3, engine="torch")},
+    ),
+    "information": StageTester(
+        stage_information,
+        changes={"machine": machine("local"), "starts": OTHER_STARTS, "seeds": range(1, 7),
+                 "steps": 4, "candidates": (3, 7)},
+        harmless={"machine": machine(engine="torch", tolerance=0.1), "candidates": (5, 3)},
     ),
     "images": StageTester(
         stage_images,
