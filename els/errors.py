@@ -9,6 +9,21 @@ class InputError(ValueError):
     """
 
 
+def shown(value: object, *, length: int = 80) -> str:
+    """A value out of a file in a message: one short line, whatever it is.
+
+    What holds others is not spelt out: it could be without end.
+
+    Example:
+        >>> shown("cat"), shown(3), shown([[], []])
+        ("'cat'", '3', 'a list')
+    """
+    if isinstance(value, str | bytes):
+        return repr(value[:length])
+    plain = value is None or isinstance(value, bool | int | float)
+    return repr(value)[:length] if plain else f"a {type(value).__name__}"
+
+
 def reason(error: BaseException, *, named: bool = False, length: int = 160) -> str:
     """What another library says went wrong, as one line of at most `length` characters.
 

@@ -101,6 +101,11 @@ class Network(nn.Module):
         raise NotImplementedError
 
     @property
+    def cell(self) -> int:
+        """Height and width of its images must be multiples of so many pixels."""
+        return 1
+
+    @property
     def facts(self) -> NetworkFacts:
         """What is known of the network beside its weights."""
         return NetworkFacts(

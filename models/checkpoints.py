@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from els.errors import InputError, reason
+from els.errors import InputError, shown
 from els.models import artifacts, hub, user_code
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
@@ -23,7 +22,15 @@ from els.models.formats import (
     paper,
     pickled,
 )
-from els.models.formats.loaded import WAY_IN, Asked, Loaded, Prediction, ScheduleName, Which
+from els.models.formats.loaded import (
+    WAY_IN,
+    Asked,
+    Loaded,
+    Prediction,
+    ScheduleName,
+    Which,
+    explained,
+)
 from els.models.formats.own import METADATA_KEY, describe
 from els.schedule import CosineSchedule
 
@@ -61,13 +68,7 @@ READABLE = (
     "python:my_net.py:load for a function of your own"
 )
 _PREFERRED = ("last.ckpt", "best.ckpt")
-_ZIP = b"PK\x03\x04"
-_ARCHIVE = "an archive of torch.save"
-_PICKLE = "a pickle, of PyTorch before 1.6 or of something else"
-_ANEW = (
-    ". If you trust it, load it with the PyTorch that wrote it and save its state_dict() anew. "
-    f"{WAY_IN}"
-)
+_LARGEST = 16_384  # pixels of a side
 
 
 def find_checkpoint(source: str | Path) -> Path:
@@ -155,6 +156,7 @@ def load_denoiser(
     asked = Asked(padding, image_size, weights, prediction, schedule)
     path, loaded = _load(source, asked)
     net, data = loaded.net, loaded.data
+    _check_shape(path, loaded)
     _check_told(path, "padding", padding, net.padding)
     _check_told(path, "prediction", prediction, loaded.declared.prediction)
     _check_told(path, "schedule", schedule, loaded.declared.schedule)
@@ -187,15 +189,26 @@ def _check_told(path: Path, what: str, told: object, known: object) -> None:
         raise InputError(f"{what} {told} was given, but '{path}' says {known}; leave {what} out")
 
 
+def _check_shape(path: Path, loaded: Loaded) -> None:
+    """Refuse images that the network cannot be of, whatever its file says."""
+    channels, *sides = shape = loaded.image_shape
+    if channels != loaded.net.channels or not all(1 <= side <= _LARGEST for side in sides):
+        raise InputError(
+            f"'{path}' says that its images are of {' x '.join(map(str, shape))}; its network "
+            f"takes {loaded.net.channels} channels, height and width in pixels up to {_LARGEST}"
+        )
+    cell = loaded.net.cell
+    if any(side % cell for side in sides):
+        raise InputError(
+            f"'{path}' is said to be of images of {' x '.join(map(str, sides))} pixels; its "
+            f"network needs height and width in multiples of {cell}"
+        )
+
+
 def _load_folder(path: Path, asked: Asked) -> Loaded:
-    try:
+    with explained(f"'{path}' cannot be read"):
         reader = next(reader for reader in FOLDERS if reader.claims(path))
         return reader.load(path, asked)
-    except InputError:
-        raise
-    # What is damaged can make a reader fail in any way.
-    except Exception as error:
-        raise InputError(f"'{path}' cannot be read: {reason(error, named=True)}") from error
 
 
 def _load_file(path: Path, asked: Asked) -> Loaded:
@@ -206,14 +219,15 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
     """
     content, reader = _read(path), None
     try:
-        reader = _first(FILES, content)
-        if reader is not None:
-            return reader.load(content, asked)
-        inside = containers.unpack(content, asked.weights)
-        reader = _first(WEIGHTS, inside)
-        if reader is None:
-            raise InputError("no reader knows it")
-        return reader.load(inside, asked)
+        with explained("it is damaged"):
+            reader = _first(FILES, content)
+            if reader is not None:
+                return reader.load(content, asked)
+            inside = containers.unpack(content, asked.weights)
+            reader = _first(WEIGHTS, inside)
+            if reader is None:
+                raise InputError("no reader knows it")
+            return reader.load(inside, asked)
     except InputError as error:
         if reader not in (None, WEIGHTS[-1]):  # the last takes what is of nobody else
             raise InputError(f"'{path}' cannot be read: {error}") from error
@@ -223,8 +237,6 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
             f"'{path}' cannot be read: {error}{like}. {WAY_IN}. It may be {READABLE}; it holds: "
             f"{containers.held(content)}"
         ) from error
-    except Exception as error:
-        raise InputError(f"'{path}' cannot be read: {reason(error, named=True)}") from error
 
 
 def _first(readers: tuple[Reader, ...], content: Any) -> Reader | None:
@@ -240,25 +252,23 @@ def read_training(path: Path) -> tuple[dict[str, Any], Trained | None]:
     content = _read(path)
     if not (own.claims(content) and "optimizer_states" in content):
         raise InputError(f"'{path}' is no checkpoint of train.py, which training could go on from")
-    network = content[METADATA_KEY]["network"]
-    return {"name": network["name"], **network["config"]}, own.training(content)
-
-
-# --- bytes ------------------------------------------------------------------------------------
+    try:
+        network, trained = own.training(content)
+    except InputError as error:
+        raise InputError(f"'{path}' cannot be read: {error}") from error
+    return {"name": network.name, **network.config}, trained
 
 
 def _read(path: Path) -> Any:
     """What a file holds: plain data and tensors, and records of what else there is."""
-    found = _sniff(path)
-    if found not in (_ARCHIVE, _PICKLE):
-        raise InputError(f"'{path}' is damaged or not a checkpoint: {found}. It may be {READABLE}")
     try:
         content = pickled.read(path)
-    except InputError as error:
-        raise InputError(f"{error}{_ANEW if found == _PICKLE else ''}") from error
-    if found == _PICKLE and isinstance(content, pickled.Module) and not _is_known(content):
+    except pickled.NotPickledError as error:
+        raise InputError(f"{error}. It may be {READABLE}") from error
+    if isinstance(content, pickled.Module) and not _is_known(content):
         raise InputError(
-            f"'{path}' is not loaded: {_PICKLE}, that holds a whole '{content.kind[:80]}'{_ANEW}"
+            f"'{path}' is not loaded: it holds a whole {shown(content.kind)}, which is no part of "
+            f"the networks known here; nothing in it was run{pickled.ANEW}"
         )
     return content
 
@@ -266,24 +276,3 @@ def _read(path: Path) -> Any:
 def _is_known(module: pickled.Module) -> bool:
     """Whether a whole module is of a kind that some reader knows."""
     return module.kind.startswith((pickled.PERSISTENT, "models."))
-
-
-def _sniff(path: Path) -> str:
-    """What a file looks like: `_ARCHIVE`, `_PICKLE`, or words for people."""
-    with open(path, "rb") as file:
-        start = file.read(16)
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except Exception:  # a damaged list of its members can raise anything
-            return f"{size} bytes of a zip whose list of members is damaged"
-        if any(name.endswith("/data.pkl") for name in names):
-            return _ARCHIVE
-        return f"a zip of {', '.join(names[:5]) or 'nothing'}"
-    if start.startswith(_ZIP):
-        return f"{size} bytes of a zip without its end, as of a copy that was cut short"
-    if start[:1] == b"\x80":
-        return _PICKLE
-    return f"{size} bytes that start with {start!r}" if size else "an empty file"

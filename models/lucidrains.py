@@ -298,6 +298,11 @@ class LucidrainsNetwork(StepNetwork):
         return self.unet(x, steps)[:, : self.channels]
 
     @property
+    def cell(self) -> int:
+        """See `Network.cell`."""
+        return 2 ** (len(self.unet.downs) - 1)
+
+    @property
     def facts(self) -> NetworkFacts:
         """See `Network.facts`."""
         details = f"{self.prediction} over {len(self.times)} steps"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from els.errors import InputError, reason
+from els.errors import InputError, reason, shown
 from els.models.blocks import Network
 from els.models.resnet import ResNet
 from els.models.unet import UNet
 
-# Bytes that weights may always take, and how often those of their storages.
-_FREE, _MOST = 1 << 20, 8
+# Bytes that weights may always take, and how often those of their storages: twice, in half
+# precision.
+_FREE, _MOST = 1 << 20, 2
+_FEW = 5  # names in a message
+_LARGEST = 65_536  # of the numbers that say how wide a network is, and the like
 NETWORKS: dict[str, Callable[..., Network]] = {"ResNet": ResNet, "UNet": UNet}
 
 
@@ -23,13 +27,15 @@ def build_network(name: str, config: Mapping[str, object]) -> Network:
     Raises:
         InputError: when the name or one of the arguments is unknown.
     """
-    if name not in NETWORKS:
-        raise InputError(f"unknown network '{name}'; known are {', '.join(NETWORKS)}")
+    if type(name) is not str or name not in NETWORKS:
+        raise InputError(f"unknown network {shown(name)}; known are {', '.join(NETWORKS)}")
     try:
         return NETWORKS[name](**config)
     except (TypeError, RuntimeError) as error:
-        why = reason(error)
-        raise InputError(f"the {name} cannot be built from {dict(config)}: {why}") from error
+        said = ", ".join(
+            f"{str(key)[:40]}={shown(value)}" for key, value in list(config.items())[:20]
+        )
+        raise InputError(f"the {name} cannot be built from {said}: {reason(error)}") from error
 
 
 def restore_network(
@@ -42,31 +48,58 @@ def restore_network(
     Raises:
         InputError: when the network is unknown, or the weights do not fit it or are not finite.
     """
+    _check_config(config, len(weights))
     with torch.device("meta"):
         net = build_network(name, config)
     fill(net, weights)
     return net
 
 
+def _check_config(config: Mapping[str, object], count: int) -> None:
+    """Refuse arguments that no network with so many weights has, which could take forever.
+
+    Each layer and each level has weights of its own.
+    """
+    most = max(count, 64)
+    for name, value in config.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        largest = most if name == "depth" else _LARGEST
+        if len(numbers) > most or not all(
+            abs(n) <= largest for n in numbers if isinstance(n, int | float)
+        ):
+            raise InputError(
+                f"its {shown(name)} is {shown(value)}, for which it has too few weights"
+            )
+
+
 def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network that was built on the meta device its weights and buffers, in float32.
 
     Raises:
-        InputError: when names are missing or left over, a shape is another, the weights would take
-            far more memory than the file that they are in, or one is NaN or infinite.
+        InputError: when names are missing or left over, a shape or a kind of number is another, the
+            weights would take far more memory than the file that they are in, or one is NaN or
+            infinite.
     """
     expected = net.state_dict()
-    wrong = [
-        f"'{name}' is {_shape(weights[name])}, not {_shape(value)}"
-        for name, value in expected.items()
-        if name in weights and weights[name].shape != value.shape
-    ]
     problems = {
-        "missing": [f"'{name}'" for name in expected if name not in weights],
-        "left over": [f"'{name}'" for name in weights if name not in expected],
-        "of another shape": wrong,
+        "missing": [name for name in expected if name not in weights],
+        "left over": [name for name in weights if name not in expected],
+        "whole numbers": [
+            name
+            for name, value in expected.items()
+            if name in weights
+            and value.is_floating_point()
+            and not weights[name].is_floating_point()
+        ],
     }
     said = [f"{what}: {listed(names)}" for what, names in problems.items() if names]
+    wrong = [n for n, value in expected.items() if n in weights and weights[n].shape != value.shape]
+    if wrong:
+
+        def both(name: str) -> str:
+            return f"{shown(name)} is {_shape(weights[name])}, not {_shape(expected[name])}"
+
+        said.append(f"of another shape: {listed(wrong, both)}")
     if said:
         raise InputError(f"its weights do not fit its network; {'; '.join(said)}")
     _check_room(weights)
@@ -76,14 +109,15 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, value in net.state_dict().items():
         if not value.isfinite().all():
             raise InputError(
-                f"it holds NaN or infinite weights, first in '{name}'; use an earlier checkpoint"
+                f"it holds NaN or infinite weights, first in {shown(name)}; use an earlier "
+                "checkpoint"
             )
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first of the names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def listed(names: Sequence[Any], said: Callable[[Any], str] = shown) -> str:
+    """The first five of some names out of a file, and how many more there are."""
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(map(said, names[:_FEW])) + more
 
 
 def _shape(value: Tensor) -> str:

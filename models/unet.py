@@ -112,7 +112,7 @@ class UNet(Network):
         Raises:
             InputError: when the image cannot be halved as often as there are levels.
         """
-        cell = 2 ** len(self.down)
+        cell = self.cell
         if x.shape[2] % cell or x.shape[3] % cell:
             raise InputError(
                 f"a UNet of {len(self.down) + 1} levels needs height and width in multiples of "
@@ -128,6 +128,11 @@ class UNet(Network):
         for upsample, block in zip(self.upsample, self.up, strict=True):
             h = block(torch.cat([skips.pop(), upsample(h)], dim=1), embedding)
         return self.last(h + as_map(self.projection(embedding)))
+
+    @property
+    def cell(self) -> int:
+        """See `Network.cell`: it is halved as often as there are levels below the finest."""
+        return 2 ** len(self.down)
 
     @property
     def receptive_field(self) -> int | None:

@@ -86,6 +86,7 @@ TESTED_ELSEWHERE = {
         "tests/els/machines/test_machines.py and tester.py, which go over all of them",
     ),
     "els.machines.mixture": "tests/els/test_stacking.py",
+    "els.models.diffusers": "tests/models/formats/test_diffusers.py",
     "els.models.adapted": "tests/models/test_user_code.py",
     "els.models.formats.own": "tests/models/test_checkpoints.py",
     "els.models.formats.loaded": "the tests of the readers, which are asked and answer by it",

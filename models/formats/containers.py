@@ -8,51 +8,34 @@ any.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from els.errors import InputError
+from els.errors import InputError, shown
 from els.models.formats.loaded import Which, choose, note_of
 from els.models.formats.pickled import Module
 from els.models.networks import listed
 
+# Names under which averages of the weights stand, also in prefixes of the weights' own names.
 _EMA = (
-    "ema",
-    "ema_model",
-    "model_ema",
-    "ema_state_dict",
-    "model_ema_state_dict",
-    "net_ema",
-    "ema_net",
-    "ema_network",
-    "state_dict_ema",
-    "averaged_model",
-)
+    "ema", "ema_model", "model_ema", "ema_state_dict", "model_ema_state_dict", "net_ema", "ema_net",
+    "ema_network", "state_dict_ema", "averaged_model", "ema_weights", "ema_params", "params_ema",
+    "shadow", "averaged",
+)  # fmt: skip
+_AVERAGE = re.compile(r"(.*[._])?(ema|shadow|averaged|swa)([._\d].*)?")  # any other
 _ONLINE = (
-    "model",
-    "net_model",
-    "state_dict",
-    "network",
-    "model_state_dict",
-    "net",
-    "module",
-    "unet",
-    "denoiser",
-)
+    "model", "net_model", "state_dict", "network", "model_state_dict", "net", "module", "unet",
+    "denoiser", "weights", "params",
+)  # fmt: skip
 _EMA_PREFIXES = tuple(f"{name}." for name in _EMA)
 _PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "net.",
-    "backbone.",
-    "online_model.",
-    "network.",
+    "module.", "_orig_mod.", "model.", "net.", "backbone.", "online_model.", "network.",
     *_EMA_PREFIXES,
-)
+)  # fmt: skip
+_LONGEST = 80  # letters of a name of such a place
 # What averages keep beside the weights, under names of their own.
 _COUNTERS = {"initted", "step", "n_averaged", "num_updates", "decay"}
 
@@ -120,19 +103,25 @@ def _found(content: Mapping[Any, Any], known: dict[int, _Found]) -> _Found:
         return known[id(content)]
     known[id(content)] = {}  # it may hold itself
     found: _Found = {}
-    places: dict[Which, tuple[str, ...]] = {"ema": _EMA, "online": _ONLINE}
-    for which, keys in places.items():
-        for key in keys:
-            inside = content.get(key)
-            if isinstance(inside, Module):
-                found.setdefault(which, (key, inside))
-            elif isinstance(inside, Mapping):
-                _add(found, which, key, _found(inside, known), inside)
+    for which, key in _places(content):
+        inside = content.get(key)
+        if isinstance(inside, Module):
+            found.setdefault(which, (key, inside))
+        elif isinstance(inside, Mapping):
+            _add(found, which, key, _found(inside, known), inside)
     tensors = sum(isinstance(value, Tensor) for value in content.values())
     if not found and tensors > len(content) / 2:
         found = _divided(content)
     known[id(content)] = found
     return found
+
+
+def _places(content: Mapping[Any, Any]) -> Iterator[tuple[Which, str]]:
+    """Where weights may stand in a table, and which; the usual names first."""
+    texts = [key for key in content if type(key) is str and len(key) <= _LONGEST]
+    others = [key for key in texts if _AVERAGE.fullmatch(key.lower()) and key not in _EMA]
+    yield from (("ema", key) for key in (*_EMA, *others))
+    yield from (("online", key) for key in _ONLINE)
 
 
 def _add(found: _Found, which: Any, key: str, inner: _Found, inside: Mapping[Any, Any]) -> None:
@@ -160,10 +149,14 @@ def _named(values: list[Any], online: Any) -> dict[str, Any]:
 
 def _divided(table: Mapping[Any, Any]) -> _Found:
     """A state dict, apart where it has averaged weights beside the others."""
-    names = {str(name): value for name, value in table.items() if name not in _COUNTERS}
+    names = {name: value for name, value in table.items() if name not in _COUNTERS}
     if "n_averaged" in table:
         return {"ema": ("", names)}
-    averaged = {n: value for n, value in names.items() if n.startswith(_EMA_PREFIXES)}
+    averaged = {
+        name: value
+        for name, value in names.items()
+        if type(name) is str and name.startswith(_EMA_PREFIXES)
+    }
     if not averaged:
         return {None: ("", names)}
     prefix = next(p for p in _EMA_PREFIXES if next(iter(averaged)).startswith(p))
@@ -175,7 +168,9 @@ def _divided(table: Mapping[Any, Any]) -> _Found:
 
 
 def _as_weights(table: Mapping[str, Any], which: Which | None, note: str) -> Weights:
-    names = {str(name): value for name, value in table.items() if name not in _COUNTERS}
+    names = {name: value for name, value in table.items() if name not in _COUNTERS}
+    if strange := [name for name in names if type(name) is not str]:
+        raise InputError(f"it is not a table of weights alone: it has the key {shown(strange[0])}")
     while prefix := next(
         (p for p in _PREFIXES if names and all(n.startswith(p) for n in names)), None
     ):
@@ -183,7 +178,7 @@ def _as_weights(table: Mapping[str, Any], which: Which | None, note: str) -> Wei
     odd = [name for name, value in names.items() if not isinstance(value, Tensor)]
     if odd:
         raise InputError(
-            f"it is not a table of weights alone: '{odd[0][:80]}' is a "
+            f"it is not a table of weights alone: {shown(odd[0])} is a "
             f"{type(names[odd[0]]).__name__}"
         )
     return Weights(names, which, note)
@@ -239,8 +234,9 @@ def _names(content: object, seen: set[int]) -> list[str]:
     if not isinstance(content, Mapping) or id(content) in seen:
         return []
     seen.add(id(content))
-    names = [str(key)[:200] for key, value in content.items() if isinstance(value, Tensor)]
-    for key in (*_EMA, *_ONLINE):
+    tensors = (key for key, value in content.items() if isinstance(value, Tensor))
+    names = [key[:200] for key in tensors if type(key) is str]
+    for _, key in _places(content):
         names += _names(content.get(key), seen)
     return names
 
@@ -251,5 +247,5 @@ def held(content: object) -> str:
         kinds = dict.fromkeys(module.kind for _, module in content.walk())
         return listed(list(kinds))
     if isinstance(content, Mapping):
-        return listed([str(key)[:80] for key in content]) or "nothing"
+        return listed(list(content)) or "nothing"
     return type(content).__name__

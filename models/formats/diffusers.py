@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from els.errors import InputError, reason
-from els.models.blocks import NetworkFacts
+from els.errors import InputError, reason, shown
+from els.models.diffusers import DiffusersNetwork
 from els.models.formats.loaded import (
     WAY_IN,
     Asked,
@@ -21,10 +23,10 @@ from els.models.formats.loaded import (
     ScheduleName,
     Which,
     choose,
+    explained,
     note_of,
 )
-from els.models.steps import StepNetwork
-from els.schedule import CosineSchedule
+from els.models.networks import listed
 
 # What networks predict, as diffusers calls it, and as this project does.
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -35,6 +37,7 @@ _SCHEDULES: dict[str, ScheduleName] = {
 }
 # Where training scripts save the averaged and the last weights.
 _WEIGHTS: dict[Which, str] = {"ema": "unet_ema", "online": "unet"}
+_MOST_STEPS = 100_000
 _INDEX, _SETTINGS = "model_index.json", "scheduler_config.json"
 # Pipelines that sample pixels with such a network, and schedulers that preserve the variance.
 _PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
@@ -89,7 +92,7 @@ def load(content: Path, asked: Asked) -> Loaded:
     config = _json(parts.unet / "config.json")
     _check_network(config, parts.unet)
     settings = _settings(parts.scheduler, asked)
-    net, alphas_cumprod = _built(content, parts.unet, settings)
+    net, alphas_cumprod = _built(content, parts.unet, config, settings)
     size = config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     prediction = PREDICTIONS[settings.get("prediction_type", "epsilon")]
@@ -109,7 +112,9 @@ def load(content: Path, asked: Asked) -> Loaded:
     )
 
 
-def _built(folder: Path, unet: Path, settings: Mapping[str, Any]) -> tuple[Any, Tensor]:
+def _built(
+    folder: Path, unet: Path, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Any, Tensor]:
     """The model with its weights, and alpha^2 (n,) of its steps."""
     try:
         from diffusers import DDPMScheduler, UNet2DModel
@@ -121,70 +126,56 @@ def _built(folder: Path, unet: Path, settings: Mapping[str, Any]) -> tuple[Any, 
     verbosity = logging.get_verbosity()
     try:
         logging.set_verbosity_error()  # what the average adds to a configuration is as it should be
-        net = UNet2DModel.from_pretrained(
-            unet, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
-        alphas_cumprod = DDPMScheduler.from_config(settings).alphas_cumprod
-    # Wrong configurations and damaged weights can raise any exception.
-    except Exception as error:
-        why = reason(error, named=True, length=200)
-        raise InputError(f"'{folder}' cannot be loaded by diffusers: {why}") from error
+        # Wrong configurations and damaged weights can raise any exception.
+        with explained(f"'{folder}' cannot be loaded by diffusers"):
+            _check_room(config, unet, lambda: UNet2DModel.from_config(config))
+            net, found = UNet2DModel.from_pretrained(
+                unet,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
+            alphas_cumprod = DDPMScheduler.from_config(settings).alphas_cumprod
     finally:
         logging.set_verbosity(verbosity)
+    # diffusers would go on with random numbers in their place.
+    kinds = {"missing": found["missing_keys"], "left over": found["unexpected_keys"]}
+    if said := [f"{what}: {listed(sorted(names))}" for what, names in kinds.items() if names]:
+        raise InputError(f"the weights in '{folder}' do not fit its network; {'; '.join(said)}")
     for name, value in net.named_parameters():
         if not value.isfinite().all():
-            raise InputError(f"'{folder}' holds NaN or infinite weights, first in '{name}'")
+            raise InputError(f"'{folder}' holds NaN or infinite weights, first in {shown(name)}")
     return net.float(), alphas_cumprod
 
 
-class DiffusersNetwork(StepNetwork):
-    """A UNet2DModel as net(x, t, label) -> eps_hat at our continuous t.
+def _check_room(config: Mapping[str, Any], unet: Path, plan: Callable[[], nn.Module]) -> None:
+    """Refuse a configuration of a larger network than there are weights for, before it is built.
 
     Args:
-        unet: the model.
-        alphas_cumprod: alpha^2 of its steps (n,), falling.
-        prediction: what it predicts, see `StepNetwork`.
-        schedule: what our t means.
+        config: of the model.
+        unet: the folder of its weights.
+        plan: builds it; this takes no memory here.
     """
+    from safetensors import safe_open
 
-    unet: Any
-
-    def __init__(
-        self,
-        unet: Any,
-        *,
-        alphas_cumprod: Tensor,
-        prediction: str = "eps",
-        schedule: CosineSchedule | None = None,
-    ) -> None:
-        super().__init__(
-            unet.config.in_channels,
-            unet.config.num_class_embeds,
-            "group",
-            alphas_cumprod=alphas_cumprod,
-            prediction=prediction,
-            schedule=schedule,
-            whole_steps=unet.config.time_embedding_type == "learned",
+    shapes = []
+    for path in unet.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            shapes += [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    levels, layers = config.get("block_out_channels", ()), config.get("layers_per_block", 1)
+    if len(levels) * layers > len(shapes):
+        raise InputError(
+            f"'{unet}' has {len(shapes)} weights, too few for {shown(layers)} layers of each of "
+            f"{len(levels)} blocks"
         )
-        self.unet = unet
-
-    def answer(self, x: Tensor, steps: Tensor, label: Tensor | None) -> Tensor:
-        """See `StepNetwork.answer`."""
-        # A network that predicts its variance too has it in the channels after the image's.
-        return self.unet(x, steps, class_labels=label).sample[:, : self.channels]
-
-    @property
-    def facts(self) -> NetworkFacts:
-        """See `Network.facts`."""
-        return replace(
-            super().facts, name="UNet2DModel of diffusers",
-            details=f"{self.prediction} over {len(self.times)} steps",
-        )  # fmt: skip
-
-    @property
-    def receptive_field(self) -> None:
-        """See `Network.receptive_field`: group norms and attention see the whole image."""
-        return None
+    with torch.device("meta"):
+        wanted = sum(value.numel() for value in plan().parameters())
+    stored = sum(map(math.prod, shapes))
+    if wanted > stored:
+        raise InputError(
+            f"'{unet}' holds {stored:,} numbers, and the network of its config.json has {wanted:,}"
+        )
 
 
 @dataclass(frozen=True)
@@ -220,7 +211,7 @@ def _of_pipeline(folder: Path, asked: Asked) -> _Parts:
     kind = _json(folder / _INDEX).get("_class_name")
     if kind not in _PIPELINES:
         raise InputError(
-            f"'{folder}' is a '{kind}'; of diffusers' pipelines, "
+            f"'{folder}' is a {shown(kind)}; of diffusers' pipelines, "
             f"{', '.join(_PIPELINES)} can be read. {WAY_IN}"
         )
     _check_weights(asked, None)
@@ -292,40 +283,52 @@ def _assumed(parts: _Parts, asked: Asked) -> tuple[tuple[str, ...], tuple[str, .
 def _check_network(config: Mapping[str, Any], folder: Path) -> None:
     """Refuse what is not a UNet2DModel over pixels with weights in safetensors."""
     if config.get("_class_name") != "UNet2DModel":
-        raise InputError(f"'{folder}' holds a '{config.get('_class_name')}', not a UNet2DModel")
+        kind = shown(config.get("_class_name"))
+        raise InputError(f"'{folder}' holds a {kind}, not a UNet2DModel")
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise InputError(f"'{folder}' has no weights in safetensors (pickled .bin files are not "
                          f"loaded); it holds: {found}")  # fmt: skip
     inputs, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
     if outputs not in (inputs, 2 * inputs):
-        raise InputError(f"the network in '{folder}' maps {inputs} channels to {outputs}; it must "
-                         "answer with as many, or twice as many with its variance")  # fmt: skip
+        raise InputError(
+            f"the network in '{folder}' maps {shown(inputs)} channels to {shown(outputs)}; it must "
+            "answer with as many, or twice as many with its variance"
+        )
     time = config.get("time_embedding_type", "positional")
     if time not in ("positional", "learned"):
-        raise InputError(f"the network in '{folder}' embeds the time by '{time}'; it must be "
+        raise InputError(f"the network in '{folder}' embeds the time by {shown(time)}; it must be "
                          "positional or learned, over the steps of a scheduler")  # fmt: skip
     if config.get("class_embed_type") is not None:
         raise InputError(f"the network in '{folder}' embeds classes by "
-                         f"'{config['class_embed_type']}'; only a table of num_class_embeds "
+                         f"{shown(config['class_embed_type'])}; only a table of num_class_embeds "
                          "classes is known here")  # fmt: skip
     size = config.get("sample_size")
     sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, list) or [type(side) for side in sides] != [int, int]:
-        raise InputError(f"the network in '{folder}' has sample_size {size}; write the height and "
-                         "width of its images in pixels into config.json")  # fmt: skip
+    sides = sides if isinstance(sides, list) else []
+    if [type(side) for side in sides] != [int, int] or min(sides) < 1:
+        raise InputError(
+            f"the network in '{folder}' has sample_size {shown(size)}; write the height and width "
+            "of its images in pixels into config.json"
+        )
 
 
 def _check_scheduler(settings: Mapping[str, Any], folder: Path) -> None:
     """Refuse schedulers with another relation between image and noise."""
     kind = settings.get("_class_name", _SCHEDULERS[0])
     if kind not in _SCHEDULERS or settings.get("use_flow_sigmas"):
-        raise InputError(f"'{folder}' holds a '{kind}'; schedulers that preserve the variance can "
-                         f"be read: {', '.join(_SCHEDULERS)}")  # fmt: skip
+        raise InputError(
+            f"'{folder}' holds a {shown(kind)}; schedulers that preserve the variance can be read: "
+            f"{', '.join(_SCHEDULERS)}"
+        )
     prediction = settings.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS:
-        raise InputError(f"'{folder}' predicts '{prediction}'; it must be one of "
+        raise InputError(f"'{folder}' predicts {shown(prediction)}; it must be one of "
                          f"{', '.join(PREDICTIONS)}")  # fmt: skip
+    betas, steps = settings.get("trained_betas"), settings.get("num_train_timesteps", 1000)
+    count = steps if betas is None else len(betas)
+    if type(count) is not int or not 2 <= count <= _MOST_STEPS:
+        raise InputError(f"'{folder}' has {shown(count)} steps; it must be 2 to {_MOST_STEPS:,}")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -333,8 +336,8 @@ def _json(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no file '{path}', which every folder of diffusers has")
     try:
         content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"'{path}' is not JSON: {error}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"'{path}' is not JSON: {reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"'{path}' holds a {type(content).__name__}, not a table of settings")
     return content

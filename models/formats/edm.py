@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from els.errors import InputError
+from els.errors import InputError, shown
 from els.models.edm import PRECONDITIONINGS, Preconditioned
 from els.models.edm_unets import UNETS
-from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded, choose, note_of, shown
+from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded, choose, explained, note_of
 from els.models.formats.pickled import PERSISTENT, Module
 from els.models.networks import fill
 
@@ -91,7 +91,7 @@ def load(content: Any, asked: Asked) -> Loaded:
     kind = precond.kind.removeprefix(PERSISTENT)
     if kind not in PRECONDITIONINGS:
         raise InputError(
-            f"it holds a network of the class '{kind}'; of EDM's, "
+            f"it holds a network of the class {shown(kind)}; of EDM's, "
             f"{', '.join(PRECONDITIONINGS)} can be read. {WAY_IN}"
         )
     net = _build(precond, kind)
@@ -118,8 +118,8 @@ def _networks(content: Any) -> dict[str, Module]:
     if not found:
         (key, first), *_ = ((key, one) for key, one in content.items() if isinstance(one, Module))
         raise InputError(
-            f"its '{str(key)[:40]}' is of the class "
-            f"'{first.kind.removeprefix(PERSISTENT)}'; the network of an EDM pickle "
+            f"its {shown(key)} is of the class "
+            f"{shown(first.kind.removeprefix(PERSISTENT))}; the network of an EDM pickle "
             f"stands under {' or '.join(_PLACES)}. {WAY_IN}"
         )
     return found
@@ -131,7 +131,7 @@ def _build(precond: Module, kind: str) -> Preconditioned:
     name = "" if unet is None else unet.kind.removeprefix(PERSISTENT)
     if unet is None or name not in UNETS:
         raise InputError(
-            f"its {kind} is around a network of the class '{name}'; of EDM's, "
+            f"its {kind} is around a network of the class {shown(name)}; of EDM's, "
             f"{', '.join(UNETS)} can be read. {WAY_IN}"
         )
     outer, inner = _arguments(precond, kind), _arguments(unet, name)
@@ -143,24 +143,13 @@ def _build(precond: Module, kind: str) -> Preconditioned:
         inner.pop(known, None)
     _check_arguments(inner, name, len(precond.state_dict()))
     maker = PRECONDITIONINGS[kind]
-    try:
-        with torch.device("meta"):
-            net = maker(
-                name,
-                inner,
-                channels,
-                size,
-                classes or None,
-                float(dropout),
-                **_constants(maker, outer | dict(precond.attributes)),
-            )
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"its {name} cannot be built from its arguments: {error}") from error
+    constants = _constants(maker, outer | dict(precond.attributes))
+    with explained(f"its {name} cannot be built from its arguments"), torch.device("meta"):
+        net = maker(name, inner, channels, size, classes or None, float(dropout), **constants)
+    _check_levels(net)
     if answers != net.answers * channels:
         raise InputError(
-            f"its {name} answers with {answers} channels for {channels}; a {kind} "
+            f"its {name} answers with {shown(answers)} channels for {channels}; a {kind} "
             f"answers with {net.answers * channels}"
         )
     return net
@@ -189,11 +178,13 @@ def _check_arguments(arguments: Mapping[str, Any], kind: str, weights: int) -> N
     for name, value in arguments.items():
         if name not in known:
             raise InputError(
-                f"its {kind} has an argument '{str(name)[:40]}', which EDM's has not. {WAY_IN}"
+                f"its {kind} has an argument {shown(name)}, which EDM's has not. {WAY_IN}"
             )
         if not _fits(value, known[name].annotation):
             raise InputError(f"its {name} is {shown(value)}, of which no network can be built")
-    levels, blocks = arguments.get("channel_mult", ()), arguments.get("num_blocks", 1)
+    levels, blocks = (
+        arguments.get(name, known[name].default) for name in ("channel_mult", "num_blocks")
+    )
     if len(levels) * blocks > weights:
         raise InputError(f"its num_blocks is {blocks}, for which it has too few weights")
 
@@ -228,6 +219,17 @@ def _constants(maker: type[Preconditioned], said: Mapping[str, Any]) -> dict[str
     )
     found = {name: said[name] for name in names if name in known and name in said}
     for name, value in found.items():
-        if type(value) not in (int, float) or math.isnan(value) or value < 0:
-            raise InputError(f"its {name} is {shown(value)}, not a number from 0")
+        # EDM's own preconditioning takes sigma of 0 to infinity.
+        low, high = value == 0 and name == "sigma_min", value == math.inf and name == "sigma_max"
+        if type(value) not in (int, float) or not (0 < value < math.inf or low or high):
+            raise InputError(f"its {name} is {shown(value)}, not a number above 0")
     return found
+
+
+def _check_levels(net: Preconditioned) -> None:
+    """Refuse a network that was trained for no noise level at all."""
+    if not net.sigma_min < net.sigma_max:
+        raise InputError(
+            f"its sigma_min is {net.sigma_min:g} and its sigma_max {net.sigma_max:g}; it must be "
+            "more"
+        )

@@ -6,21 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from els.errors import InputError, reason
-from els.files import as_record, write_json
-from els.images import DataSpec
-from els.models.blocks import Network, Trained
-from els.models.formats.loaded import Asked, Declared, Loaded
+from els.errors import InputError, shown
+from els.files import write_json
+from els.models.blocks import Network
+from els.models.formats import own
+from els.models.formats.loaded import Asked, Declared, Loaded, explained
 from els.models.networks import restore_network
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KIND = "els"
-_FORMAT = 1
 
 
 def described(meta: dict[str, Any]) -> dict[str, Any]:
     """The content of config.json, from what a checkpoint says of itself."""
-    return {"kind": KIND, **meta, "format": _FORMAT, "prediction": "eps", "schedule": "cosine"}
+    return {"kind": KIND, **meta, "prediction": "eps", "schedule": "cosine"}
 
 
 def write(folder: Path, net: Network, meta: dict[str, Any]) -> None:
@@ -60,7 +59,6 @@ def load(content: Path, asked: Asked) -> Loaded:
         InputError: when a file is missing, damaged or of a later version, or the weights do not
             fit.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if asked.weights is not None:
@@ -69,25 +67,19 @@ def load(content: Path, asked: Asked) -> Loaded:
             "--weights out"
         )
     config = json.loads((content / CONFIG).read_text())
-    if config.get("format") != _FORMAT:
-        raise InputError(f"'{content / CONFIG}' is of format {config.get('format')}, not {_FORMAT}")
+    if config.get("format") != own.FORMAT:
+        was = shown(config.get("format"))
+        raise InputError(f"'{content / CONFIG}' is of format {was}, not {own.FORMAT}")
     if not (content / WEIGHTS).is_file():
         raise InputError(f"there is no file '{content / WEIGHTS}', which belongs to {CONFIG}")
-    try:
+    with explained(f"'{content / WEIGHTS}' is damaged"):
         weights = load_file(content / WEIGHTS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"'{content / WEIGHTS}' is damaged: {reason(error)}") from error
-    try:
-        network, trained = config["network"], config["trained"]
-        channels, height, width = map(int, config["image_shape"])
+    with explained(f"'{content / CONFIG}' is not complete"):
+        told = own.described(config)
         return Loaded(
-            net=restore_network(network["name"], network["config"], weights),
-            image_shape=(channels, height, width),
+            net=restore_network(told.network.name, told.network.config, weights),
+            image_shape=told.image_shape,
             declared=Declared("folder of train.py export", "eps", "cosine"),
-            data=as_record(DataSpec, config["data"]),
-            trained=None if trained is None else as_record(Trained, trained),
+            data=told.data,
+            trained=told.trained,
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"'{content / CONFIG}' is not complete: {error!r}") from error

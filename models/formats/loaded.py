@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.images import DataSpec
 from els.models.blocks import Network, Trained, check_choice
 
@@ -86,6 +88,22 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
+@contextmanager
+def explained(what: str, way_out: str = "") -> Iterator[None]:
+    """Turn whatever a damaged or hostile file makes the code within raise into an `InputError`.
+
+    Args:
+        what: the beginning of its message, before the reason.
+        way_out: its end.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {reason(error, named=True)}{way_out}") from error
+
+
 def choose(has_ema: bool, has_online: bool, asked: Which | None) -> Which:
     """Which weights of a file are taken: the averaged ones where there are any.
 
@@ -108,9 +126,3 @@ def note_of(chosen: Which, where: str, *, others: bool) -> str:
     other = "online" if chosen == "ema" else "ema"
     more = f"; --weights {other} takes the others" if others else ""
     return f"{names[chosen]} were taken, {where}{more}"
-
-
-def shown(value: object) -> str:
-    """A value of a file in a message; what holds others is not spelt out, which could be long."""
-    plain = value is None or isinstance(value, bool | int | float | str)
-    return repr(value)[:40] if plain else f"a {type(value).__name__}"

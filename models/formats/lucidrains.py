@@ -16,7 +16,7 @@ from torch import Tensor
 
 from els.errors import InputError
 from els.models.formats.containers import Weights
-from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded
+from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded, explained
 from els.models.lucidrains import Level, LucidrainsNetwork, Unet
 from els.models.networks import fill, listed, numbered
 from els.models.steps import alphas_cumprod
@@ -81,9 +81,7 @@ def load(content: Weights, asked: Asked) -> Loaded:
     assert asked.image_size is not None
     assert prediction is not None
     net = LucidrainsNetwork(_unet(parts.unet), alphas_cumprod=levels, prediction=prediction)
-    cell, size = 2 ** (len(net.unet.downs) - 1), asked.image_size
-    if size < 1 or size % cell:
-        raise InputError(f"image_size is {size}; this Unet needs a multiple of {cell}")
+    size = asked.image_size
     return Loaded(
         net=net,
         image_shape=(net.channels, size, size),
@@ -126,9 +124,9 @@ def _unet(weights: Mapping[str, Tensor]) -> Unet:
     if odd:
         raise InputError(
             f"its Unet is of an older version of denoising-diffusion-pytorch, whose "
-            f"layers are others ({listed(odd, 2)}). {WAY_IN}"
+            f"layers are others ({listed(odd)}). {WAY_IN}"
         )
-    try:
+    with explained("its weights are not those of a Unet here", f". {WAY_IN}"):
         inputs, outputs = weights["init_conv.weight"].shape[1], len(weights["final_conv.weight"])
         with torch.device("meta"):
             unet = Unet(
@@ -141,10 +139,6 @@ def _unet(weights: Mapping[str, Tensor]) -> Unet:
                 middle=_level(weights, None),
                 groups=_GROUPS if "final_res_block.block1.norm.weight" in weights else 0,
             )
-    except (KeyError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"its weights are not those of a Unet here: {error}. {WAY_IN}") from error
     fill(unet, weights)
     return unet
 

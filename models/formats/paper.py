@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from els.errors import InputError
+from els.errors import InputError, shown
 from els.models.blocks import PADDINGS, Network
 from els.models.formats.containers import Weights
-from els.models.formats.loaded import Asked, Declared, Loaded, shown
+from els.models.formats.loaded import Asked, Declared, Loaded, explained
 from els.models.formats.pickled import Module, Reference
-from els.models.networks import fill, numbered, restore_network
+from els.models.networks import fill, listed, numbered, restore_network
 from els.models.paper import PaperResNet, PaperUNet
 
 IMAGE_SIZE = 32  # of all the paper's networks; a convolutional network's weights do not say
@@ -112,18 +112,18 @@ def network_from_module(module: Module) -> tuple[Network, int]:
     for _, part in module.walk():
         if not (_CLASSES.fullmatch(part.kind) or (part.kind == _BATCH_NORM and _is_unet(module))):
             raise InputError(
-                f"it names '{part.kind[:80]}', which is no part of the paper's networks; nothing "
+                f"it names {shown(part.kind)}, which is no part of the paper's networks; nothing "
                 "in it was run"
             )
     if module.kind == "models.DDIM":
         schedule = module.attributes.get("noise_schedule")
         if not isinstance(schedule, Reference) or schedule.name.split(".")[-1] != _SCHEDULE:
-            name = schedule.name if isinstance(schedule, Reference) else shown(schedule)
-            raise InputError(f"its noise schedule is '{name}'; only '{_SCHEDULE}' can be read")
+            name = shown(schedule.name if isinstance(schedule, Reference) else schedule)
+            raise InputError(f"its noise schedule is {name}; only '{_SCHEDULE}' can be read")
         size = module.attributes.get("default_imsize", IMAGE_SIZE)
         backbone = module.children.get("backbone", module)
     if backbone.kind not in ("models.MinimalResNet", "models.MinimalUNet"):
-        raise InputError(f"it holds a '{backbone.kind}', not a models.MinimalResNet or "
+        raise InputError(f"it holds a {shown(backbone.kind)}, not a models.MinimalResNet or "
                          "models.MinimalUNet")  # fmt: skip
     if type(size) is not int or size < 1:
         raise InputError(f"its image size is {shown(size)}, not a number of pixels")
@@ -143,15 +143,13 @@ def network_from_weights(weights: Mapping[str, Tensor], *, padding: str = "zeros
     theirs = any(name.startswith("bottleneck.") for name in weights)
     normed = any(name.startswith("last_normalizer.") for name in weights)
     ours = {our_name(name, last_norm=normed): value for name, value in weights.items()}
-    try:
+    if len(ours) < len(weights):
+        raise InputError("two of its weights have one name here: it is no network of the paper's")
+    with explained("its weights are not those of a ResNet or a UNet"):
         if "first.weight" in ours:
             return _resnet(ours, padding)
         if "middle.layers.0.weight" in ours:
             return _unet(ours, padding, theirs=theirs)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"its weights are not those of a ResNet or a UNet: {error}") from error
     raise InputError("it does not hold the weights of a ResNet or a UNet")
 
 
@@ -162,15 +160,22 @@ def _is_unet(module: Module) -> bool:
 def _padding(module: Module) -> str:
     """How the convolutions of a module pad, all of them alike."""
     convs = [m.attributes for _, m in module.walk() if m.kind == "torch.nn.modules.conv.Conv2d"]
-    modes = sorted({str(conv.get("padding_mode")) for conv in convs})
+    said = (conv.get("padding_mode") for conv in convs)
+    modes = list({mode if type(mode) is str else shown(mode) for mode in said})
     if len(modes) != 1 or modes[0] not in PADDINGS:
-        raise InputError(f"its convolutions pad with {' and '.join(modes) or 'nothing'}; a network "
-                         f"here pads with {' or '.join(PADDINGS)}")  # fmt: skip
+        raise InputError(
+            f"its convolutions pad with {listed(sorted(modes)) or 'nothing'}; a network here pads "
+            f"with {' or '.join(PADDINGS)}"
+        )
     for conv in convs:
-        odd = {name: conv.get(name) for name, usual in (("stride", (1, 1)), ("dilation", (1, 1)))
-               if conv.get(name) != usual}  # fmt: skip
-        if odd or conv.get("padding") not in ("same", tuple(k // 2 for k in conv["kernel_size"])):
-            raise InputError(f"a convolution does not keep the image's size: {odd or conv}"[:200])
+        usual = {"stride": (1, 1), "dilation": (1, 1)}
+        odd = [name for name, value in usual.items() if conv.get(name) != value]
+        if conv.get("padding") not in ("same", tuple(k // 2 for k in conv["kernel_size"])):
+            odd.append("padding")
+        if odd:
+            raise InputError(
+                f"a convolution does not keep the image's size, by its {' and '.join(odd)}"
+            )
     _check_norms(module)
     return modes[0]
 

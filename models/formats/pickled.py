@@ -8,13 +8,14 @@ may use is counted as it goes, so that no file takes more memory than a few time
 
 from __future__ import annotations
 
+import os
 import pickletools
 import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from els.errors import InputError, reason
+from els.errors import InputError, reason, shown
+from els.models.formats.loaded import WAY_IN
 
 # How objects of EDM's torch_utils.persistence begin in `Module.kind`; their class's name follows.
 PERSISTENT = "persistent:"
-_ZIP = b"PK\x03\x04"
+# What a refusal of a pickle ends with.
+ANEW = (
+    ". If you trust it, load it with the PyTorch that wrote it and save its state_dict() anew. "
+    f"{WAY_IN}"
+)
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LEGACY = 0x1950A86A20F9469CFC6C  # the first object in a file of PyTorch before 1.6
 _LEGACY_VERSION = 1001
 _DTYPES = {
@@ -48,11 +55,16 @@ _PLAIN = frozenset({
 })  # fmt: skip
 # What an object costs in memory, at most; other instructions push a pointer or a small number.
 _COSTS = {"EMPTY_DICT": 240, "EMPTY_LIST": 120, "EMPTY_SET": 240, "NEWOBJ": 400, "REDUCE": 400}
-_SMALL, _FREE = 64, 1 << 25  # bytes that any file may use
+_SMALL, _FREE = 64, 1 << 25  # of a pointer with what it is for, and what any file may use
+_LONGEST_LIST = 1 << 20  # bytes of the list of members that any zip may have
 _NUMPY_TYPES = re.compile(r"[biuf]\d{1,2}")
 # An object is a key of a table where it holds no other object: hashing what holds others, which
 # hold others, can take forever.
 _KEYS = (str, int, float, bool, bytes, type(None))
+_PARTS = (str, int, bool, bytes, type(None))  # of pairs and longer keys
+# Modules in modules, and characters of the dotted name of a weight.
+_DEEPEST, _LONGEST_PATH = 64, 1000
+_TOO_LONG = _LONGEST_PATH + 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ class Module:
             yield from module.walk(f"{name}.{child}" if name else child)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every weight under its dotted name."""
+        """Every weight under its dotted name, which `read` has kept short."""
         return {
             f"{name}.{key}" if name else key: value
             for name, module in self.walk()
@@ -113,55 +125,95 @@ def read(path: Path) -> Any:
         object.
 
     Raises:
+        NotPickledError: when the file is neither.
         InputError: when the file is damaged, wants something run, or would take more memory than a
             few times its size; the message says what.
     """
+    with open(path, "rb") as file:
+        start = file.read(16)
+    budget = _Budget(path.stat().st_size)
     try:
-        if _starts_with_zip(path):
-            with zipfile.ZipFile(path) as archive:
+        if start.startswith(_ZIP):
+            with _Listed(FileIO(path)) as file, _opened(file) as archive:
+                file.is_listed = True
                 members = _Members(archive, path.stat().st_size)
-                return _Resolver(members).resolve(_run(BytesIO(members.member("data.pkl"))))
-        return _read_stream(path.read_bytes())
+                content = _run(BytesIO(members.member("data.pkl")), budget)
+                return _Resolver(members, budget).resolve(content)
+        if start[:1] == _PICKLE:
+            return _read_stream(path.read_bytes(), budget)
+    except NotPickledError as error:
+        raise NotPickledError(f"'{path}' is damaged or not a checkpoint: {error}") from error
     except _Refusal as error:
-        raise InputError(f"'{path}' is not loaded: {error}") from error
+        raise InputError(f"'{path}' is not loaded: {error}{ANEW}") from error
     # Hostile bytes can make a parser raise anything; whatever it is, the file is not read.
     except Exception as error:
         raise InputError(
             f"'{path}' is damaged or not a pickled module, and is not loaded: "
             f"{reason(error, named=True)}"
         ) from error
+    size = path.stat().st_size
+    what = f"{size} bytes that start with {start!r}" if size else "an empty file"
+    raise NotPickledError(f"'{path}' is damaged or not a checkpoint: {what}")
 
 
-def read_module(path: Path) -> Module:
-    """Read a module that `torch.save(module, path)` wrote, without running anything in it.
-
-    Raises:
-        InputError: as `read`, and when the file holds something else.
-    """
-    module = read(path)
-    if not isinstance(module, Module):
-        held = "type" if isinstance(module, Reference) else type(module).__name__
-        raise InputError(f"'{path}' is not loaded: it holds a {held}, not a module")
-    return module
+class NotPickledError(InputError):
+    """A file is neither an archive of `torch.save` nor a pickle."""
 
 
 class _Refusal(Exception):  # noqa: N818 - not an error of ours
     """What the file wants, and does not get."""
 
 
-def _starts_with_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(_ZIP)) == _ZIP
+class _Budget:
+    """The bytes of memory that reading a file may take beside the file itself."""
+
+    def __init__(self, size: int) -> None:
+        self.left = _FREE + 2 * size
+
+    def pay(self, cost: int) -> None:
+        self.left -= cost
+        if self.left < 0:
+            raise _Refusal("it would take far more memory than it has bytes")
 
 
-def _read_stream(data: bytes) -> Any:
+class _Listed(BufferedReader):
+    """A zip whose list of members, each of which becomes an object, is no longer than it may be."""
+
+    is_listed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See `io.BufferedReader.read`."""
+        if (
+            not self.is_listed
+            and (size or 0) > _LONGEST_LIST + os.fstat(self.fileno()).st_size // 32
+        ):
+            raise _Refusal("it has far too many members")
+        return super().read(size)
+
+
+def _opened(file: _Listed) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except _Refusal:
+        raise
+    except Exception as error:  # a damaged list of its members can raise anything
+        size, whole = os.fstat(file.fileno()).st_size, zipfile.is_zipfile(file)
+        what = (
+            "whose list of members is damaged"
+            if whole
+            else "without its end, as of a copy cut short"
+        )
+        raise NotPickledError(f"{size} bytes of a zip {what}") from error
+
+
+def _read_stream(data: bytes, budget: _Budget) -> Any:
     """What a file that is no archive holds: several pickles and numbers, or one pickle."""
     stream = BytesIO(data)
-    first = _run(stream)
+    first = _run(stream, budget)
     if first != _LEGACY or type(first) is not int:
         del data, stream  # the numbers stand in the pickle itself
-        return _Resolver(None).resolve(first)
-    return _Resolver(None).resolve(_legacy(stream))
+        return _Resolver(None, budget).resolve(first)
+    return _Resolver(None, budget).resolve(_legacy(stream, budget))
 
 
 # --- what stands for the objects of the file while it is read -----------------------------------
@@ -301,14 +353,16 @@ def _default_table(factory: object = None, items: object = ()) -> dict[Any, Any]
 
 
 def _as_key(key: Any) -> Any:
-    parts = key if type(key) is tuple and len(key) <= _MOST_PARTS else (key,)
-    # Larger numbers can all have one hash, by which a table takes hours to fill.
-    if all(type(part) in _KEYS and not (type(part) is int and abs(part) >> 60) for part in parts):
+    together = type(key) is tuple and len(key) <= _MOST_PARTS
+    # Larger numbers, and pairs of large ones, can all have one hash: a table takes hours to fill.
+    bits, kinds = (16, _PARTS) if together else (60, _KEYS)
+    parts = key if together else (key,)
+    if all(type(part) in kinds and not (type(part) is int and abs(part) >> bits) for part in parts):
         return key
     raise _Refusal(f"it looks things up by a {type(key).__name__}, which saved networks do not")
 
 
-_LONGEST_NAME, _MOST_DIMENSIONS, _MOST_PARTS = 200, 16, 8
+_LONGEST_NAME, _MOST_DIMENSIONS, _MOST_PARTS, _MOST_ARGUMENTS = 200, 16, 8, 100
 _RECONSTRUCT = "torch_utils.persistence._reconstruct_persistent_obj"
 _BUILDERS: dict[str, object] = {
     "collections.OrderedDict": _Builder(_table),
@@ -337,9 +391,9 @@ _COPYING = (_table, _listed, _joined, _set, _default_table)
 class _Machine:
     """The stack, the memo and the marks of a pickle that is being read."""
 
-    def __init__(self, size: int, *, inner: bool) -> None:
-        self.size, self.inner = size, inner
-        self.left = max(_FREE, 2 * size)
+    def __init__(self, size: int, budget: _Budget, *, inner: bool) -> None:
+        self.size, self.inner, self.budget = size, inner, budget
+        self.pay = budget.pay
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -354,18 +408,13 @@ class _Machine:
                 return self.stack.pop()
             step = _STEPS.get(opcode.name)
             if step is None:
-                what = "" if arg is None else f" '{str(arg)[:80]}'"
+                what = "" if arg is None else f" {shown(arg)}"
                 raise _Refusal(
                     f"it uses the pickle instruction {opcode.name}{what}, which saved "
                     "modules do not need"
                 )
             step(self, arg)
         raise EOFError("it ends too early")
-
-    def pay(self, cost: int) -> None:
-        self.left -= cost
-        if self.left < 0:
-            raise _Refusal("it would take far more memory than it has bytes")
 
     def to_mark(self) -> list[Any]:
         mark = self.marks.pop()
@@ -389,11 +438,11 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def name(self, module: Any, name: Any) -> None:
-        if max(len(str(part)) for part in (module, name)) > _LONGEST_NAME:
-            raise _Refusal("a name in it is too long")
+        if not all(type(part) is str and len(part) <= _LONGEST_NAME for part in (module, name)):
+            raise _Refusal("a name in it is too long, or no text")
         full = f"{'builtins' if module == '__builtin__' else module}.{name}"
         # A dot in the name itself would reach through an object; nothing that is saved needs it.
-        if type(name) is not str or "." in name:
+        if "." in name:
             raise _unknown(full)
         if full.endswith(_RECONSTRUCT):  # some repositories have it in a package of their own
             full = _RECONSTRUCT
@@ -424,12 +473,14 @@ class _Machine:
 
     def call(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
-        if type(args) is not tuple:
-            raise TypeError("it calls something without arguments")
+        if type(args) is not tuple or len(args) > _MOST_ARGUMENTS:
+            raise TypeError("it calls something without arguments, or with far too many")
         if type(function) is _Builder:
             if function.function in _COPYING:
                 self.pay(sum(len(arg) * _SMALL for arg in args if hasattr(arg, "__len__")))
-            self.stack.append(function.function(*args))
+            made = function.function(*args)
+            self.pay(sys.getsizeof(made))
+            self.stack.append(made)
         elif type(function) is _Class and function.name == _FROM_BYTES and not self.inner:
             (data,) = args
             self.stack.append(self.storage_in(data))
@@ -445,6 +496,7 @@ class _Machine:
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is _Instance:
+            self.pay(8 * len(state) if type(state) is dict else 0)  # may be looked at many times
             table = type(state) is dict and all(type(key) is str for key in state)
             if not table and _is_network(target.kind):
                 raise _Refusal(f"the state of a '{target.kind}' is not a table of attributes")
@@ -457,11 +509,13 @@ class _Machine:
             raise _Refusal("it sets the state of something that is not a module")
 
     def outside(self, pid: Any) -> None:
+        if type(pid) is not tuple or len(pid) > _MOST_PARTS:
+            raise _Refusal("it refers to something outside the file that is not a storage")
         match pid:
             case ("storage", torch.dtype() as dtype, str(key), str(), int(count), *view):
                 storage = self.storages.setdefault((key, dtype), _Storage(dtype, key, count))
                 if storage.count != count or any(view):
-                    raise _Refusal(f"it says two things of the storage '{key[:40]}'")
+                    raise _Refusal(f"it says two things of the storage {shown(key)}")
                 self.stack.append(storage)
             case ("module", _Class() as kind, *_):  # PyTorch before 1.6, with the class's source
                 self.stack.append(kind)
@@ -474,9 +528,9 @@ class _Machine:
             raise _Refusal("it makes a storage of something that is not bytes")
         if id(data) not in self.bytes_read:
             stream = BytesIO(data)
-            if _run(stream, inner=True) != _LEGACY:
+            if _run(stream, self.budget, inner=True) != _LEGACY:
                 raise _Refusal("a storage in it is not written as storages are")
-            storage = _legacy(stream)
+            storage = _legacy(stream, self.budget)
             if type(storage) is not _Storage:
                 raise _Refusal("a storage in it is something else")
             self.bytes_read[id(data)] = data, storage
@@ -540,37 +594,37 @@ def _is_network(name: str) -> bool:
 
 def _unknown(name: str) -> _Refusal:
     return _Refusal(
-        f"it names '{name[:80]}', which is no part of the networks known here, and calls it; "
+        f"it names {shown(name)}, which is no part of the networks known here, and calls it; "
         "nothing in it was run"
     )
 
 
-def _run(stream: BytesIO, *, inner: bool = False) -> Any:
+def _run(stream: BytesIO, budget: _Budget, *, inner: bool = False) -> Any:
     """What the next pickle of a stream leaves, after which the stream stands behind it."""
-    machine = _Machine(len(stream.getvalue()), inner=inner)
+    machine = _Machine(len(stream.getvalue()), budget, inner=inner)
     return machine.run(pickletools.genops(stream))
 
 
-def _legacy(stream: BytesIO) -> Any:
+def _legacy(stream: BytesIO, budget: _Budget) -> Any:
     """The object in a file of PyTorch before 1.6, behind its first number.
 
     After it stand the names of its storages, and then, for each of them, how many numbers it has
     in 8 bytes, and the numbers.
     """
-    if _run(stream) != _LEGACY_VERSION:
+    if _run(stream, budget) != _LEGACY_VERSION:
         raise _Refusal("it is of another version of PyTorch's files before 1.6")
-    about, data = _run(stream), stream.getvalue()
+    about, data = _run(stream, budget), stream.getvalue()
     if type(about) is not dict or about.get("little_endian") is not True:
         raise _Refusal(_BIG_ENDIAN)
-    machine = _Machine(len(data), inner=True)
-    content, keys = machine.run(pickletools.genops(stream)), _run(stream)
+    machine = _Machine(len(data), budget, inner=True)
+    content, keys = machine.run(pickletools.genops(stream)), _run(stream, budget)
     storages = {storage.key: storage for storage in machine.storages.values()}
     for key in keys:
         storage = storages[key]
         count, start = int.from_bytes(stream.read(8), "little"), stream.tell()
         stop = start + count * storage.dtype.itemsize
         if count != storage.count or stop > len(data):
-            raise _Refusal(f"the storage '{key[:40]}' does not have {storage.count} numbers")
+            raise _Refusal(f"the storage {shown(key)} does not have {storage.count} numbers")
         storage.bytes = memoryview(data)[start:stop]
         stream.seek(stop)
     return content
@@ -584,21 +638,19 @@ class _Members:
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self.archive, self.left = archive, size
-        roots = [n.removesuffix("data.pkl") for n in archive.namelist() if n.endswith("/data.pkl")]
+        names = archive.namelist()
+        roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise _Refusal(
-                f"it is a zip of {', '.join(archive.namelist()[:5]) or 'nothing'}, "
-                "not of torch.save"
-            )
+            raise NotPickledError(f"a zip of {', '.join(map(shown, names[:5])) or 'nothing'}")
         self.root = roots[0]
-        if f"{self.root}byteorder" in archive.namelist() and self.member("byteorder") != b"little":
+        if f"{self.root}byteorder" in names and self.member("byteorder") != b"little":
             raise _Refusal(_BIG_ENDIAN)
 
     def member(self, name: str) -> bytes:
         """The bytes of a member, which torch.save never compresses."""
         info = self.archive.getinfo(self.root + name)
         if info.compress_type != zipfile.ZIP_STORED:
-            raise _Refusal(f"its member '{name}' is compressed, which torch.save does not do")
+            raise _Refusal(f"its member {shown(name)} is compressed, which torch.save does not do")
         self.left -= info.file_size
         if self.left < 0:
             raise _Refusal("its members have more bytes than the file")
@@ -613,8 +665,8 @@ _BIG_ENDIAN = "its numbers are big-endian; save it again on a little-endian mach
 class _Resolver:
     """Turns what the machine left into plain data, tensors, modules and records."""
 
-    def __init__(self, members: _Members | None) -> None:
-        self.members = members
+    def __init__(self, members: _Members | None, budget: _Budget) -> None:
+        self.members, self.pay = members, budget.pay
         self._numbers: dict[int, Tensor] = {}
         # By the identity of what stands for an object, which is kept so that no other takes it.
         self._done: dict[int, tuple[Any, Any]] = {}
@@ -659,16 +711,19 @@ class _Resolver:
             self._numbers[id(storage)] = self._storage(storage)
         numbers = self._numbers[id(storage)]
         if len(numbers) != storage.count:
-            raise _Refusal(f"the storage '{storage.key}' does not have {storage.count} numbers")
+            raise _Refusal(
+                f"the storage {shown(storage.key)} does not have {storage.count} numbers"
+            )
         return numbers.as_strided(weight.size, weight.stride, weight.offset)
 
     def _storage(self, storage: _Storage) -> Tensor:
+        self.pay(storage.count * storage.dtype.itemsize)
         if storage.bytes is not None:
             data = bytearray(storage.bytes)
         elif self.members is not None:
             data = bytearray(self.members.member(f"data/{storage.key}"))
         else:
-            raise _Refusal(f"the storage '{storage.key[:40]}' is not in it")
+            raise _Refusal(f"the storage {shown(storage.key)} is not in it")
         return (
             torch.frombuffer(data, dtype=storage.dtype)
             if data
@@ -677,17 +732,28 @@ class _Resolver:
 
     def _instance(self, instance: _Instance) -> Any:
         state = instance.state if type(instance.state) is dict else {}
-        if _is_network(instance.kind) or {"_parameters", "_modules"} & state.keys():
+        if _is_network(instance.kind) or "_parameters" in state or "_modules" in state:
             return self._module(instance, set())
         if instance.items:
             return self.resolve(instance.items)
+        self.pay(_SMALL * len(state))
         table = {name: self.resolve(value) for name, value in state.items() if type(name) is str}
         return Record(instance.kind, table)
 
-    def _module(self, instance: object, above: set[int]) -> Module:
-        if not isinstance(instance, _Instance) or id(instance) in above:
+    def _module(self, instance: object, known: set[int], path: str = "", depth: int = 0) -> Module:
+        """The module that an instance stands for.
+
+        Args:
+            instance: what should stand for one.
+            known: the identities of those that were met before: each has one place.
+            path: its dotted name.
+            depth: how many are above it.
+        """
+        if not isinstance(instance, _Instance) or id(instance) in known:
             raise _Refusal("its modules do not form a tree")
-        above.add(id(instance))
+        if depth > _DEEPEST:
+            raise _Refusal(f"its modules are more than {_DEEPEST} levels deep")
+        known.add(id(instance))
         kind = instance.kind.removeprefix(PERSISTENT)
         state = instance.state if type(instance.state) is dict else {}
         parameters, buffers, modules = (
@@ -698,7 +764,9 @@ class _Resolver:
             for table in (parameters, buffers, modules)
         ):
             raise _Refusal(f"a '{kind}' does not hold its weights as modules do")
+        self.pay(_SMALL * sum(map(len, (state, parameters, buffers, modules))))
         weights = parameters | buffers
+        self._pay_names(path, weights)
         if not all(value is None or type(value) is _Weight for value in weights.values()):
             raise _Refusal(f"a '{kind}' has a weight that is not a tensor")
         return Module(
@@ -710,8 +778,16 @@ class _Resolver:
             },
             weights={n: self.tensor(value) for n, value in weights.items() if value is not None},
             children={
-                name: self._module(child, above)
+                name: self._module(child, known, f"{path}.{name}"[:_TOO_LONG], depth + 1)
                 for name, child in modules.items()
                 if child is not None
             },
         )
+
+    def _pay_names(self, path: str, weights: Mapping[str, Any]) -> None:
+        """Refuse names of weights that a file could make much longer than it is."""
+        for name in weights:
+            length = len(path) + len(name)
+            if length > _LONGEST_PATH:
+                raise _Refusal(f"the name of a weight in it has more than {_LONGEST_PATH} letters")
+            self.pay(_SMALL + length)

@@ -186,6 +186,10 @@ def test_other_classes_are_refused_by_name(tmp_path: Path) -> None:
         ({"wings": 2}, "SongUNet has an argument 'wings', which EDM's has not"),
         ({"embedding_type": "zero"}, "embedding_type is 'zero'; it must be one of positional"),
         ({"num_blocks": 1000}, "num_blocks is 1000, for which it has too few weights"),
+        (
+            {"num_blocks": 1000, "channel_mult": ...},
+            "num_blocks is 1000, for which it has too few weights",
+        ),
         ({"num_blocks": 2}, r"do not fit its network; missing: 'model\.enc\.8x8_block1.* and \d+"),
         ({"model_channels": 10**9}, "model_channels is 1000000000, of which no network"),
         ({"model_channels": 32}, r"of another shape: .* is 16, not 32"),
@@ -199,7 +203,32 @@ def test_other_classes_are_refused_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(changes: dict, message: str, tmp_path: Path) -> None:
-    refused(tmp_path / "a.pkl", message, {"ema": persistence.network(small(), **changes)})
+    given = persistence.network(small(), **{k: v for k, v in changes.items() if v is not ...})
+    for name in (name for name, value in changes.items() if value is ...):  # left to its default
+        del given.state["_modules"]["model"].state["_init_kwargs"][name]
+    refused(tmp_path / "a.pkl", message, {"ema": given})
+
+
+@pytest.mark.parametrize(
+    ("maker", "constants", "message"),
+    [
+        (EDMPrecond, {"sigma_data": 0.0}, r"sigma_data is 0\.0, not a number above 0"),
+        (EDMPrecond, {"sigma_data": math.inf}, "sigma_data is inf, not a number above 0"),
+        (EDMPrecond, {"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min is 2 and its sigma_max 1"),
+        (VEPrecond, {"sigma_min": math.nan}, "sigma_min is nan, not a number above 0"),
+        (VPPrecond, {"beta_d": -1.0}, r"beta_d is -1\.0, not a number above 0"),
+        (VPPrecond, {"beta_d": 1e300}, "cannot be built from its arguments: OverflowError"),
+        (iDDPMPrecond, {"M": 10**9}, "M is 1000000000; the steps of iDDPM are 2 to 100000"),
+    ],
+)
+def test_constants_that_mean_nothing_are_refused(
+    maker: type, constants: dict, message: str, tmp_path: Path
+) -> None:
+    odd = persistence.network(small(maker=maker))
+    for name in ("sigma_min", "sigma_max") if "beta_d" in constants else ():
+        odd.state.pop(name, None)  # they follow from the others
+    odd.state |= constants
+    refused(tmp_path / "a.pkl", message, {"ema": odd})
 
 
 def test_weights_that_do_not_fit_are_listed_five_at_most(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_unet_alone_needs_to_be_told_the_rest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"give --prediction$"):
         load_denoiser(path, image_size=8)
     assert load_denoiser(path, image_size=8, prediction="v").declared.assumed[0] == "prediction"
-    with pytest.raises(InputError, match="image_size is 9; this Unet needs a multiple of 2"):
+    with pytest.raises(InputError, match=r"9 x 9 pixels; its network needs .* multiples of 2"):
         load_denoiser(path, image_size=9, prediction="v")
 
 
