@@ -43,6 +43,8 @@ class Source:
         schedule: the noise of its steps, "linear", "scaled_linear" or "cosine", likewise.
         self_check: what is done where a network denoises badly as it is declared, and another
             reading of it does clearly better: "error" stops, "warn" says so, "off" checks nothing.
+        twin: checkpoints of networks that were trained as this one but from other seeds
+            (`train.py fit --run.twin_of`): how well they predict it is the ceiling of any theory.
     """
 
     checkpoint: str
@@ -55,6 +57,7 @@ class Source:
     prediction: Prediction | None = None
     schedule: ScheduleName | None = None
     self_check: Literal["error", "warn", "off"] = "error"
+    twin: list[str] = field(default_factory=list)
 
     @property
     def part(self) -> str:
@@ -110,6 +113,10 @@ class Protocol:
         tolerance: root mean square error of x0_hat (in pixel units, images in [-1, 1]) that is good
             enough when machines are sampled; 0 compares with every training patch. "auto" is 0
             where that takes two cores less than about two minutes, and 0.01 above.
+        denoising: number of held-out and of training images on which the error of x0_hat is
+            measured at every t, of the network and of every machine; 0 leaves that out.
+        same_x: number of seeds and of held-out images on which network and machines are asked at
+            the same x; 0 leaves that out.
         clip: clamp x0_hat of the network and the machines to the data's range in every step, as
             many samplers do.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
@@ -128,6 +135,8 @@ class Protocol:
     network_steps: list[int] = field(default_factory=lambda: [20])
     label: int | None = None
     tolerance: float | Literal["auto"] = "auto"
+    denoising: int = 0
+    same_x: int = 0
     clip: bool = False
     mosaic: bool = True
 
@@ -135,8 +144,9 @@ class Protocol:
         _at_least_one(self, "seeds", "calibration_seeds", "steps", "yardsticks")
         if self.tolerance != "auto" and not 0 <= self.tolerance < math.inf:
             raise InputError(f"tolerance is {self.tolerance}; give auto, or an error of at least 0")
-        if self.held_out < 0:
-            raise InputError(f"held_out is {self.held_out}; it must be at least 0")
+        for name in ("held_out", "denoising", "same_x"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not self.network_steps or min(self.network_steps) < 1:
             raise InputError(f"network_steps is {self.network_steps}; give counts of at least 1")
         if self.calibration_seeds >= self.seeds:
@@ -149,6 +159,11 @@ class Protocol:
     def real_images(self) -> int:
         """How many held-out images, and training images beside them, are wanted."""
         return max(self.held_out, self.yardsticks) if self.held_out else 0
+
+    @property
+    def unseen_images(self) -> int:
+        """How many held-out images are wanted for anything."""
+        return max(self.real_images, self.denoising, self.same_x)
 
     @property
     def calibration(self) -> range:

@@ -56,6 +56,9 @@ def _differences(folder: Path, now: Provenance) -> Iterator[str]:
             yield f"{field.name} {_text(before)}, now {_text(after)}"
     if then.checkpoint.sha256 != now.checkpoint.sha256:
         yield "of other weights (another checkpoint, or it was trained on since)"
+    twins = [{one.sha256 for one in source.twins.values()} for source in (then, now)]
+    if twins[0] != twins[1]:
+        yield f"with other twins ({len(twins[0])}, now {len(twins[1])})"
     if then.data.fingerprint != now.data.fingerprint:
         yield "with other training images"
     versions = [one.versions.get("results") for one in (then, now)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from els.agreement import IDEAL, agreement_by_t
+from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER, Denoising, SameX
 from els.analysis.attribution import (
     COPIES,
     HELD_OUT,
@@ -21,13 +22,18 @@ from els.analysis.results import Results
 from els.analysis.study import Study
 from els.audit import Audit, audit_paths
 from els.calibration import Scales, fit_scales, fit_scales_to_data
+from els.ceiling import ceiling_by_t, mean_metrics
 from els.console import console
+from els.denoiser import Denoiser
+from els.denoising import image_errors
 from els.images import to_float, to_uint8
 from els.machines import Machine
 from els.machines.local import PatchMachine
+from els.models.denoiser import NetworkDenoiser
 from els.mosaic import Mosaic, Tracer, trace_images, trace_points
 from els.novelty import Novelty, nearest_images
 from els.probes import probe
+from els.same_x import PLACES, Owner, agreement_on_images, agreement_on_path
 from els.sampling import Paths, sample_paths
 from els.stacking import Weights, fit_weights
 from els.work import Work
@@ -55,6 +61,7 @@ def analyse(
     machines = study.fitted(scales, weights)
     tracer = _tracer(study, machines)
     drawn = {n: _sample_network(study, n, work) for n in protocol.all_network_steps}
+    twins = _sample_twins(study, work)
     sampled = {one.kind: _sample(study, one, tracer, work) for one in machines}
     predicted = {kind: paths for kind, (paths, _) in sampled.items()}
     noise, labels = starts(protocol.evaluation)
@@ -76,6 +83,19 @@ def analyse(
         data_scales=data_scales,
         seen=_seen(predicted),
         audits={kind: audit for kind, (_, audit) in sampled.items() if audit is not None},
+        twins={
+            name: {n: paths[n].samples for n in protocol.network_steps}
+            for name, paths in twins.items()
+        },
+        ceiling_by_t=_ceiling_by_t(drawn[steps], {name: one[steps] for name, one in twins.items()}),
+        denoising=_denoise(study, machines, work),
+        same_x=_ask_at_same_x(
+            study,
+            drawn[steps],
+            machines,
+            {**predicted, **{name: one[steps] for name, one in twins.items()}},
+            work,
+        ),
     )
     if not protocol.mosaic:
         return results
@@ -142,15 +162,119 @@ def _tracer(study: Study, machines: Sequence[Machine]) -> Tracer | None:
     return None if machine is None else Tracer(machine)
 
 
-def _sample_network(study: Study, steps: int, work: Work) -> Paths:
+def _sample_network(study: Study, steps: int, work: Work, twin: str | None = None) -> Paths:
+    """The paths of the network, or of a twin."""
     return sample_paths(
-        study.network,
+        study.network if twin is None else study.twins[twin],
         study.starts,
         study.protocol.evaluation,
         steps=steps,
-        name=f"sampling network, {steps} steps",
+        name=f"sampling {twin or 'network'}, {steps} steps",
         work=work,
     )
+
+
+def _sample_twins(study: Study, work: Work) -> dict[str, dict[int, Paths]]:
+    """The paths of networks of other seeds, by name and number of steps."""
+    steps = study.protocol.all_network_steps
+    return {name: {n: _sample_network(study, n, work, name) for n in steps} for name in study.twins}
+
+
+def _ceiling_by_t(network: Paths, twins: Mapping[str, Paths]) -> dict[str, Tensor]:
+    if not twins:
+        return {}
+    return ceiling_by_t(network.x0_hats, {name: paths.x0_hats for name, paths in twins.items()})
+
+
+def _denoise(study: Study, machines: Sequence[Machine], work: Work) -> Denoising | None:
+    """Errors of x0_hat on held-out and on training images."""
+    count = study.protocol.denoising
+    sides: dict[str, Denoiser] = {NETWORK: study.network}
+    sides |= {one.kind: _calibrated(study, one) for one in machines}
+    sides |= {WIENER: study.wiener} if count else {}
+    errors = {
+        split: {
+            side: image_errors(
+                denoiser,
+                images,
+                steps=study.protocol.steps,
+                conditional=study.conditional,
+                device=study.starts.device,
+                name=f"denoising {named} images with {side}",
+                work=work,
+            )
+            for side, denoiser in sides.items()
+        }
+        for split, named, images in (
+            (UNSEEN, "held-out", study.unseen_of(count)),
+            (TRAINING, "training", study.seen_of(count)),
+        )
+        if images is not None
+    }
+    t = study.network.schedule.timesteps(study.protocol.steps)[:-1].tolist()
+    return Denoising(tuple(t), errors) if errors else None
+
+
+def _ask_at_same_x(
+    study: Study,
+    network: Paths,
+    machines: Sequence[Machine],
+    paths: Mapping[str, Paths],
+    work: Work,
+) -> SameX | None:
+    """Network and machines, and networks of other seeds, at the same x.
+
+    Args:
+        study: what is analysed.
+        network: the network's paths.
+        machines: at their fitted scales.
+        paths: those of the machines and of the twins, by kind and by name.
+        work: how it is computed.
+    """
+    count = study.protocol.same_x
+    if not count:
+        return None
+    metrics: dict[str, dict[str, dict[str, Tensor]]] = {place: {} for place in PLACES}
+    for one in machines:
+        found = _at_same_x(study, _calibrated(study, one), network, paths[one.kind], work)
+        for place, values in found.items():
+            metrics[place][one.kind] = values
+    twins = [
+        _at_same_x(study, twin, network, paths[name], work) for name, twin in study.twins.items()
+    ]
+    for place in twins[0] if twins else ():
+        metrics[place][CEILING] = mean_metrics([found[place] for found in twins])
+    return SameX(network.t, {place: found for place, found in metrics.items() if found})
+
+
+def _at_same_x(
+    study: Study, other: Machine | NetworkDenoiser, network: Paths, own: Paths, work: Work
+) -> dict[str, dict[str, Tensor]]:
+    """The metrics of a machine, or of another network, at each place."""
+    seeds = study.protocol.evaluation[: study.protocol.same_x]
+    images = study.unseen_of(study.protocol.same_x)
+    kind = other.kind if isinstance(other, Machine) else "another network"
+
+    def on_path(paths: Paths, asked: Denoiser, of: Owner) -> dict[str, Tensor]:
+        name = f"{kind} and network on the {of}'s path"
+        first = paths.first(len(seeds))
+        return agreement_on_path(first, asked, study.starts, seeds, of=of, name=name, work=work)
+
+    found = {
+        "network": on_path(network, other, "network"),
+        "machine": on_path(own, study.network, "machine"),
+    }
+    if images is not None:
+        found["images"] = agreement_on_images(
+            study.network,
+            other,
+            images,
+            steps=study.protocol.steps,
+            conditional=study.conditional,
+            device=study.starts.device,
+            work=work,
+        )
+    return found
 
 
 def _sample(

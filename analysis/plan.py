@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from time import perf_counter
@@ -11,6 +11,7 @@ import torch
 
 from els.analysis.study import Study
 from els.console import duration, key_values
+from els.denoiser import at_time
 from els.engines.dictionary import along_borders, inside
 from els.engines.strata import most_bytes
 from els.machines import Machine
@@ -33,6 +34,7 @@ _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
 
 
 Seconds = Callable[[Machine, tuple[Number, ...]], float]
+Stage = tuple[str, int, float]  # its name, its queries, and the seconds of each
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
         add("calibrate on held-out images", count * steps, each)
     if study.mixture is not None:
         add("fit the mixture", fitted * steps, seconds(study.mixture, (NO_VALUE,)))
-    add("sample the network", seeds * sum(protocol.all_network_steps), network)
-    tolerance = float(protocol.tolerance)
+    drawn = seeds * sum(protocol.all_network_steps)
+    add("sample the network", drawn, network)
+    add("sample networks of other seeds", drawn * len(study.twins), network)
     for machine in study.machines:
         each = seconds(machine, _middle(study, machine))
         if study.estimates(machine):
@@ -95,13 +98,44 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
             add("sort patches", sizes, _SORTING * len(study.images) * _share(study))
         add("sample the machines", seeds * steps, each)
     add("probe the network", fitted * steps, 20 * network)
+    for stage, queries, each in (*_tracing(study, seconds), *_answers(study, network, seconds)):
+        add(stage, queries, each)
+    return Plan(found, _gigabytes(study))
+
+
+def _tracing(study: Study, seconds: Seconds) -> Iterator[Stage]:
+    """The mosaics, of the first machine that has patches."""
     patches_of = next((one for one in study.machines if isinstance(one, PatchMachine)), None)
-    if protocol.mosaic and patches_of is not None:
+    if study.protocol.mosaic and patches_of is not None:
         each = _DETAILS * seconds(patches_of, _middle(study, patches_of))
         held_out = 0 if study.held_out is None else len(study.held_out)
-        again = (1 + bool(tolerance)) * seeds
-        add("trace mosaics", again + 2 * held_out, each)
-    return Plan(found, _gigabytes(study))
+        again = (1 + bool(float(study.protocol.tolerance))) * len(study.protocol.evaluation)
+        yield "trace mosaics", again + 2 * held_out, each
+
+
+def _answers(study: Study, network: float, seconds: Seconds) -> Iterator[tuple[str, int, float]]:
+    """Stages of single answers: their names, queries and seconds of each."""
+    protocol, steps = study.protocol, study.protocol.steps
+    exact = [(one, seconds(one, _middle(study, one))) for one in study.machines]
+    each = sum(
+        _estimating(study, one, time) if study.estimates(one) else time for one, time in exact
+    )
+    if protocol.denoising:
+        unseen = 0 if study.unseen is None else min(protocol.denoising, len(study.unseen))
+        images = unseen + min(protocol.denoising, len(study.images))
+        wiener = 0.0
+        if "wiener" not in {one.kind for one in study.machines}:
+            x, label = study.starts([0])
+            t = at_time(x, _MIDDLE)
+            wiener = _time(lambda: study.wiener(x, t, label))
+        yield "errors of denoising", images * steps, network + each + wiener
+    if protocol.same_x:
+        seeds = min(protocol.same_x, len(protocol.evaluation))
+        unseen = 0 if study.unseen is None else min(protocol.same_x, len(study.unseen))
+        sides = len(study.machines) + len(study.twins)
+        asked = each + network * len(study.twins)
+        yield "ask at the same x", seeds * steps, asked + network * sides
+        yield "ask at the same x", unseen * steps, asked + network * sides
 
 
 def _middle(study: Study, machine: Machine) -> tuple[Number]:

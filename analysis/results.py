@@ -24,14 +24,17 @@ from els.agreement import (
     summarise_machines,
 )
 from els.analysis import earlier
-from els.analysis.attribution import Attribution
+from els.analysis.answers import Denoising, SameX
+from els.analysis.attribution import NETWORK, Attribution
 from els.analysis.options import Protocol
 from els.analysis.self_check import SelfCheck
 from els.audit import Audit
 from els.calibration import Scales
+from els.ceiling import Ceiling, Pairs, ceiling_by_seed, network_pairs, summarise_ceiling
 from els.errors import InputError
 from els.files import as_plain, as_record, replacing, write_json
 from els.images import DataSpec
+from els.intervals import ByTime
 from els.models.blocks import NetworkFacts, Trained
 from els.probes import Probes
 from els.stacking import Weights
@@ -83,6 +86,7 @@ class Provenance:
         versions: of the libraries and of this project.
         trained: for how long the network was trained, and how well, where its checkpoint says.
         self_check: how well it denoises as it was read; None where that was not checked.
+        twins: networks of other seeds by the names of their runs, in the order of the command.
     """
 
     run: str
@@ -95,6 +99,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     trained: Trained | None = None
     self_check: SelfCheck | None = None
+    twins: Mapping[str, FileId] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """As plain data; the network's description stands there for readers."""
@@ -112,12 +117,14 @@ class AgreementAt:
         machine_steps: DDIM steps of the machines.
         machines: the summary of each machine.
         pairs: every two machines on the same seeds, in the order of the machines.
+        ceiling: what networks of other seeds reach, where there are any.
     """
 
     network_steps: int
     machine_steps: int
     machines: Mapping[str, MachineSummary]
     pairs: tuple[Pair, ...]
+    ceiling: Ceiling | None = None
 
     def record(self) -> dict[str, Any]:
         """As agreement.json holds it."""
@@ -125,6 +132,7 @@ class AgreementAt:
             "steps": {"network": self.network_steps, "machine": self.machine_steps},
             "machines": {kind: _machine_record(one) for kind, one in self.machines.items()},
             "pairs": [asdict(pair) for pair in self.pairs],
+            **({} if self.ceiling is None else {"ceiling": _ceiling_record(self.ceiling)}),
         }
 
 
@@ -151,6 +159,11 @@ class Results:
         seen: for machines that estimate, the share of the training patches that their answers took
             at each step (steps,).
         audits: for the same, how far some of their answers were off.
+        twins: the samples of networks of other seeds by name and number of steps (n c h w).
+        ceiling_by_t: how well their x0_hats predict the network's, each on its own path: each of
+            `METRICS` (steps n), the mean over the twins; empty without any.
+        denoising: errors of the network's and the machines' x0_hats on real images, if measured.
+        same_x: agreement of machines with the network at the same x, if measured.
     """
 
     provenance: Provenance
@@ -168,6 +181,10 @@ class Results:
     attribution: Attribution | None = None
     seen: Mapping[str, Tensor] = field(default_factory=dict)
     audits: Mapping[str, Audit] = field(default_factory=dict)
+    twins: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
+    ceiling_by_t: Mapping[str, Tensor] = field(default_factory=dict)
+    denoising: Denoising | None = None
+    same_x: SameX | None = None
 
     def __repr__(self) -> str:
         found = (
@@ -191,6 +208,13 @@ class Results:
     def by_seed(self) -> dict[str, dict[str, Tensor]]:
         """The three metrics (n,) of each machine, against the network's main samples."""
         return self._by_seed_at(self.network_steps)
+
+    @cached_property
+    def ceiling_by_seed(self) -> dict[str, Tensor]:
+        """The three metrics (n,) of networks of other seeds, their mean; empty without any."""
+        if not self.twins:
+            return {}
+        return ceiling_by_seed(self._network_pairs(self.network_steps), NETWORK)
 
     @cached_property
     def order(self) -> tuple[int, ...]:
@@ -229,6 +253,10 @@ class Results:
         first, *others = (one.record() for one in self.agreement)
         found = {**self.provenance.record(), "seeds": len(self.seeds), **first}
         found["other_steps"] = others
+        if self.denoising is not None:
+            found["denoising"] = denoising_record(self.denoising)
+        if self.same_x is not None:
+            found["same_x"] = same_x_record(self.same_x)
         if self.audits:
             found["audits"] = {kind: as_plain(audit) for kind, audit in self.audits.items()}
         if self.attribution is not None:
@@ -316,7 +344,7 @@ class Results:
         machines = _group(arrays, "machine")
         fitted = {one.machine: one for one in map(Scales.load, folder.glob("scales*.json"))}
         scales = {kind: fitted[kind] for kind in machines if kind in fitted}
-        attribution = folder / ATTRIBUTION
+        attribution, t = folder / ATTRIBUTION, tuple(arrays["t"].tolist())
         return cls(
             provenance=provenance,
             seeds=tuple(arrays["seeds"].tolist()),
@@ -325,21 +353,36 @@ class Results:
             network={int(steps): x for steps, x in _group(arrays, "network").items()},
             machines=machines,
             by_t=_group(arrays, "by_t"),
-            t=tuple(arrays["t"].tolist()),
+            t=t,
             scales=scales,
             probes=_read(Probes.load, folder / NETWORK_FILE),
             weights=_read(earlier.load_weights, folder / WEIGHTS_FILE),
             data_scales=_read(Scales.load, folder / DATA_SCALES),
             attribution=Attribution.load(attribution, scales) if attribution.exists() else None,
             seen=_group(arrays, "seen"),
+            twins=_twins(arrays),
+            ceiling_by_t=_group(arrays, "ceiling"),
+            denoising=Denoising.of(_group(arrays, "denoising"), t),
+            same_x=SameX.of(_group(arrays, "same_x"), t),
             audits={kind: as_record(Audit, one) for kind, one in summary.get("audits", {}).items()},
         )
 
     def _agreement_at(self, network_steps: int) -> AgreementAt:
         by_seed = self._by_seed_at(network_steps)
+        pairs = self._network_pairs(network_steps)
+        reached = ceiling_by_seed(pairs, NETWORK) if pairs else None
         return AgreementAt(
-            network_steps, len(self.t), summarise_machines(by_seed), compare_pairs(by_seed)
+            network_steps,
+            len(self.t),
+            summarise_machines(by_seed, reached),
+            compare_pairs(by_seed),
+            summarise_ceiling(pairs, NETWORK) if pairs else None,
         )
+
+    def _network_pairs(self, network_steps: int) -> Pairs:
+        """The network and those of other seeds, every two of them."""
+        twins = {name: drawn[network_steps] for name, drawn in self.twins.items()}
+        return network_pairs({NETWORK: self.network[network_steps], **twins}) if twins else {}
 
     def _by_seed_at(self, network_steps: int) -> dict[str, dict[str, Tensor]]:
         target = self.network[network_steps]
@@ -355,7 +398,18 @@ class Results:
         if self.labels is not None:
             arrays["labels"] = self.labels.numpy()
         arrays |= {f"network/{steps}": x.numpy() for steps, x in self.network.items()}
-        groups = {"machine": self.machines, "by_t": self.by_t, "seen": self.seen}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "machine": self.machines,
+            "by_t": self.by_t,
+            "seen": self.seen,
+            "ceiling": self.ceiling_by_t,
+            "denoising": {} if self.denoising is None else self.denoising.arrays(),
+            "same_x": {} if self.same_x is None else self.same_x.arrays(),
+            **{
+                f"twin/{name}": {str(steps): x for steps, x in drawn.items()}
+                for name, drawn in self.twins.items()
+            },
+        }
         for prefix, values in groups.items():
             arrays |= {f"{prefix}/{kind}": value.numpy() for kind, value in values.items()}
         return arrays
@@ -371,6 +425,57 @@ def _machine_record(summary: MachineSummary) -> dict[str, Any]:
     found: dict[str, Any] = {name: asdict(value) for name, value in summary.metrics.items()}
     if summary.beats_ideal is not None:
         found["beats_ideal"] = summary.beats_ideal
+    if summary.of_ceiling:
+        found["of_ceiling"] = {name: asdict(one) for name, one in summary.of_ceiling.items()}
+    return found
+
+
+def _ceiling_record(ceiling: Ceiling) -> dict[str, Any]:
+    found: dict[str, Any] = {name: asdict(value) for name, value in ceiling.metrics.items()}
+    found["pairs"] = [
+        {
+            "network": pair.network,
+            "other": pair.other,
+            **{name: asdict(value) for name, value in pair.metrics.items()},
+        }
+        for pair in ceiling.pairs
+    ]
+    return found
+
+
+def denoising_record(denoising: Denoising) -> dict[str, Any]:
+    """As agreement.json holds it."""
+    return {
+        "t": list(denoising.t),
+        "images": {split: denoising.images(split) for split in denoising.errors},
+        "mse": {split: _by_t(found) for split, found in denoising.mean.items()},
+        "over_wiener": {split: _by_t(found) for split, found in denoising.over_wiener.items()},
+        "gap": _by_t(denoising.gap),
+    }
+
+
+def same_x_record(same_x: SameX) -> dict[str, Any]:
+    """As agreement.json holds it."""
+    return {
+        "t": list(same_x.t),
+        "count": {place: same_x.count(place) for place in same_x.metrics},
+        "places": {
+            place: {kind: _by_t(found) for kind, found in of_place.items()}
+            for place, of_place in same_x.median.items()
+        },
+    }
+
+
+def _by_t(by_name: Mapping[str, ByTime]) -> dict[str, Any]:
+    return {name: one.record() for name, one in by_name.items()}
+
+
+def _twins(arrays: Mapping[str, Tensor]) -> dict[str, dict[int, Tensor]]:
+    """The samples of networks of other seeds, by name and number of steps."""
+    found: dict[str, dict[int, Tensor]] = {}
+    for key, x in _group(arrays, "twin").items():
+        name, _, steps = key.rpartition("/")
+        found.setdefault(name, {})[int(steps)] = x
     return found
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from els.analysis.results import FileId, Provenance, TrainingConfig
 from els.analysis.self_check import self_check
 from els.calibration import Scales
 from els.console import console, progress
+from els.denoiser import Denoiser
+from els.denoising import wiener_filter
 from els.engines.dictionary import inside
 from els.errors import InputError
 from els.files import sha256_of
@@ -47,23 +49,36 @@ class Study:
     Attributes:
         network: the trained network.
         images: the images that it was trained on.
-        held_out: images that it was not trained on, in random order; None where there are none.
+        unseen: images that it was not trained on, in random order; None where there are none.
         machines: the machines, the one that is meant to predict the network first; without values
             of their scales.
         starts: where sampling starts.
         protocol: what is measured, with `machines` and `sizes` resolved.
         provenance: where all of it comes from.
         engine: the engine that the patch machines run on.
+        twins: networks that were trained as this one from other seeds, by name.
     """
 
     network: NetworkDenoiser
     images: ImageSet
-    held_out: ImageSet | None
+    unseen: ImageSet | None
     machines: tuple[Machine, ...]
     starts: Starts
     protocol: Protocol
     provenance: Provenance
     engine: str
+    twins: Mapping[str, NetworkDenoiser] = field(default_factory=dict)
+
+    @cached_property
+    def held_out(self) -> ImageSet | None:
+        """The unseen images that scales are fitted to, and that are yardsticks of novelty."""
+        return self.unseen_of(self.protocol.real_images)
+
+    def unseen_of(self, count: int) -> ImageSet | None:
+        """The first of the unseen images, as many as there are; None of none."""
+        if self.unseen is None or not count:
+            return None
+        return self.unseen.take(torch.arange(min(count, len(self.unseen))))
 
     @property
     def primary(self) -> Machine:
@@ -83,7 +98,17 @@ class Study:
     @cached_property
     def training_sample(self) -> ImageSet | None:
         """As many training images as there are held-out ones, as a yardstick."""
-        return _some_of(self.images, self.images, self.protocol, self.network.num_classes)
+        return self.seen_of(self.protocol.real_images)
+
+    def seen_of(self, count: int) -> ImageSet | None:
+        """Training images at random, of classes that the network is asked for; None of none."""
+        return _some_of(self.images, self.images, self.protocol, self.network.num_classes, count)
+
+    @cached_property
+    def wiener(self) -> Denoiser:
+        """The Wiener filter of the training images."""
+        kept = next((one for one in self.machines if one.kind == "wiener"), None)
+        return kept or wiener_filter(self.images, self.network.schedule)
 
     def estimates(self, machine: Machine) -> bool:
         """Whether the tolerance makes a machine compare with a part of the patches."""
@@ -106,7 +131,8 @@ class Study:
 
     def to(self, device: torch.device) -> Study:
         """The same study on another device, to which the network's weights are moved."""
-        self.network.net.to(device)
+        for network in (self.network, *self.twins.values()):
+            network.net.to(device)
         return replace(self, starts=replace(self.starts, device=device))
 
 
@@ -134,7 +160,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         network,
         images,
         source.self_check,
-        lambda read: _network(checkpoint, _read_as(source, read), protocol, device),
+        partial(_read_again, checkpoint, source, protocol, device),
     )
     if checked is not None:
         console.print(f"self-check: {checked.line}")
@@ -145,10 +171,11 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         _candidates(machine, sizes)
     tolerance = _tolerance(protocol, machines, images, network, sizes)
     protocol = replace(protocol, machines=list(kinds), sizes=sizes, tolerance=tolerance)
+    twins = _twins(source, protocol, device, network, (data, images))
     return Study(
         network=network,
         images=images,
-        held_out=_held_out(data, images, protocol, network, needed=machines[0].scale is not None),
+        unseen=_unseen(data, images, protocol, network, needed=machines[0].scale is not None),
         machines=machines,
         starts=Starts(network.image_shape, network.num_classes, protocol.label, device),
         protocol=protocol,
@@ -163,9 +190,73 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
             versions=_versions(),
             trained=network.trained,
             self_check=checked,
+            twins={name: one for name, (_, one) in twins.items()},
         ),
         engine=_engines(machines, device),
+        twins={name: one for name, (one, _) in twins.items()},
     )
+
+
+def _twins(
+    source: Source,
+    protocol: Protocol,
+    device: torch.device,
+    network: NetworkDenoiser,
+    trained_on: tuple[DataSpec, ImageSet],
+) -> dict[str, tuple[NetworkDenoiser, FileId]]:
+    """The networks of other seeds by the names of their runs, and their files.
+
+    Raises:
+        InputError: when one is the network itself, or was trained on other images.
+    """
+    found: dict[str, tuple[NetworkDenoiser, FileId]] = {}
+    known = [network.net.identity]
+    for given in source.twin:
+        twin = replace(source, checkpoint=given)
+        code = is_code(given)
+        checkpoint = given if code else find_checkpoint(given)
+        data, images = trained_on
+        other = _network(checkpoint, twin, protocol, device)
+        _check_twin(given, other, network, data)
+        other, _ = self_check(
+            other,
+            images,
+            source.self_check,
+            partial(_read_again, checkpoint, twin, protocol, device),
+        )
+        if other.net.identity in known:
+            raise InputError(
+                f"the twin '{given}' has the weights of another of these networks; give one that "
+                "was trained from another seed (train.py fit --run.twin_of makes it)"
+            )
+        if other.facts != network.facts:
+            console.print(
+                f"'{given}' is another network ({other.facts.description}, not "
+                f"{network.facts.description}): agreement with it is no ceiling of this one"
+            )
+        known.append(other.net.identity)
+        name = twin.home.name
+        found[name if name not in found else f"{name} ({len(found) + 1})"] = (
+            other,
+            FileId(given, _digest(checkpoint, other)),
+        )
+    return found
+
+
+def _check_twin(
+    given: str, twin: NetworkDenoiser, network: NetworkDenoiser, data: DataSpec
+) -> None:
+    """Refuse a network that cannot be compared with the one that is analysed."""
+    for what in ("image_shape", "num_classes", "schedule"):
+        theirs, ours = getattr(twin, what), getattr(network, what)
+        if theirs != ours:
+            raise InputError(f"the {what} of the twin '{given}' is {theirs}, the network's {ours}")
+    fingerprint = twin.data.fingerprint if twin.data is not None else None
+    if fingerprint and data.fingerprint and fingerprint != data.fingerprint:
+        raise InputError(
+            f"the twin '{given}' was trained on other images than the network; a twin differs by "
+            "its seed alone"
+        )
 
 
 def _network(
@@ -184,8 +275,15 @@ def _network(
     return network.clipped() if protocol.clip else network
 
 
-def _read_as(source: Source, reading: Reading) -> Source:
-    return replace(source, prediction=reading.prediction, schedule=reading.schedule)
+def _read_again(
+    checkpoint: str | Path,
+    source: Source,
+    protocol: Protocol,
+    device: torch.device,
+    reading: Reading,
+) -> NetworkDenoiser:
+    read = replace(source, prediction=reading.prediction, schedule=reading.schedule)
+    return _network(checkpoint, read, protocol, device)
 
 
 def _digest(checkpoint: str | Path, network: NetworkDenoiser) -> str:
@@ -315,25 +413,26 @@ def _candidates(machine: Machine, sizes: list[int]) -> list[Number]:
     return list(values)
 
 
-def _held_out(
+def _unseen(
     data: DataSpec, images: ImageSet, protocol: Protocol, network: NetworkDenoiser, *, needed: bool
 ) -> ImageSet | None:
     """Images that the network was not trained on, as many as the protocol wants."""
-    if not protocol.held_out or not (needed or protocol.mosaic):
+    as_before = protocol.held_out and (needed or protocol.mosaic)
+    if not as_before and not (protocol.denoising or protocol.same_x):
         return None
     try:
-        held_out = replace(data, limit=None).load("val", progress=progress)
+        unseen = replace(data, limit=None).load("val", progress=progress)
     except InputError as error:
         console.print(
-            "no held-out images, which the calibration without the network and the yardsticks of "
-            f"novelty need ({error})"
+            "no held-out images, which the calibration without the network, the yardsticks of "
+            f"novelty and errors of denoising need ({error})"
         )
         return None
-    return _some_of(held_out, images, protocol, network.num_classes)
+    return _some_of(unseen, images, protocol, network.num_classes, protocol.unseen_images)
 
 
 def _some_of(
-    images: ImageSet, training: ImageSet, protocol: Protocol, num_classes: int | None
+    images: ImageSet, training: ImageSet, protocol: Protocol, num_classes: int | None, count: int
 ) -> ImageSet | None:
     """As many of the images as are wanted, at random, of classes that the network knows."""
     if num_classes is not None and images.labels is not None and training.labels is not None:
@@ -341,8 +440,7 @@ def _some_of(
         classes = training.labels.unique() if label is None else torch.tensor([label])
         images = images.take(torch.isin(images.labels, classes).nonzero().flatten())
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    chosen = order[: protocol.real_images]
-    return images.take(chosen) if len(chosen) else None
+    return images.take(order[:count]) if count and len(images) else None
 
 
 def _engines(machines: tuple[Machine, ...], device: torch.device) -> str:

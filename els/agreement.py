@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from torch import Tensor
 from torchmetrics.functional.regression import pearson_corrcoef, r2_score
@@ -18,6 +19,7 @@ from els.errors import InputError
 METRICS = ("pearson_r", "r2", "R2")
 IDEAL = "ideal"  # the machine that memorises, which others are measured against
 _RESAMPLES = 9999
+ENDS = (2.5, 97.5)  # of a 95 % interval, in per cent
 _FEW = 6  # a sign test of 5 seeds that all agree has p = 2 / 2^5 > 0.05
 
 
@@ -79,10 +81,13 @@ class MachineSummary:
         metrics: each of `METRICS` over seeds.
         beats_ideal: the share of seeds on which its pearson_r is above that of `ideal`; None for
             `ideal` itself, and where it was not among the machines.
+        of_ceiling: the share of what other networks reach, of each metric for which that is above
+            zero; see `els.ceiling`.
     """
 
     metrics: Mapping[str, Summary]
     beats_ideal: float | None = None
+    of_ceiling: Mapping[str, Summary] = field(default_factory=dict)
 
 
 def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
@@ -113,10 +118,43 @@ def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
                 f"the {name}'s image {flat[0]} of {images.shape[1]} has the same value everywhere, "
                 "so its agreement is undefined; train the network longer"
             )
-    # torchmetrics drops the last axis for a single image; atleast keeps the shape (n,).
+    return _metrics(a, b)
+
+
+def _metrics(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """The metrics of columns of values (m n), none of them constant."""
+    # torchmetrics drops the last axis for a single image; the shape (n,) is kept here.
     pearson_r = pearson_corrcoef(a, b).reshape(-1).double()
     explained = r2_score(a, b, multioutput="raw_values").reshape(-1).double()
     return {"pearson_r": pearson_r, "r2": pearson_r**2, "R2": explained}
+
+
+def metrics_by_t(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
+    """The three metrics at each of several times, NaN where an image is constant.
+
+    Args:
+        machine: the machine's x0_hats (steps n c h w).
+        network: the network's x0_hats (steps n c h w).
+
+    Returns:
+        each of `METRICS` (steps n), float64 on the CPU; see `agreement`.
+
+    Example:
+        >>> network = torch.tensor([[0.0, 1.0], [1.0, 1.0]]).view(1, 2, 1, 1, 2)
+        >>> metrics_by_t(network, network)["pearson_r"].tolist()
+        [[1.0, nan]]
+    """
+    steps, n = machine.shape[:2]
+    a, b = (
+        rearrange(x0_hats.double().cpu(), "t n c h w -> (c h w) (t n)")
+        for x0_hats in (machine, network)
+    )
+    varied = ~((a == a[:1]).all(dim=0) | (b == b[:1]).all(dim=0))
+    found = {name: a.new_full((steps * n,), torch.nan) for name in METRICS}
+    if varied.any():
+        for name, values in _metrics(a[:, varied], b[:, varied]).items():
+            found[name][varied] = values
+    return {name: values.reshape(steps, n) for name, values in found.items()}
 
 
 def agreement_by_t(machine: Tensor, network: Tensor) -> Tensor:
@@ -144,6 +182,35 @@ def summarise(values: Tensor, *, seed: int = 0) -> Summary:
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return Summary(median, (float(interval.low), float(interval.high)))
+
+
+def share(values: Tensor, reference: Tensor, *, seed: int = 0) -> Summary | None:
+    """The ratio of two medians over the same seeds (n,), resampled together.
+
+    None where the reference's own interval reaches zero, of which nothing is a share.
+
+    Example:
+        >>> str(share(torch.tensor([0.4, 0.5]), torch.tensor([0.8, 1.0])))
+        '0.50 [0.50, 0.50]'
+    """
+    if summarise(reference, seed=seed).ci95[0] <= 0:
+        return None
+    a, b = (one.double().cpu().numpy() for one in (values, reference))
+    found = float(np.median(a) / np.median(b))
+    drawn = resamples(len(a), seed=seed)
+    low, high = np.percentile(np.median(a[drawn], axis=1) / np.median(b[drawn], axis=1), ENDS)
+    return Summary(found, (float(low), float(high)))
+
+
+def shares(values: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Summary]:
+    """`share` of each of `METRICS` that has one."""
+    found = {name: share(values[name], reference[name]) for name in METRICS}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def resamples(n: int, *, seed: int = 0) -> NDArray[np.int64]:
+    """The bootstrap's choices of n out of n (resamples n), the same every time."""
+    return np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
 
 
 def compare_pairs(by_seed: Mapping[str, Mapping[str, Tensor]]) -> tuple[Pair, ...]:
@@ -176,13 +243,21 @@ def beats(machine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     return float((machine["pearson_r"] > other["pearson_r"]).double().mean())
 
 
-def summarise_machines(by_seed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, MachineSummary]:
-    """The summary of each machine, from what `agreement` found of each."""
+def summarise_machines(
+    by_seed: Mapping[str, Mapping[str, Tensor]], ceiling: Mapping[str, Tensor] | None = None
+) -> dict[str, MachineSummary]:
+    """The summary of each machine, from what `agreement` found of each.
+
+    Args:
+        by_seed: the metrics (n,) of each machine.
+        ceiling: those of other networks on the same seeds, where there are any.
+    """
     ideal = by_seed.get(IDEAL)
     return {
         kind: MachineSummary(
             metrics={name: summarise(values[name]) for name in METRICS},
             beats_ideal=None if ideal is None or kind == IDEAL else beats(values, ideal),
+            of_ceiling={} if ceiling is None else shares(values, ceiling),
         )
         for kind, values in by_seed.items()
     }

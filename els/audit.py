@@ -11,7 +11,7 @@ from torch import Tensor
 
 from els.denoiser import schedule_of
 from els.machines.local import PatchMachine
-from els.sampling import Paths, Starts, ddim_steps
+from els.sampling import Paths, Starts, retraced
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 # Of all answers so many are looked at again, a band of rows each: an exact answer costs up to 20
@@ -121,12 +121,7 @@ def _point(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """X (1 c h w), t (1,) and label (1,) of a step, by walking the path with its own answers."""
     noise, label = starts([seeds[seed]])
-    answers = iter(paths.x0_hats[:, seed].to(noise))
-
-    def answer(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return next(answers)[None]
-
-    walk = ddim_steps(answer, noise, steps=len(paths.t), schedule=schedule_of(machine))
+    walk = retraced(paths.x0_hats[:, seed, None], noise, schedule=schedule_of(machine))
     point = next(one for one in walk if one.i == step)
     return point.x, torch.full((1,), point.t, dtype=torch.float64, device=noise.device), label
 

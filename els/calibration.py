@@ -22,11 +22,11 @@ from pydantic import Field
 from scipy.stats import t as student
 from torch import Tensor
 
-from els.criterion import Criterion, Point, best_of, compare, data_points
+from els.criterion import Criterion, Point, best_of, compare, data_points, part_of
 from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError, reason
 from els.files import as_plain, as_record, write_json
-from els.images import ImageSet, to_float
+from els.images import ImageSet
 from els.machines import Machine
 from els.machines.base import Number
 from els.machines.local import PatchMachine
@@ -327,9 +327,7 @@ def fit_scales_to_data(
     indices = range(len(held_out))
 
     def noised(some: Sequence[int]) -> tuple[Iterator[Point], Tensor | None]:
-        part = held_out.take(torch.tensor(some))
-        label = part.labels.to(device) if conditional and part.labels is not None else None
-        clean = to_float(part.pixels).to(device)
+        clean, label = part_of(held_out, some, conditional=conditional, device=device)
         return data_points(clean, seeds=some, t=t, schedule=machine.schedule), label
 
     if isinstance(machine, PatchMachine) and machine.tolerance:

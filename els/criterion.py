@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from els.denoiser import add_noise, at_time, eps_from_x0
+from els.images import ImageSet, to_float
 from els.sampling import seeded_noise
 from els.schedule import CosineSchedule
 
@@ -46,6 +47,15 @@ def data_points(
     for time in t:
         x = add_noise(clean, eps, at_time(clean, time), schedule)
         yield Point(t=time, x=x, x0_hat=clean)
+
+
+def part_of(
+    images: ImageSet, some: Sequence[int], *, conditional: bool, device: torch.device | str
+) -> tuple[Tensor, Tensor | None]:
+    """Some of the images as floats (b c h w), and their labels where a denoiser is told them."""
+    part = images.take(torch.tensor(some))
+    label = part.labels.to(device) if conditional and part.labels is not None else None
+    return to_float(part.pixels).to(device), label
 
 
 def compare(

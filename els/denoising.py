@@ -8,10 +8,16 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from els.criterion import data_points
-from els.denoiser import Denoiser, at_time, schedule_of
+from els.criterion import Point, compare, data_points, part_of
+from els.denoiser import Denoiser, at_time, identity_of, schedule_of
+from els.files import sha256_of_tensor
+from els.images import ImageSet, to_float
+from els.machines import make_machine
 from els.schedule import COSINE, CosineSchedule
+from els.work import IN_MEMORY, Advance, Tensors, Work
 
+_LARGEST = 4096  # values of an image of which the whole covariance is diagonalised
+_FEW = 4096  # images of which a filter of larger ones is made
 _SHARE = 4  # images for each direction that the Wiener filter tells from noise in so few
 
 
@@ -31,11 +37,79 @@ def denoising_errors(
         >>> denoising_errors(lambda x, t, label: 0 * x, torch.ones(2, 1, 4, 4), [0.1, 0.9])
         (1.0, 1.0)
     """
-    found = []
-    for point in data_points(clean, seeds=range(len(clean)), t=t, schedule=schedule_of(denoiser)):
-        x0_hat = denoiser(point.x, at_time(point.x, point.t), label)
-        found.append(float((x0_hat.double() - clean.double()).square().mean()))
-    return tuple(found)
+    seeds = range(len(clean))
+    points = data_points(clean, seeds=seeds, t=t, schedule=schedule_of(denoiser))
+    return tuple(float(_squared_error(denoiser, point, label).mean()) for point in points)
+
+
+def _squared_error(denoiser: Denoiser, point: Point, label: Tensor | None) -> Tensor:
+    """The mean squared error of x0_hat for each image (n,), float64 on the CPU."""
+    x0_hat = denoiser(point.x, at_time(point.x, point.t), label)
+    return compare(point, x0_hat, "mse", schedule_of(denoiser))
+
+
+@torch.no_grad()
+def image_errors(
+    denoiser: Denoiser,
+    images: ImageSet,
+    *,
+    steps: int = 20,
+    conditional: bool = False,
+    device: torch.device | str = "cpu",
+    name: str = "denoising",
+    work: Work = IN_MEMORY,
+) -> Tensor:
+    """Mean squared error of x0_hat per pixel, by time and image (steps n), float64.
+
+    Args:
+        denoiser: see `els.denoiser.Denoiser`.
+        images: clean images; image i gets the noise of seed i at every t.
+        steps: number of times, t = 1, (n-1)/n, ..., 1/n.
+        conditional: give the denoiser the images' labels.
+        device: where it is asked.
+        name: of the computation, for its progress.
+        work: where results are kept, and how they are computed.
+
+    Example:
+        >>> white = ImageSet(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8))
+        >>> image_errors(lambda x, t, label: 0 * x, white, steps=2).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
+    schedule = schedule_of(denoiser)
+    t = schedule.timesteps(steps)[:-1].tolist()
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        found = []
+        clean, label = part_of(images, some, conditional=conditional, device=device)
+        for point in data_points(clean, seeds=some, t=t, schedule=schedule):
+            found.append(_squared_error(denoiser, point, label))
+            advance(len(some))
+        return {"error": torch.stack(found, dim=1)}
+
+    depends = ["denoising", identity_of(denoiser), steps, conditional]
+    keys = image_keys(images, conditional=conditional)
+    found = work.map(name, range(len(images)), compute, depends=depends, keys=keys, steps=steps)
+    return found["error"].T.contiguous()
+
+
+def image_keys(images: ImageSet, *, conditional: bool) -> list[object]:
+    """What tells each image under its noise from others, whichever images come after it."""
+    labels = images.labels if conditional and images.labels is not None else [None] * len(images)
+    return [
+        [i, sha256_of_tensor(pixels), None if label is None else int(label)]
+        for i, (pixels, label) in enumerate(zip(images.pixels, labels, strict=True))
+    ]
+
+
+def wiener_filter(images: ImageSet, schedule: CosineSchedule = COSINE) -> Denoiser:
+    """The Wiener filter of training images, which takes labels: of all of them, as the machine.
+
+    Of images of more than 4,096 values, whose covariance is too large to be diagonalised, it is
+    that of the leading directions of the first 4,096 images at most, and knows no labels.
+    """
+    if images.pixels[0].numel() <= _LARGEST:
+        return make_machine("wiener", images, schedule=schedule)
+    return FewImages(to_float(images.pixels[:_FEW]), schedule)
 
 
 @torch.no_grad()
@@ -61,6 +135,7 @@ class FewImages:
 
     def __init__(self, images: Tensor, schedule: CosineSchedule = COSINE) -> None:
         self.schedule = schedule
+        self.identity = ["few images", sha256_of_tensor(images), schedule.identity]
         flat = rearrange(images.double(), "n c h w -> n (c h w)")
         n, d = flat.shape
         self.mean = flat.mean(dim=0)
@@ -76,9 +151,9 @@ class FewImages:
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `els.denoiser.Denoiser`."""
         alpha, sigma = (
-            of(t.double())[:, None] for of in (self.schedule.alpha, self.schedule.sigma)
+            of(t.double().cpu())[:, None] for of in (self.schedule.alpha, self.schedule.sigma)
         )
-        centred = rearrange(x.double(), "b c h w -> b (c h w)") - alpha * self.mean
+        centred = rearrange(x.double().cpu(), "b c h w -> b (c h w)") - alpha * self.mean
         rest = alpha * self.rest / (alpha**2 * self.rest + sigma**2)
         gains = alpha * self.variances / (alpha**2 * self.variances + sigma**2) - rest
         answer = self.mean + rest * centred

@@ -248,6 +248,17 @@ class Paths:
         shape = " x ".join(map(str, self.samples.shape))
         return f"Paths({len(self.t)} steps, {shape})"
 
+    def first(self, count: int) -> Paths:
+        """The paths of the first so many seeds."""
+        return Paths(
+            t=self.t,
+            samples=self.samples[:count],
+            x0_hats=self.x0_hats[:, :count],
+            last=self.last[:count],
+            seen=self.seen[:, :count],
+            traces={name: values[:, :count] for name, values in self.traces.items()},
+        )
+
 
 def sample_paths(
     denoiser: Denoiser,
@@ -299,6 +310,24 @@ def sample_paths(
         seen=by_step.pop("seen"),
         traces=by_step,
     )
+
+
+def retraced(
+    x0_hats: Tensor, noise: Tensor, *, schedule: CosineSchedule = COSINE
+) -> Iterator[Step]:
+    """The steps of paths again, by what was answered on them: nothing is asked.
+
+    Args:
+        x0_hats: the answers at every step (steps n c h w), as of `Paths`.
+        noise: where the paths started (n c h w).
+        schedule: that of the denoiser that answered.
+    """
+    answers = iter(x0_hats.to(noise))
+
+    def answer(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return next(answers)
+
+    return ddim_steps(answer, noise, steps=len(x0_hats), schedule=schedule)
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ def config(study: Study) -> dict[str, Any]:
         "protocol": asdict(study.protocol),
         "train": {**training_options(provenance.training), **training_numbers(study)},
         "checkpoint": asdict(provenance.checkpoint),
+        "twins": {name: asdict(one) for name, one in provenance.twins.items()},
         "versions": dict(provenance.versions),
         "self_check": {} if provenance.self_check is None else asdict(provenance.self_check),
     }
@@ -89,6 +90,7 @@ def known_by(provenance: Provenance) -> object:
         provenance.data.fingerprint,
         asdict(provenance.protocol),
         provenance.versions.get("results"),
+        *(one.sha256 for one in provenance.twins.values()),
     ]
 
 

@@ -1,18 +1,23 @@
 """The numbers of an analysis are what its parts give, called one by one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from stages import assert_alike
 from studies import small_results, small_study, write_checkpoint
 
+from els.agreement import agreement
 from els.analysis import pipeline
 from els.analysis.pipeline import analyse
 from els.analysis.report.tables import audits_text
 from els.analysis.results import Results
 from els.analysis.tracking.content import numbers
 from els.audit import Audit
+from els.denoising import image_errors
 from els.engines.subsample import Estimate
+from els.errors import InputError
 from els.machines import make_machine
 from els.machines.local import PatchMachine
 from els.models.checkpoints import load_denoiser
@@ -204,3 +209,105 @@ def test_batches_change_nothing(results: Results, checkpoint: Path) -> None:
     assert other.scales["boundary"].values == results.scales["boundary"].values
     for kind, samples in results.machines.items():
         torch.testing.assert_close(other.machines[kind], samples, atol=1e-3, rtol=1e-3)
+
+
+# --- answers apart from paths ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """With networks of two other seeds, errors on real images, and answers at the same x."""
+    folder = tmp_path_factory.mktemp("twins")
+    twins = [
+        write_checkpoint(folder / f"twin_{seed}" / "checkpoints" / "last.ckpt", seed=seed)
+        for seed in (1, 2)
+    ]
+    study = small_study(checkpoint, source={"twin": list(map(str, twins))}, network_steps=[4, 3],
+                        machines=["boundary", "ideal"], denoising=4, same_x=2)  # fmt: skip
+    return analyse(study, Work())
+
+
+def test_twins_are_sampled_from_the_same_noise_at_every_number_of_steps(
+    whole: Results, tmp_path: Path
+) -> None:
+    assert list(whole.twins) == list(whole.provenance.twins) == ["twin_1", "twin_2"]
+    for seed in (1, 2):
+        network = load_denoiser(write_checkpoint(tmp_path / "again.ckpt", seed=seed))
+        for steps in (4, 3):
+            expected = ddim(network, whole.noise, steps=steps)
+            found = whole.twins[f"twin_{seed}"][steps]
+            torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    main, other = whole.agreement
+    pairs = [(pair.network, pair.other) for pair in main.ceiling.pairs]
+    assert pairs == [("network", "twin_1"), ("network", "twin_2"), ("twin_1", "twin_2")]
+    twins = [agreement(drawn[4], whole.network[4]) for drawn in whole.twins.values()]
+    by_seed = (twins[0]["pearson_r"] + twins[1]["pearson_r"]) / 2
+    assert main.ceiling.metrics["pearson_r"].median == pytest.approx(float(by_seed.median()))
+    assert other.ceiling.metrics != main.ceiling.metrics
+    assert whole.ceiling_by_t["R2"].shape == (3, 3)
+
+
+def test_errors_are_those_of_the_fitted_machines_on_both_sets(
+    whole: Results, checkpoint: Path
+) -> None:
+    network = load_denoiser(checkpoint)
+    images = network.data.load()
+    errors = whole.denoising.errors
+    assert list(errors) == ["held_out", "training"]
+    assert list(errors["training"]) == ["network", "boundary", "ideal", "wiener"]
+    unseen = replace(network.data, limit=None).load("val")
+    order = torch.randperm(len(unseen), generator=torch.Generator().manual_seed(0))
+    some = unseen.take(order[:4])
+    machine = make_machine("boundary", images, size=whole.scales["boundary"])
+    for side, denoiser in (("network", network), ("boundary", machine)):
+        expected = image_errors(denoiser, some, steps=3)
+        torch.testing.assert_close(errors["held_out"][side], expected, atol=1e-4, rtol=1e-3)
+    record = whole.summary["denoising"]
+    assert record["images"] == {"held_out": 4, "training": 4}
+    ideal = record["mse"]["held_out"]["ideal"]["value"]
+    assert record["gap"]["ideal"]["value"][-1] > 0.5 * ideal[-1]  # it knows the training images
+
+
+def test_the_same_x_is_on_both_paths_and_on_images(whole: Results, checkpoint: Path) -> None:
+    metrics = whole.same_x.metrics
+    assert list(metrics) == ["network", "machine", "images"]
+    for place in metrics.values():
+        assert list(place) == ["boundary", "ideal", "ceiling"]
+        assert place["boundary"]["R2"].shape == (3, 2)
+    network = load_denoiser(checkpoint)
+    machine = make_machine("boundary", network.data.load(), size=whole.scales["boundary"])
+    for place, walker in (("network", network), ("machine", machine)):
+        for i, step in enumerate(ddim_steps(walker, whole.noise[:2], steps=3)):
+            t = torch.full((2,), step.t, dtype=torch.float64)
+            expected = agreement(machine(step.x, t), network(step.x, t))["pearson_r"]
+            found = metrics[place]["boundary"]["pearson_r"][i]
+            torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    # At t = 1 all paths are at the noise.
+    first = [metrics[place]["ideal"]["R2"][0] for place in ("network", "machine")]
+    torch.testing.assert_close(*first, atol=1e-3, rtol=1e-3)
+
+
+def test_all_of_it_is_kept(whole: Results, tmp_path: Path) -> None:
+    whole.save(tmp_path)
+    again = Results.load(tmp_path)
+    assert again.summary == whole.summary
+    assert_alike(again.denoising, whole.denoising, 0)
+    assert_alike(again.same_x, whole.same_x, 0)
+    assert_alike(again.ceiling_by_t, whole.ceiling_by_t, 0)
+
+
+def test_more_seeds_ask_only_at_the_new_ones(checkpoint: Path, tmp_path: Path) -> None:
+    options = {"machines": ["boundary"], "mosaic": False}
+    for same_x, expected in ((1, 1), (2, 1), (2, 0)):
+        work = Work(tmp_path)
+        small_results(checkpoint, work=work, same_x=same_x, **options)
+        for place in ("the network's path", "the machine's path", "held-out images"):
+            assert work.computed[f"boundary and network on {place}"] == expected
+
+
+def test_a_network_is_no_twin_of_itself(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has the weights of another of these networks"):
+        small_study(checkpoint, source={"twin": [str(checkpoint)]})
+    larger = write_checkpoint(tmp_path / "larger.ckpt", size=12)
+    with pytest.raises(InputError, match="the image_shape of the twin"):
+        small_study(checkpoint, source={"twin": [str(larger)]})

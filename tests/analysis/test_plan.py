@@ -52,6 +52,20 @@ def test_what_is_left_out_is_not_planned(checkpoint: Path) -> None:
 
 
 @pytest.mark.usefixtures("second")
+def test_answers_apart_from_paths_are_planned(checkpoint: Path, tmp_path: Path) -> None:
+    twin = write_checkpoint(tmp_path / "twin.ckpt", seed=1)
+    study = small_study(checkpoint, source={"twin": [str(twin)]}, machines=["boundary", "ideal"],
+                        mosaic=False, denoising=5, same_x=2)  # fmt: skip
+    found = plan(study).seconds
+    seeds, steps, network, machines = 3, 3, 1 / 8, 2 * 40 / 32
+    assert found["sample networks of other seeds"] == pytest.approx(seeds * steps * network)
+    assert found["errors of denoising"] == pytest.approx(2 * 5 * steps * (network + machines + 1))
+    # On seeds and on images: the machines once, the network beside each of them and the twin.
+    each = machines + network + 3 * network
+    assert found["ask at the same x"] == pytest.approx(2 * 2 * steps * each)
+
+
+@pytest.mark.usefixtures("second")
 def test_a_class_is_a_part_of_the_images(tmp_path: Path) -> None:
     conditional = small_study(write_checkpoint(tmp_path / "c.ckpt", classes=10), mosaic=False)
     assert plan(conditional).seconds["sample the machines"] > 0

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import random_images
 
-from els.denoising import FewImages, beyond_range, denoising_errors
+from els import denoising
+from els.criterion import data_points
+from els.denoising import (
+    FewImages,
+    beyond_range,
+    denoising_errors,
+    image_errors,
+    wiener_filter,
+)
 from els.images import to_float
 from els.machines import make_machine
+from els.sampling import seeded_noise
+from els.schedule import COSINE
+from els.work import Work
 
 T = [0.1, 0.5, 0.9]
 
@@ -44,3 +57,73 @@ def test_errors_are_mean_squares_at_each_time() -> None:
     noisy = denoising_errors(lambda x, t, label: x, clean, T)
     assert noisy[0] < noisy[1] < noisy[2]
     assert beyond_range(torch.full((1, 1, 2, 2), -3.0)) == 2
+
+
+def test_the_error_of_the_filter_on_its_own_images_is_that_of_gaussians() -> None:
+    """Of a linear answer the error depends on mean and covariance alone, whatever the images."""
+    images = random_images(400)
+    machine = make_machine("wiener", images)
+    found = image_errors(machine, images, steps=3)
+    assert found.shape == (3, 400)
+    variances = machine.moments(images).variances
+    for t, errors in zip((1.0, 2 / 3, 1 / 3), found, strict=True):
+        time = torch.tensor(t, dtype=torch.float64)
+        alpha, sigma = machine.schedule.alpha(time), machine.schedule.sigma(time)
+        expected = (variances * sigma**2 / (alpha**2 * variances + sigma**2)).mean()
+        assert float(errors.mean()) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_one_image_is_known_by_heart_and_another_is_not() -> None:
+    one, other = random_images(1), random_images(1, seed=1)
+    machine = make_machine("ideal", one)
+    assert image_errors(machine, one, steps=2).abs().max() < 1e-12
+    a, b = (to_float(images.pixels) for images in (one, other))
+    expected = float((a - b).square().mean())
+    assert image_errors(machine, other, steps=2).flatten().tolist() == pytest.approx([expected] * 2)
+
+
+def test_of_two_images_the_error_is_a_logistic_function() -> None:
+    """x0_hat = w a + (1 - w) b, so that the error on a is (1 - w)^2 |a - b|^2 / d."""
+    images = random_images(2, 1, 4, 4)
+    a, b = to_float(images.pixels).double()
+    found = image_errors(make_machine("ideal", images), images, steps=4)[:, 0]
+    eps = seeded_noise([0], a.shape)[0].double()
+    for t, error in zip((1.0, 0.75, 0.5, 0.25), found.tolist(), strict=True):
+        time = torch.tensor(t, dtype=torch.float64)
+        alpha, sigma = COSINE.alpha(time), COSINE.sigma(time)
+        x = alpha * a + sigma * eps
+        distances = [(x - alpha * y).square().sum() / (2 * sigma**2) for y in (a, b)]
+        w = torch.sigmoid(distances[1] - distances[0])
+        expected = float((1 - w) ** 2 * (a - b).square().mean())
+        assert error == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_images_are_denoised_as_those_of_their_class() -> None:
+    images = random_images(12, classes=3)
+    machine = make_machine("ideal", images)
+    told = image_errors(machine, images, steps=2, conditional=True)
+    for i in (0, 5):
+        alone = make_machine("ideal", images.of_class(int(images.labels[i])))
+        clean = to_float(images.pixels[i : i + 1])
+        (point,) = data_points(clean, seeds=[i], t=[0.5], schedule=COSINE)
+        error = (alone(point.x, 0.5) - clean).square().mean()
+        assert float(told[1, i]) == pytest.approx(float(error), abs=1e-6)
+
+
+def test_more_images_leave_the_first_as_they_are(tmp_path: Path) -> None:
+    images, machine = random_images(6), make_machine("ideal", random_images(5, seed=1))
+    few = image_errors(machine, images.take(torch.arange(4)), steps=2, work=Work(tmp_path))
+    work = Work(tmp_path)
+    many = image_errors(machine, images, steps=2, work=work)
+    assert work.computed["denoising"] == 2
+    assert torch.equal(many[:, :4], few)
+
+
+def test_the_filter_of_large_images_is_that_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random_images(30)
+    assert wiener_filter(images).kind == "wiener"
+    monkeypatch.setattr(denoising, "_LARGEST", 63)
+    few = wiener_filter(images)
+    assert isinstance(few, FewImages)
+    assert image_errors(few, images, steps=2, work=Work()).shape == (2, 30)
+    assert few.identity != wiener_filter(images.take(torch.arange(20))).identity

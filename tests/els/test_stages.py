@@ -9,12 +9,14 @@ from conftest import random_images
 from stages import StageTester
 
 from els.calibration import fit_scales, fit_scales_to_data
+from els.denoising import image_errors
 from els.images import to_float
 from els.information import measure_information
 from els.machines import make_machine
 from els.mosaic import Tracer, trace_images, trace_points
 from els.novelty import nearest_images
 from els.probes import probe
+from els.same_x import agreement_on_images, agreement_on_path
 from els.sampling import Starts, sample_paths
 from els.stacking import fit_weights
 from els.work import Work
@@ -89,6 +91,29 @@ def stage_information(work: Work, **changes: Any) -> object:
     return measure_information(NETWORK, *asked, **options, work=work)
 
 
+def stage_errors(work: Work, **changes: Any) -> object:
+    options = {"denoiser": machine(size=3), "images": HELD_OUT, "steps": 3} | changes
+    return image_errors(options.pop("denoiser"), options.pop("images"), **options, work=work)
+
+
+PATHS = sample_paths(NETWORK, STARTS, SEEDS, steps=3)
+OTHER_PATHS = sample_paths(machine("wiener"), STARTS, SEEDS, steps=3)
+
+
+def stage_same_path(work: Work, **changes: Any) -> object:
+    options = {"paths": PATHS, "asked": machine(size=3), "starts": STARTS, "of": "network"}
+    options |= changes
+    return agreement_on_path(options.pop("paths"), options.pop("asked"), options.pop("starts"),
+                             SEEDS, **options, work=work)  # fmt: skip
+
+
+def stage_same_images(work: Work, **changes: Any) -> object:
+    options = {"network": NETWORK, "machine": machine(size=3), "images": HELD_OUT, "steps": 3}
+    options |= changes
+    return agreement_on_images(options.pop("network"), options.pop("machine"),
+                               options.pop("images"), **options, work=work)  # fmt: skip
+
+
 OF_MACHINES = {"kind": machine("local"), "window": machine(window="gaussian"),
                "symmetries": machine(symmetries=["flip"]), "temperature": machine(temperature=2.0),
                "shift": machine(shift=1)}  # fmt: skip
@@ -140,6 +165,24 @@ STAGES = {
     "images": StageTester(
         stage_images,
         changes={"images": IMAGES, "machine": machine(size=5), "t": 0.4, "conditional": True},
+    ),
+    "errors": StageTester(
+        stage_errors,
+        changes={"denoiser": machine(size=5), "images": IMAGES, "steps": 4, "conditional": True},
+        harmless={"denoiser": machine(size=3, engine="torch"), "name": "another",
+                  "images": HELD_OUT.take(torch.arange(5))},
+    ),
+    "the same x on a path": StageTester(
+        stage_same_path,
+        changes={"paths": OTHER_PATHS, "asked": machine(size=5), "starts": OTHER_STARTS,
+                 "of": "machine"},
+        harmless={"asked": machine(size=3, engine="torch"), "name": "another"},
+    ),
+    "the same x on images": StageTester(
+        stage_same_images,
+        changes={"network": machine("wiener"), "machine": machine(size=5), "images": IMAGES,
+                 "steps": 4, "conditional": True},
+        harmless={"machine": machine(size=3, engine="torch")},
     ),
 }  # fmt: skip
 
