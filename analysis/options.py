@@ -15,6 +15,7 @@ from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
 from els.models.formats.loaded import Prediction, ScheduleName, Which
 from els.models.hub import is_repository, repository_name
+from els.models.snapshots import is_snapshot
 from els.models.tracking import LoggerName, name_in_sweep
 from els.models.user_code import code_name, is_code
 
@@ -65,6 +66,8 @@ class Source:
         if any(named(self.checkpoint) for named in (is_artifact, is_repository, is_code)):
             return ""
         path = find_checkpoint(self.checkpoint)
+        if is_snapshot(path):
+            return path.name
         several = path.parent.name == "checkpoints" and path.stem != "last"
         return path.stem if several else ""
 
@@ -78,6 +81,8 @@ class Source:
         if is_code(self.checkpoint):
             return Path("runs", code_name(self.checkpoint))
         path = find_checkpoint(self.checkpoint)
+        if is_snapshot(path):
+            return path.parent.parent
         if path.is_dir():
             folder = path.resolve()
             state = folder.name.startswith("checkpoint-")  # of a training script of diffusers
@@ -121,6 +126,8 @@ class Protocol:
             many samplers do.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
             the nearest training images.
+        refit: of snapshots along training: also fit the scales to each of them; else those of the
+            last one are taken, which costs the networks' part alone.
     """
 
     machines: Literal["all"] | list[str] | None = None
@@ -139,6 +146,7 @@ class Protocol:
     same_x: int = 0
     clip: bool = False
     mosaic: bool = True
+    refit: bool = True
 
     def __post_init__(self) -> None:
         _at_least_one(self, "seeds", "calibration_seeds", "steps", "yardsticks")

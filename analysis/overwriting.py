@@ -14,13 +14,16 @@ from els.errors import InputError
 from els.files import as_record
 
 
-def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> bool:
+def check_earlier(
+    folder: Path, provenance: Provenance, *, force: bool, name: str = AGREEMENT
+) -> bool:
     """Refuse to replace a finished analysis by one that is made otherwise.
 
     Args:
         folder: where results go.
         provenance: what they would be made from.
         force: replace whatever is there.
+        name: the file that is there when an analysis is finished.
 
     Returns:
         whether a finished analysis of other settings is to be replaced.
@@ -29,9 +32,9 @@ def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> bool:
         InputError: when a finished analysis there was made from something else; the message says
             from what.
     """
-    if not (folder / AGREEMENT).exists():
+    if not (folder / name).exists():
         return False
-    differences = list(_differences(folder, provenance))
+    differences = list(_differences(folder / name, provenance))
     if differences and not force:
         raise InputError(
             f"'{folder}' holds a finished analysis that was made otherwise: "
@@ -40,10 +43,11 @@ def check_earlier(folder: Path, provenance: Provenance, *, force: bool) -> bool:
     return bool(differences)
 
 
-def _differences(folder: Path, now: Provenance) -> Iterator[str]:
+def _differences(path: Path, now: Provenance) -> Iterator[str]:
     """What differs, as "seeds 40, now 8"."""
     try:
-        summary = json.loads((folder / AGREEMENT).read_text())
+        summary = json.loads(path.read_text())
+        summary = summary.get("provenance", summary)
         if earlier.is_earlier(summary):
             yield "by an earlier version"
             return

@@ -51,18 +51,13 @@ def analyse(
     """
     network, protocol, starts = study.network, study.protocol, study.starts
     steps = protocol.steps
-    scales = {}
-    for one in study.machines:
-        if one.scale:
-            scales[one.kind] = _fit(study, one, work)
-            fitted(scales[one.kind])
+    scales, weights = fit_machines(study, work, fitted=fitted)
     data_scales = _fit_to_data(study, work)
-    weights = _fit_mixture(study, work)
     machines = study.fitted(scales, weights)
     tracer = _tracer(study, machines)
-    drawn = {n: _sample_network(study, n, work) for n in protocol.all_network_steps}
+    drawn = {n: sample_network(study, n, work) for n in protocol.all_network_steps}
     twins = _sample_twins(study, work)
-    sampled = {one.kind: _sample(study, one, tracer, work) for one in machines}
+    sampled = {one.kind: sample_machine(study, one, tracer, work) for one in machines}
     predicted = {kind: paths for kind, (paths, _) in sampled.items()}
     noise, labels = starts(protocol.evaluation)
     results = Results(
@@ -101,6 +96,18 @@ def analyse(
         return results
     paths = {NETWORK: drawn[steps], **predicted}
     return replace(results, attribution=_attribute(study, paths, results, tracer, work))
+
+
+def fit_machines(
+    study: Study, work: Work, *, fitted: Callable[[Scales], None] = lambda scales: None
+) -> tuple[dict[str, Scales], Weights | None]:
+    """The scales of every machine that has one, and the weights of the mixture."""
+    scales = {}
+    for one in study.machines:
+        if one.scale:
+            scales[one.kind] = _fit(study, one, work)
+            fitted(scales[one.kind])
+    return scales, _fit_mixture(study, work)
 
 
 def _fit(study: Study, machine: Machine, work: Work) -> Scales:
@@ -162,8 +169,8 @@ def _tracer(study: Study, machines: Sequence[Machine]) -> Tracer | None:
     return None if machine is None else Tracer(machine)
 
 
-def _sample_network(study: Study, steps: int, work: Work, twin: str | None = None) -> Paths:
-    """The paths of the network, or of a twin."""
+def sample_network(study: Study, steps: int, work: Work, twin: str | None = None) -> Paths:
+    """The paths of the network, or of a twin, from the evaluation seeds."""
     return sample_paths(
         study.network if twin is None else study.twins[twin],
         study.starts,
@@ -177,7 +184,7 @@ def _sample_network(study: Study, steps: int, work: Work, twin: str | None = Non
 def _sample_twins(study: Study, work: Work) -> dict[str, dict[int, Paths]]:
     """The paths of networks of other seeds, by name and number of steps."""
     steps = study.protocol.all_network_steps
-    return {name: {n: _sample_network(study, n, work, name) for n in steps} for name in study.twins}
+    return {name: {n: sample_network(study, n, work, name) for n in steps} for name in study.twins}
 
 
 def _ceiling_by_t(network: Paths, twins: Mapping[str, Paths]) -> dict[str, Tensor]:
@@ -277,7 +284,7 @@ def _at_same_x(
     return found
 
 
-def _sample(
+def sample_machine(
     study: Study, machine: Machine, tracer: Tracer | None, work: Work
 ) -> tuple[Paths, Audit | None]:
     """A machine's paths, and an audit where it estimated."""

@@ -138,6 +138,22 @@ def _answers(study: Study, network: float, seconds: Seconds) -> Iterator[tuple[s
         yield "ask at the same x", unseen * steps, asked + network * sides
 
 
+def plan_along(study: Study, snapshots: int, *, processes: int = 1) -> Plan:
+    """What the snapshots of a training take together, at most.
+
+    Args:
+        study: that of the last snapshot.
+        snapshots: how many there are.
+        processes: that share the work.
+    """
+    one = plan(study, processes=processes)
+    refits = snapshots if study.protocol.refit else 1
+    times = {"sample the network": snapshots, "calibrate": refits, "fit the mixture": refits}
+    times |= {"sort patches": 1, "sample the machines": refits}
+    found = {name: count * one.seconds.get(name, 0) for name, count in times.items()}
+    return Plan({name: time for name, time in found.items() if time}, one.gigabytes)
+
+
 def _middle(study: Study, machine: Machine) -> tuple[Number]:
     candidates = study.candidates(machine)
     return (candidates[len(candidates) // 2] if candidates else NO_VALUE,)

@@ -15,6 +15,7 @@ import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from els.analysis.again import check_unique, comparison_folder, name_of, print_page, write_and_log
+from els.analysis.along import Along
 from els.analysis.launch import launch
 from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
@@ -32,19 +33,30 @@ from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results, scales_path
 from els.analysis.study import RESULTS_VERSION, Study, load_study
 from els.analysis.tracking.log import tracked
+from els.analysis.training import run_along
 from els.calibration import Scales
 from els.console import console, key_values, progress
+from els.errors import InputError
+from els.models.snapshots import snapshots_in
 from els.work import Work
 
 Group = TypeVar("Group")
 
 
-def run(options: dict[str, Any]) -> Results | list[Results] | None:
-    """Analyse one network, or several and compare them."""
+def run(options: dict[str, Any]) -> Results | list[Results] | Along | None:
+    """Analyse one network, or several and compare them, or the snapshots of a training."""
     sources = [_group(Source, {**options, "checkpoint": one}) for one in options["checkpoint"]]
     protocol = _group(Protocol, options)
     compute = _group(Compute, options)
     output = _group(Output, options)
+    along = [one for one in sources if snapshots_in(one.checkpoint)]
+    if along and len(sources) > 1:
+        raise InputError(
+            f"'{along[0].checkpoint}' holds the snapshots of a training, which are analysed by "
+            "themselves; give it alone"
+        )
+    if along:
+        return run_along(along[0], protocol, compute, output)
     outputs = [_own_output(output, source, several=len(sources) > 1) for source in sources]
     pairs = list(zip(sources, outputs, strict=True))
     folders = [out.analysis(source) for source, out in pairs]

@@ -151,7 +151,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
     device = _device(compute.device)
     code = is_code(source.checkpoint)
     checkpoint = source.checkpoint if code else find_checkpoint(source.checkpoint)
-    network = _network(checkpoint, source, protocol, device)
+    network = load_network(checkpoint, source, protocol, device)
     for note in network.notes:
         console.print(note)
     _check_label(protocol.label, network.num_classes)
@@ -216,7 +216,7 @@ def _twins(
         code = is_code(given)
         checkpoint = given if code else find_checkpoint(given)
         data, images = trained_on
-        other = _network(checkpoint, twin, protocol, device)
+        other = load_network(checkpoint, twin, protocol, device)
         _check_twin(given, other, network, data)
         other, _ = self_check(
             other,
@@ -259,9 +259,10 @@ def _check_twin(
         )
 
 
-def _network(
+def load_network(
     checkpoint: str | Path, source: Source, protocol: Protocol, device: torch.device
 ) -> NetworkDenoiser:
+    """The network of a checkpoint, read and asked as the options say."""
     network = load_denoiser(
         checkpoint,
         device=device,
@@ -283,7 +284,7 @@ def _read_again(
     reading: Reading,
 ) -> NetworkDenoiser:
     read = replace(source, prediction=reading.prediction, schedule=reading.schedule)
-    return _network(checkpoint, read, protocol, device)
+    return load_network(checkpoint, read, protocol, device)
 
 
 def _digest(checkpoint: str | Path, network: NetworkDenoiser) -> str:

@@ -49,10 +49,11 @@ LEVELS = (
     ("els.models",),
     ("els.analysis.options", "els.analysis.self_check", "els.analysis.answers"),
     ("els.analysis.earlier", "els.analysis.attribution", "els.analysis.results"),
-    ("els.analysis.comparison", "els.analysis.study", "els.analysis.launch"),
-    ("els.analysis.pipeline", "els.analysis.report"),
+    ("els.analysis.comparison", "els.analysis.along", "els.analysis.study", "els.analysis.launch"),
+    ("els.analysis.pipeline", "els.analysis.following", "els.analysis.report"),
     ("els.analysis.tracking",),
     ("els.analysis.again", "els.analysis.overwriting", "els.analysis.inventory"),
+    ("els.analysis.training",),
     ("els.analysis.running",),
     ("els.analysis.commands", "els.analysis.parsers"),
     ("train", "analyze"),
@@ -219,7 +220,7 @@ def test_renderers_compute_nothing() -> None:
 def test_untyped_tables_stay_at_the_borders() -> None:
     """`Mapping[str, Any]` and its kin are for JSON, rows of tables, the page's data and W&B."""
     border = re.compile(
-        r"els\.analysis\.(results|earlier|comparison|running|again|inventory|overwriting|parsers|short_help|report\..*|tracking\..*)|"
+        r"els\.analysis\.(results|earlier|along|comparison|running|again|inventory|overwriting|parsers|short_help|report\..*|tracking\..*)|"
         r"els\.models\.(blocks|checkpoints|edm|tracking|diffusion|callbacks|networks|schedules|formats\..*)|"
         r"els\.(files|__init__)|els"
     )

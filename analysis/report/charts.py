@@ -61,7 +61,7 @@ def _lines(view: Lines) -> Chart:
     """Lines with bands against t, each series in its own colour and dashes."""
     rows = [row for series in view.series for row in _rows(series)]
     shape: Literal["step", "linear"] = "step" if view.step else "linear"
-    x = alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=True))
+    x = _horizontal(view)
     scale = alt.Scale(type="log") if view.log else alt.Scale(zero=False)
     y = alt.Y("value:Q", scale=scale, title=view.y, axis=_axis(view))
     colour, dash = _colour_and_dash({one.name: one.style for one in view.series})
@@ -86,11 +86,22 @@ def _lines(view: Lines) -> Chart:
         color=alt.Color("series:N", scale=colour, legend=legend),
         strokeDash=alt.StrokeDash("series:N", scale=dash, legend=legend),
     )
-    tooltip = ["series:N", alt.Tooltip("t:Q", format=".2f"), alt.Tooltip("value:Q", format=".4~g")]
+    at = alt.Tooltip("t:Q", format=".2f")
+    if view.x != TIME:
+        at = alt.Tooltip("t:Q", title=view.x, format=",d")
+    tooltip = ["series:N", at, alt.Tooltip("value:Q", format=".4~g")]
     points = chart.mark_point(opacity=0, size=120).encode(x=x, y=y, tooltip=tooltip)
     bands = [band] if len(view.series) <= _FEW or view.step else []
     layers = alt.layer(*_changes(view, x), *bands, line, points).properties(height=_HEIGHT)
     return layers.resolve_scale(color="independent", strokeDash="independent")
+
+
+def _horizontal(view: Lines) -> alt.X:
+    """The axis of times, or of training steps."""
+    if view.x == TIME:
+        return alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=True))
+    axis = alt.Axis(title=view.x, values=_POWERS, format="~s")
+    return alt.X("t:Q", axis=axis, scale=alt.Scale(type="log", nice=False))
 
 
 def _axis(view: Lines) -> alt.Axis:

@@ -14,9 +14,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FormatStrFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 from torch import Tensor
 
+from els.analysis.along import Along
 from els.analysis.comparison import Comparison
 from els.analysis.report.style import (
     ONE_COLUMN,
@@ -38,6 +45,7 @@ from els.analysis.report.views import (
     Scatter,
     Series,
     View,
+    along_panels,
     compared_by_t,
     scatter,
     spread,
@@ -65,7 +73,7 @@ def _lines_figure(view: Lines) -> Figure:
         return _apart_figure(view)
     figure, (ax,) = styled_figure(height=2.7)
     _draw_lines(ax, view)
-    ax.set(xlabel=TIME, title=view.title)
+    ax.set(xlabel=view.x, title=view.title)
     _legend_below(figure, ax)
     return figure
 
@@ -91,7 +99,12 @@ def _apart_figure(view: Lines) -> Figure:
 def _draw_lines(ax: Axes, view: Lines) -> None:
     for series in view.series:
         (_draw_steps if view.step else _draw_series)(ax, series)
-    ax.set(ylabel=view.y, xlim=(0, 1.02) if view.step else (1.02, 0))
+    ax.set(ylabel=view.y)
+    if view.x == TIME:
+        ax.set(xlim=(0, 1.02) if view.step else (1.02, 0))
+    else:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
     if view.log:
         ax.set_yscale("log")
     if view.limits is not None:
@@ -280,12 +293,22 @@ def _panels_figure(view: Panels) -> Figure:
     for i, (ax, one) in enumerate(zip(axes, view.views, strict=True)):
         if isinstance(one, Lines):
             _draw_lines(ax, one)
-            ax.set_xlabel(TIME)
+            ax.set(xlabel=one.x, title=one.title)
         elif isinstance(one, Dots):
             _draw_dots(ax, one)
             ax.set_xlabel(_in_two_lines(one.x))
             ax.tick_params(labelleft=i == 0)
-    figure.suptitle(view.title, x=0.01, ha="left")
+    if isinstance(first, Lines) and len(first.series) > 1:
+        styles = {
+            series.name: series.style
+            for one in view.views
+            if isinstance(one, Lines)
+            for series in one.series
+        }
+        lines = [Line2D([], [], **_look(style)) for style in styles.values()]
+        figure.legend(lines, list(styles), loc="outside lower center", ncols=5)
+    if view.title:
+        figure.suptitle(view.title, x=0.01, ha="left")
     return figure
 
 
@@ -434,6 +457,11 @@ def _of_view(name: str) -> Callable[[Results], Figure | None]:
         return None if view is None else view_figure(view)
 
     return draw
+
+
+def along_figure(along: Along) -> Figure:
+    """Agreement and loss along training."""
+    return view_figure(along_panels(along))
 
 
 def comparison_figure(comparison: Comparison) -> Figure:

@@ -16,6 +16,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from els.agreement import IDEAL, METRICS
+from els.analysis.along import Along
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
@@ -30,6 +31,7 @@ from els.analysis.report.pictures import (
 from els.analysis.report.released import released_sizes
 from els.analysis.report.tables import (
     agreement_cells,
+    along_cells,
     audits_text,
     comparison_cells,
     pair_cells,
@@ -37,8 +39,8 @@ from els.analysis.report.tables import (
     shown_pairs,
 )
 from els.analysis.report.verdicts import verdicts
-from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, rival, sized
-from els.analysis.report.words import comparison_headline, headline, plain_sentence
+from els.analysis.report.views import ALONG_VIEWS, COMPARISON_VIEWS, VIEWS, rival, sized
+from els.analysis.report.words import along_headline, comparison_headline, headline, plain_sentence
 from els.analysis.results import Results
 from els.files import replacing
 from els.machines import MACHINES, with_paper_name
@@ -57,7 +59,7 @@ _SECTIONS = {
     "novelty": ("novelty",),
     "consistency": ("consistency",),
 }
-_SCRIPTS = {"page": ("page.js", "mosaic.js"), "comparison": ("comparison.js",)}
+_SCRIPTS = {"page": ("page.js", "mosaic.js"), "comparison": ("comparison.js",), "along": ()}
 _COMPARED = {"scales": "scales", "by_t": "primary"}
 
 Data = dict[str, Any]
@@ -106,6 +108,31 @@ def write_comparison_page(comparison: Comparison, path: Path, pages: Sequence[Pa
     if comparison.seeds:
         data["compared"] = compared(comparison)
     page = _document("comparison", "Comparison of networks", content, data)
+    with replacing(path) as partial:
+        partial.write_text(page)
+
+
+def write_along_page(along: Along, path: Path) -> None:
+    """Write the page of a training: agreement, losses and scales at every snapshot."""
+    charts = {name: specs(view(along)) for name, view in ALONG_VIEWS.items()}
+    source = along.provenance
+    first, last = along.seeds[0], along.seeds[-1]
+    content = {
+        "headline": along_headline(along),
+        "charts": charts,
+        "primary": with_paper_name(along.primary),
+        "numbers": _header_and_rows(along_cells(along)),
+        "facts": {
+            "network": source.network.description,
+            "images": f"{source.images} of '{source.data.name}'",
+            "snapshots": f"{len(along.moments)} in {source.checkpoint.path}",
+            "seeds": f"{len(along.seeds)} ({first} to {last}), none of them used for fitting",
+            "calibration seeds": source.protocol.calibration_seeds,
+            "steps of sampling": source.protocol.steps,
+        },
+    }
+    title = f"Agreement along training: {source.run}"
+    page = _document("along", title, content, {"charts": charts})
     with replacing(path) as partial:
         partial.write_text(page)
 

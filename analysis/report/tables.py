@@ -13,6 +13,7 @@ from rich.console import ConsoleOptions
 from rich.table import Table
 
 from els.agreement import METRICS, Pair
+from els.analysis.along import Along
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.views import medians
@@ -150,6 +151,23 @@ def _table(title: str, cells: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def along_cells(along: Along) -> list[tuple[str, ...]]:
+    """The header, and a row for each snapshot: its loss, and how well it is predicted, as text."""
+    rows: list[tuple[str, ...]] = [("step", "held-out loss", *along.kinds)]
+    for i, one in enumerate(along.moments):
+        known = "held_out" in one.errors
+        loss = f"{one.loss('held_out', along.t).mean:.3f}" if known else ""
+        found = along.summaries[along.scales]
+        scores = (interval_text(found[kind][PEARSON_R][i]) for kind in along.kinds)
+        rows.append((f"{one.step:,}", loss, *scores))
+    return rows
+
+
+def along_table(along: Along) -> Table:
+    """A row for each snapshot, for a terminal."""
+    return _table("Agreement along training: median pearson_r [95 % interval]", along_cells(along))
 
 
 def comparison_table(comparison: Comparison, width: int) -> Table:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from els.agreement import IDEAL
+from els.agreement import IDEAL, Summary
+from els.analysis.along import LAST, OWN, Along, Mean
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
 from els.analysis.comparison import Comparison
 from els.analysis.report.released import released_sizes
@@ -29,7 +31,7 @@ from els.probes import Probes
 
 Numbers = tuple[float, ...]
 
-TIME = "t (1 = pure noise)"
+TIME, STEPS = "t (1 = pure noise)", "training step"
 _IN_PIXELS = (SIZE.name, "width")
 # Of everything that is no machine: the network, images that it has not seen, and those it has.
 _NETWORK, _UNSEEN, _SEEN = "#000000", "#888888", "#8B5E3C"
@@ -52,7 +54,7 @@ class Series:
     Attributes:
         name: what it is of.
         style: how it is told from others.
-        t: the times.
+        t: the times; the training steps where its view is against these.
         value: the value at each of them; NaN where there is none.
         low: the lower end of the band.
         high: its upper end.
@@ -79,6 +81,8 @@ class Lines:
         limits: of the values' axis; default: as the values need.
         ticks: where the values' axis has numbers; default: as the values need.
         changes: times at which something changes for all lines, and what it is from there on.
+        x: what the horizontal axis is: t, which falls from 1 to 0, or else training steps, which
+            are on a logarithmic axis.
     """
 
     title: str
@@ -89,6 +93,7 @@ class Lines:
     limits: tuple[float, float] | None = None
     ticks: Numbers | None = None
     changes: tuple[tuple[float, str], ...] = ()
+    x: str = TIME
 
 
 @dataclass(frozen=True)
@@ -542,6 +547,136 @@ COMPARISON_VIEWS: dict[str, Callable[[Comparison], View | None]] = {
 }
 
 
+# --- along training -------------------------------------------------------------------------------
+
+
+def along_own(along: Along) -> Lines | None:
+    """Agreement at every snapshot, the machines at scales that were fitted to it."""
+    return _along(along, OWN, "Scales fitted to each snapshot") if along.refitted else None
+
+
+def along_last(along: Along) -> Lines:
+    """Agreement at every snapshot, the machines at the scales of the last one."""
+    return _along(along, LAST, "Scales of the last snapshot")
+
+
+def _along(along: Along, scales: str, title: str, metric: str = "pearson_r") -> Lines:
+    return Lines(
+        title,
+        f"{metric} with the network",
+        tuple(
+            summary_series(
+                with_paper_name(kind),
+                along.steps,
+                along.summaries[scales][kind][metric],
+                machine_style(along.kinds, kind, marker=True),
+            )
+            for kind in along.kinds
+        ),
+        x=STEPS,
+    )
+
+
+def along_r2(along: Along) -> Lines:
+    """R2 at every snapshot, which a wrong contrast or mean lowers too."""
+    return _along(along, along.scales, "R2, which a wrong contrast lowers too", "R2")
+
+
+def along_loss(along: Along) -> Lines | None:
+    """The loss of every snapshot, on held-out images and on those of training."""
+    named = {"held_out": (HELD_OUT, Style(_UNSEEN)), "training": (COPIES, Style(_SEEN, DASHED))}
+    series = tuple(
+        _mean_series(name, along, [one.loss(images, along.t) for one in along.moments], style)
+        for images, (name, style) in named.items()
+        if images in along.moments[0].errors
+    )
+    return Lines("Loss", "squared error of eps_hat", series, log=True, x=STEPS) if series else None
+
+
+def along_error(along: Along) -> Lines | None:
+    """How well every snapshot denoises held-out images, at three noise levels."""
+    if "held_out" not in along.moments[0].errors:
+        return None
+    names = [f"t = {along.t[at]:.2g}" for at in along.shown_t]
+    series = tuple(
+        _mean_series(
+            name,
+            along,
+            [one.error("held_out", at) for one in along.moments],
+            machine_style(names, name, marker=True),
+        )
+        for name, at in zip(names, along.shown_t, strict=True)
+    )
+    return Lines("Held-out images", "squared error of x0_hat", series, log=True, x=STEPS)
+
+
+def _mean_series(name: str, along: Along, means: Sequence[Mean], style: Style) -> Series:
+    value, low, high = (
+        tuple(getattr(one, part) for one in means) for part in ("mean", "low", "high")
+    )
+    return Series(name, style, _numbers(along.steps), value, low, high)
+
+
+def along_memorised(along: Along) -> Lines | None:
+    """How much of the network's samples is that of a training image, at every snapshot."""
+    if not along.moments[0].memorised:
+        return None
+    values = torch.tensor([one.memorised for one in along.moments])
+    line = spread_series(NETWORK, along.steps, values, Style(_NETWORK))
+    return Lines("Samples: pixels of a training image", NOVELTY["memorised"], (line,), x=STEPS)
+
+
+def along_by_t(along: Along) -> Panels:
+    """Agreement of the x0_hats at every snapshot and t, a panel for each machine."""
+    maps = tuple(
+        HeatMap(
+            title=with_paper_name(kind),
+            y=STEPS,
+            t=along.t,
+            rows=_numbers(along.steps),
+            cells=tuple(zip(*(one.by_t[kind] for one in along.moments), strict=True)),
+            unit="pearson_r of x0_hat, median",
+            most=1.0,
+        )
+        for kind in along.kinds
+    )
+    return Panels("", maps)
+
+
+def along_scales(along: Along) -> HeatMap | None:
+    """The first machine's scale as it was fitted to every snapshot."""
+    if not along.refitted or along.primary not in along.moments[-1].scales:
+        return None
+    cells = tuple(zip(*(one.scales[along.primary] for one in along.moments), strict=True))
+    return HeatMap(
+        title=with_paper_name(along.primary),
+        y=STEPS,
+        t=along.t,
+        rows=_numbers(along.steps),
+        cells=cells,
+        unit="fitted scale",
+        most=max(map(max, cells)),
+    )
+
+
+def along_panels(along: Along) -> Panels:
+    """Agreement with both kinds of scales, and the loss."""
+    views = (along_own(along), along_last(along), along_loss(along))
+    return Panels("", tuple(one for one in views if one is not None))
+
+
+ALONG_VIEWS: dict[str, Callable[[Along], View | None]] = {
+    "own": along_own,
+    "last": along_last,
+    "r2": along_r2,
+    "loss": along_loss,
+    "error": along_error,
+    "memorised": along_memorised,
+    "by_t": along_by_t,
+    "scales": along_scales,
+}
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 
@@ -582,6 +717,14 @@ def measured_series(name: str, probes: Probes) -> list[Series]:
         for share, dashes in (("50", DOTTED), ("90", DASHED))
         if f"erf/{share}" in sides
     ]
+
+
+def summary_series(
+    name: str, at: Sequence[float], values: Sequence[Summary], style: Style
+) -> Series:
+    """Medians and their intervals."""
+    low, high = zip(*(one.ci95 for one in values), strict=True)
+    return Series(name, style, _numbers(at), tuple(one.median for one in values), low, high)
 
 
 def spread_series(name: str, t: Sequence[float], values: Tensor, style: Style) -> Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from els.agreement import IDEAL, Pair, Summary
+from els.analysis.along import Along
 from els.analysis.comparison import Comparison
 from els.analysis.results import Provenance, Results
 from els.console import plural
@@ -96,6 +97,28 @@ def comparison_headline(comparison: Comparison) -> str:
         f"{first} is predicted better than {second}: {numbers}, paired difference {difference} "
         f"over {seeds}."
     )
+
+
+def along_headline(along: Along) -> str:
+    """When in training the first machine predicts the network best, and whether it does to the end.
+
+    Two snapshots differ where the interval of their paired difference leaves out zero.
+    """
+    kind = along.primary
+    best, as_good, steps = along.best(kind), along.as_good(kind), along.steps
+    found = along.summaries[along.scales][kind]["pearson_r"]
+    fitted = "fitted to each snapshot" if along.refitted else "as fitted to the last snapshot"
+    since = steps[as_good.index(True)]
+    text = (
+        f"The {kind} machine, {fitted}, predicts the network best at step {steps[best]:,}, with a "
+        f"median pearson_r of {interval_text(found[best])} over {plural(len(along.seeds), 'seed')}"
+    )
+    if since < steps[best]:
+        text += f", and from step {since:,} on as well as then, as far as the seeds can tell"
+    if as_good[-1]:
+        return f"{text}. Until the end, step {steps[-1]:,}, it does not fall below that."
+    lost = interval_text(along.below_best(kind, len(steps) - 1))
+    return f"{text}. Then it leaves its theory: at step {steps[-1]:,} it is {lost} below that."
 
 
 def plain_sentence(results: Results) -> str:

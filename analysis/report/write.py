@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from els.analysis.along import ALONG, Along
 from els.analysis.comparison import Comparison
 from els.analysis.options import FORMATS
-from els.analysis.report.figures import FIGURES, comparison_figure, draw
-from els.analysis.report.page import write_comparison_page, write_page
+from els.analysis.report.figures import FIGURES, along_figure, comparison_figure, draw
+from els.analysis.report.page import write_along_page, write_comparison_page, write_page
 from els.analysis.report.style import save_figure
 from els.analysis.report.tables import seed_rows, time_rows, write_csv
 from els.analysis.results import Results
@@ -75,6 +76,17 @@ def write_figures(results: Results, folder: Path, formats: Sequence[str]) -> lis
         else:
             paths += save_figure(figure, folder, name, formats)
     return paths
+
+
+def write_along(along: Along, folder: Path, formats: Sequence[str]) -> ReportFiles:
+    """Write the page, the table and the curves of a training, which were saved in a folder."""
+    page, table = folder / "report.html", folder / "along.csv"
+    write_csv(table, along.rows())
+    write_along_page(along, page)
+    figures = save_figure(along_figure(along), folder, "along", formats)
+    return ReportFiles(
+        page=page, scales=(), data=(folder / ALONG,), tables=(table,), figures=tuple(figures)
+    )
 
 
 def write_comparison(

@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from els.agreement import IDEAL, METRICS
+from els.analysis.along import Along
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, Tracing
 from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
 from els.analysis.comparison import Comparison
@@ -40,6 +41,8 @@ AUDIT = "audit"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
+ALONG = "along"  # of the snapshots of a training
+STEP = f"{ALONG}/step"
 # What are curves, and against what; the last value of a curve says nothing in a table of runs.
 CURVES = {TIME: None, f"{BY_TIME}/*": TIME, SHARE: None, LEFT: None}
 MOST_NUMBERS = 25  # in the summary: a table of runs that can be read
@@ -89,6 +92,27 @@ def comparison_panels(comparison: Comparison, files: ReportFiles) -> dict[str, o
     return {
         COMPARISON: _table(comparison.rows()),
         **_pictures_of(files, COMPARISON),
+        REPORT: wandb.Html(str(files.page), inject=False),
+    }
+
+
+def along_rows(along: Along) -> list[dict[str, float]]:
+    """What is logged of each snapshot: a curve for every number, against the training step."""
+    return [
+        {
+            STEP if name == "step" else f"{ALONG}/{name}": value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in along.rows()
+    ]
+
+
+def along_panels(along: Along, files: ReportFiles) -> dict[str, object]:
+    """What is logged once of a training: the table, the curves as a figure, and the page."""
+    return {
+        f"{ALONG}/table": _table(along.rows()),
+        **_pictures_of(files, ALONG),
         REPORT: wandb.Html(str(files.page), inject=False),
     }
 

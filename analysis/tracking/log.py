@@ -12,8 +12,10 @@ from typing import Any
 
 import wandb
 
+from els.analysis.along import Along
 from els.analysis.comparison import Comparison
 from els.analysis.options import Output, Source
+from els.analysis.report.words import along_headline
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.analysis.study import Study
@@ -198,6 +200,28 @@ def use_checkpoint(run: Run, source: Source) -> str | None:
     except Exception as error:  # the lineage is an extra, whatever W&B answers
         console.print(f"W&B shows this run without its checkpoint '{name}' ({reason(error)})")
         return None
+
+
+def log_along(along: Along, files: ReportFiles, folder: Path, output: Output) -> None:
+    """Log the curves of a training as a run of its own, unless W&B has it."""
+    if not _is_logged(output):
+        return
+    digest = digest_of(output.project, config.known_by(along.provenance))
+    record = run_of(folder, digest, anew=output.relog)
+    if record.finished:
+        _say_finished(record)
+        return
+    described = {"config": {"snapshots": along.provenance.checkpoint.path}}
+    name = along.provenance.run
+    with _run(record, folder.parent, name, output, "training curve", described) as run:
+        run.define_metric(content.STEP, summary="none")
+        run.define_metric(f"{content.ALONG}/*", step_metric=content.STEP, summary="last")
+        for row in content.along_rows(along):
+            run.log(row)
+        run.log(content.along_panels(along, files))
+        run.notes = along_headline(along)
+        print_run_link(run, console.print)
+    replace(record, where=_where(run), finished=True).save(folder)
 
 
 def log_comparison(

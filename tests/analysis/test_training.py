@@ -1,0 +1,105 @@
+"""The command on a folder of snapshots: what it writes, takes up again and refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from entry import refusal
+from studies import write_checkpoint
+
+from els.analysis.along import ALONG, Along
+from els.analysis.commands import main
+from els.analysis.options import Output, Source
+from els.models.checkpoints import load_denoiser
+from els.models.formats import exported
+from els.models.formats.own import METADATA_KEY
+
+_OPTIONS = (
+    "--seeds 4 --calibration_seeds 2 --steps 3 --sizes 3,5 --held_out 2 --yardsticks 2 "
+    "--logger none --device cpu --machines boundary,ideal"
+)
+QUICK = _OPTIONS.split()
+
+
+def write_snapshots(run: Path, *steps: int, size: int = 8, padding: str = "zeros") -> Path:
+    """Snapshots of a training: networks with random weights, another for each step."""
+    for step in steps:
+        path = write_checkpoint(run / f"{step}.tmp", size=size, seed=step, padding=padding)
+        meta = torch.load(path, weights_only=True)[METADATA_KEY]
+        folder = run / "snapshots" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        exported.write(folder, load_denoiser(path).net, meta)
+        path.unlink()
+    return run / "snapshots"
+
+
+def analyse(*args: object) -> Along:
+    return main([str(arg) for arg in (*args, *QUICK)])
+
+
+def test_a_folder_of_snapshots_becomes_curves(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 1, 20)
+    found = analyse(snapshots)
+    assert found.steps == (1, 20)
+    folder = tmp_path / "a" / "analysis-snapshots"
+    assert {"report.html", ALONG, "along.csv", "along.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert Along.load(folder) == found
+    said = capsys.readouterr().out
+    assert "2 snapshots" in said
+    assert "predicts the network best at step" in said
+    assert analyse(snapshots) == found
+    assert "This analysis was finished before" in capsys.readouterr().out
+
+
+def test_another_protocol_is_refused_and_a_longer_training_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 1)
+    analyse(snapshots)
+    before = json.loads((tmp_path / "a" / "analysis-snapshots" / ALONG).read_text())
+    line = refusal(main, [snapshots, *QUICK, "--steps", "4"], capsys)
+    assert "holds a finished analysis that was made otherwise: steps 3, now 4" in line
+    write_snapshots(tmp_path / "a", 5)
+    line = refusal(main, [snapshots, *QUICK], capsys)
+    assert "of other weights" in line
+    assert json.loads((tmp_path / "a" / "analysis-snapshots" / ALONG).read_text()) == before
+    capsys.readouterr()
+    assert analyse(snapshots, "--force").steps == (1, 5)
+    said = capsys.readouterr().out
+    assert "sampling ideal, 3 steps: kept from before" in said
+
+
+def test_snapshots_of_two_networks_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 9)
+    write_snapshots(tmp_path / "a", 2, padding="circular")
+    line = refusal(main, [snapshots, *QUICK], capsys)
+    assert "step-000002' is not of the training that" in line
+
+
+def test_snapshots_are_analysed_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 9)
+    line = refusal(main, [snapshots, snapshots / "step-000009", *QUICK], capsys)
+    assert "holds the snapshots of a training, which are analysed by themselves" in line
+
+
+def test_a_dry_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 1, 2)
+    assert analyse(snapshots, "--dry_run", "--no-refit") is None
+    said = capsys.readouterr().out
+    assert "sample the machines" in said
+    assert "fitted to the last snapshot" in said
+    assert not (tmp_path / "a" / "analysis-snapshots" / ALONG).exists()
+
+
+def test_one_snapshot_is_a_checkpoint_of_its_run(tmp_path: Path) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 9)
+    source = Source(str(snapshots / "step-000009"))
+    assert source.home == tmp_path / "a"
+    assert Output().analysis(source) == tmp_path / "a" / "analysis-step-000009"
