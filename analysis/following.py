@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from els.agreement import agreement, agreement_by_t
 from els.analysis.along import LAST, OWN, Along, Moment
 from els.analysis.pipeline import fit_machines, sample_machine, sample_network
 from els.analysis.study import Study
-from els.criterion import data_points
-from els.denoiser import at_time, identity_of
+from els.denoising import image_errors
 from els.errors import InputError
-from els.images import ImageSet, to_float
+from els.images import ImageSet
 from els.models.denoiser import NetworkDenoiser
 from els.novelty import nearest_images
 from els.sampling import Paths
-from els.work import Advance, Tensors, Work
+from els.work import Work
 
 
 def follow(
@@ -70,7 +68,8 @@ def _moment(
     drawn = sample_network(study, study.protocol.steps, work)
     sides = {LAST: last} if own is None else {OWN: own, LAST: last}
     main = next(iter(sides.values()))
-    images = {"held_out": study.held_out, "training": study.training_sample}
+    count = study.protocol.denoising
+    images = {"held_out": study.unseen_of(count), "training": study.seen_of(count)}
     trained = study.network.trained
     try:
         found = {name: _agreement(side.paths, drawn.samples) for name, side in sides.items()}
@@ -91,7 +90,7 @@ def _moment(
         errors={
             name: tuple(map(tuple, _errors(study, name, some, work).tolist()))
             for name, some in images.items()
-            if some is not None and study.held_out is not None
+            if some is not None
         },
         memorised=tuple(_memorised(study, drawn.samples, step, work)),
     )
@@ -115,26 +114,16 @@ def _medians(values: Tensor) -> list[float]:
 
 
 def _errors(study: Study, name: str, images: ImageSet, work: Work) -> Tensor:
-    """Mean squared error of the network's x0_hat for each image and t (n T)."""
-    network, steps = study.network, study.protocol.steps
-    t = network.schedule.timesteps(steps)[:-1].tolist()
-
-    def compute(some: list[int], advance: Advance) -> Tensors:
-        part = images.take(torch.tensor(some))
-        clean = to_float(part.pixels).to(study.starts.device)
-        label = part.labels if study.conditional else None
-        label = None if label is None else label.to(clean.device)
-        rows = []
-        for point in data_points(clean, seeds=some, t=t, schedule=network.schedule):
-            x0_hat = network(point.x, at_time(point.x, point.t), label)
-            rows.append((x0_hat - clean).double().square().mean(dim=(1, 2, 3)))
-            advance(len(some))
-        return {"errors": torch.stack(rows, dim=1)}
-
-    depends = ["errors of x0_hat", identity_of(network), images.fingerprint(), steps,
-               study.conditional]  # fmt: skip
-    about = f"denoising {name.replace('_', '-')} images"
-    return work.map(about, range(len(images)), compute, depends=depends, steps=steps)["errors"]
+    """See `Moment.errors`."""
+    return image_errors(
+        study.network,
+        images,
+        steps=study.protocol.steps,
+        conditional=study.conditional,
+        device=study.starts.device,
+        name=f"denoising {name.replace('_', '-')} images",
+        work=work,
+    ).T
 
 
 def _memorised(study: Study, samples: Tensor, step: int, work: Work) -> list[float]:

@@ -42,7 +42,7 @@ def known(machine: Machine) -> Known:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     path = write_checkpoint(tmp_path_factory.mktemp("following") / "tiny.ckpt")
-    return small_study(path, machines=["local", "ideal"], held_out=2, yardsticks=2)
+    return small_study(path, machines=["local", "ideal"], denoising=2)
 
 
 def followed(study: Study, networks: Mapping[int, Known], work: Work, **protocol: Any) -> Along:
@@ -130,7 +130,7 @@ def test_errors_are_those_of_a_network_that_always_answers_the_same(study: Study
     end = known(make_machine("ideal", study.images))
     along = followed(study, {7: fixed, 8: end}, Work(), mosaic=False)
     moment = along.moments[0]
-    for name, images in (("held_out", study.held_out), ("training", study.training_sample)):
+    for name, images in (("held_out", study.unseen_of(2)), ("training", study.seen_of(2))):
         wrong = (to_float(images.pixels) - same).double().square().mean(dim=(1, 2, 3))
         found = torch.tensor(moment.errors[name], dtype=torch.float64)
         assert torch.allclose(found, wrong[:, None].expand(-1, 3), rtol=1e-5)

@@ -16,7 +16,7 @@ from els.models.formats import exported
 from els.models.formats.own import METADATA_KEY
 
 _OPTIONS = (
-    "--seeds 4 --calibration_seeds 2 --steps 3 --sizes 3,5 --held_out 2 --yardsticks 2 "
+    "--seeds 4 --calibration_seeds 2 --steps 3 --sizes 3,5 --held_out 0 --denoising 2 "
     "--logger none --device cpu --machines boundary,ideal"
 )
 QUICK = _OPTIONS.split()
