@@ -68,7 +68,7 @@ def _moment(
     drawn = sample_network(study, study.protocol.steps, work)
     sides = {LAST: last} if own is None else {OWN: own, LAST: last}
     main = next(iter(sides.values()))
-    count = study.protocol.denoising
+    count = study.protocol.denoising or study.protocol.real_images
     images = {"held_out": study.unseen_of(count), "training": study.seen_of(count)}
     trained = study.network.trained
     try:
