@@ -3,7 +3,7 @@ import torch
 from conftest import random_images
 
 from els.images import ImageSet, to_float
-from els.novelty import SAME, nearest_images
+from els.novelty import SAME, Share, copied_share, nearest_images
 
 
 def test_the_nearest_image_is_that_of_a_plain_search_over_all_shifts() -> None:
@@ -24,6 +24,11 @@ def test_the_nearest_image_is_that_of_a_plain_search_over_all_shifts() -> None:
         assert -3 <= int(found.shift[i, 0]) <= 3
         assert -3 <= int(found.shift[i, 1]) <= 3
         assert float(found.in_place[i]) == pytest.approx(float(apart[0].min()), abs=1e-6)
+        # The second nearest is another image, not the nearest one elsewhere.
+        by_image, still = apart.min(dim=0).values.sort().values, apart[0].sort().values
+        assert float(found.second[i]) == pytest.approx(float(by_image[1]), abs=1e-6)
+        assert float(found.second_in_place[i]) == pytest.approx(float(still[1]), abs=1e-6)
+        assert float(found.ratio[i]) == pytest.approx(float(by_image[0] / by_image[1]), abs=1e-6)
         same = (x[i].double() - y[image].roll(shifts[place], dims=(1, 2))).abs() <= SAME
         assert float(found.matching[i]) == pytest.approx(float(same.all(dim=0).double().mean()))
 
@@ -62,3 +67,39 @@ def test_a_plain_background_is_not_memorised() -> None:
     assert float(found.matching[0]) >= 55 / 64
     assert abs(float(found.memorised[0])) < 0.3
     assert float(found.memorised[1]) == 1
+
+
+def test_two_images_by_hand() -> None:
+    """Flat images at -1 and 1: a flat sample at a is |a + 1| and |a - 1| from them."""
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    x = torch.tensor([-1.0, -0.6, -0.4, 0.0, 0.8]).view(5, 1, 1, 1).expand(5, 1, 4, 4)
+    found = nearest_images(x, ImageSet(pixels.contiguous()))
+    want = [0, 0.4 / 1.6, 0.6 / 1.4, 1, 0.2 / 1.8]
+    assert found.ratio_in_place.tolist() == pytest.approx(want, abs=1e-6)
+    assert found.ratio.tolist() == pytest.approx(want, abs=1e-6)
+    share = copied_share(found.ratio)
+    assert share is not None
+    assert (share.share, share.count) == (0.6, 5)
+
+
+def test_of_one_image_alone_no_share_is_known() -> None:
+    found = nearest_images(torch.zeros(2, 1, 4, 4), random_images(1, 1, 4, 4))
+    assert found.second.tolist() == [float("inf")] * 2
+    assert found.ratio.isnan().all()
+    assert copied_share(found.ratio) is None
+
+
+def test_a_copy_of_an_image_that_is_there_twice_is_a_copy() -> None:
+    images = random_images(3, 1, 4, 4)
+    twice = ImageSet(images.pixels[[0, 1, 2, 0]])
+    found = nearest_images(to_float(images.pixels[:1]).roll((1, 1), dims=(2, 3)), twice)
+    assert found.second.tolist() == [0]
+    assert found.ratio.tolist() == [0]
+    assert float(found.ratio_in_place) > 0.5  # in place it is none
+
+
+def test_the_interval_of_a_share_is_exact() -> None:
+    """Of 0 of n the upper end is 1 - 0.025^(1 / n); of all of n the lower end is 0.025^(1 / n)."""
+    none, every = copied_share(torch.ones(10)), copied_share(torch.zeros(10))
+    assert none == Share(0, (0, pytest.approx(1 - 0.025**0.1)), 10)
+    assert every == Share(1, (pytest.approx(0.025**0.1), 1), 10)
