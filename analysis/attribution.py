@@ -16,7 +16,7 @@ from els.calibration import Scales
 from els.files import replacing
 from els.images import ImageSet
 from els.mosaic import Mosaic
-from els.novelty import Novelty
+from els.novelty import Novelty, Share, copied_share
 
 NETWORK = "network"
 HELD_OUT = "held-out images"
@@ -28,6 +28,8 @@ NOVELTY = {
     "images": "training images drawn on",
     "largest_piece": "largest piece (share of pixels)",
 }
+# How much nearer the nearest training image is than the second nearest.
+RATIOS = {"ratio_in_place": "ratio d1/d2, in place", "ratio": "ratio d1/d2, up to translation"}
 # Bytes of training images that are kept for the page, whose size they are most of.
 _BUDGET = 4 << 20
 _Arrays = dict[str, np.ndarray]
@@ -73,8 +75,8 @@ class Attribution:
     """What is known of the network's and a machine's samples beside how well they agree.
 
     Attributes:
-        novelty: by "network", primary machine, traced machine and, as yardsticks, "held-out images"
-            and "training images", which need not be as many as the seeds.
+        novelty: by "network", every machine and, as yardsticks, "held-out images" and "training
+            images", which need not be as many as the seeds.
         paths: x0_hat at each step for "network", primary and traced machine, as uint8
             (steps n c h w), clipped; the last are the samples.
         tracing: mosaics, where a machine answers with patches.
@@ -92,6 +94,22 @@ class Attribution:
         mosaic, steps = self.tracing.mosaics[self.tracing.machine], len(self.paths[NETWORK])
         return mosaic if len(mosaic.t) == steps else None
 
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The sides that drew samples, one a seed: the network and the machines."""
+        return tuple(side for side in self.novelty if side not in (HELD_OUT, COPIES))
+
+    @cached_property
+    def copies(self) -> dict[str, dict[str, Share]]:
+        """By side, the shares of copies: "in_place", and "shifted", up to translation."""
+        found: dict[str, dict[str, Share]] = {}
+        for side, novelty in self.novelty.items():
+            ratios = {"in_place": novelty.ratio_in_place, "shifted": novelty.ratio}
+            for name, ratio in ratios.items():
+                if (share := copied_share(ratio)) is not None:
+                    found.setdefault(side, {})[name] = share
+        return found
+
     @cached_property
     def by_seed(self) -> dict[str, dict[str, Tensor]]:
         """Of each side, what is measured for every seed (n,): see `Novelty` and `Mosaic`."""
@@ -103,6 +121,14 @@ class Attribution:
                 "matching": novelty.matching,
                 "memorised": novelty.memorised,
             }
+            second = {
+                "second": novelty.second,
+                "second_in_place": novelty.second_in_place,
+                "ratio": novelty.ratio,
+                "ratio_in_place": novelty.ratio_in_place,
+            }
+            if side in self.copies:
+                found[side] |= second
         mosaics = (
             {} if self.tracing is None else {**self.tracing.mosaics, **self.tracing.yardsticks}
         )
@@ -138,7 +164,7 @@ class Attribution:
             arrays = {name: file[name] for name in file}
         novelty = _part(arrays, "novelty")
         return cls(
-            novelty={earlier.name(side): Novelty(**one) for side, one in novelty.items()},
+            novelty={earlier.name(side): earlier.novelty(one) for side, one in novelty.items()},
             paths={earlier.name(side): x for side, x in _part(arrays, "path")[""].items()},
             tracing=_tracing(arrays, scales),
         )

@@ -2,6 +2,7 @@
 
 Until version 3, agreement.json held the network as a line for people and the protocol as
 `settings`, the mixture was called `best`, and mosaics did not keep the sides of their windows.
+Later ones still knew no second nearest images.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from els.calibration import Scales
 from els.engines.windows import window
 from els.machines.local import SCALES
 from els.models.blocks import NetworkFacts
+from els.novelty import Novelty
 from els.stacking import Weights
 
 _KINDS = {"best": "mixture"}
@@ -78,6 +83,12 @@ def load_weights(path: Path) -> Weights:
 def sides(scales: Scales, t: Sequence[float]) -> tuple[int, ...]:
     """Sides in pixels of the windows that a machine compared at some times."""
     return tuple(int(window(_WINDOWS[scales.scale], scales.at(time))[0]) for time in t)
+
+
+def novelty(arrays: Mapping[str, Tensor]) -> Novelty:
+    """Novelty from its arrays, where nothing is known of second nearest images in those of old."""
+    unknown = torch.full_like(arrays["distance"], torch.nan)
+    return Novelty(**{"second": unknown, "second_in_place": unknown, **arrays})
 
 
 def _measures(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from els.models.tracking import LoggerName, name_in_sweep
 from els.models.user_code import code_name, is_code
 
 FORMATS = ("png", "pdf", "svg")
+STEPS, LOCALITY_STEPS = 20, 10  # of both sides, where nothing is said and by protocol locality
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,18 @@ class Protocol:
             measured at every t, of the network and of every machine; 0 leaves that out.
         same_x: number of seeds and of held-out images on which network and machines are asked at
             the same x; 0 leaves that out.
+        protocol: "locality" samples as locality-in-diffusion-models does, to compare with its
+            tables: ten DDIM steps, 900, 800, ..., 0 of 1,000 linear betas, x0_hat clamped in each,
+            and its score beside the others; it sets `steps` and `network_steps` to 10.
         clip: clamp x0_hat of the network and the machines to the data's range in every step, as
             many samplers do.
         mosaic: find out where samples come from: the winning training patch of every pixel, and
             the nearest training images.
         refit: of snapshots along training: also fit the scales to each of them; else those of the
             last one are taken, which costs the networks' part alone.
+        information: number of seeds, the first that scales are fitted on, on whose paths the
+            entropy of each patch machine's posterior is measured at every scale: over how many
+            patches it averages, and from which scale on it memorises; 0 leaves that out.
     """
 
     machines: Literal["all"] | list[str] | None = None
@@ -138,23 +145,32 @@ class Protocol:
     criterion: Literal["cosine", "l2"] = "cosine"
     seeds: int = 40
     calibration_seeds: int = 8
-    steps: int = 20
-    network_steps: list[int] = field(default_factory=lambda: [20])
+    steps: int = STEPS
+    network_steps: list[int] = field(default_factory=lambda: [STEPS])
     label: int | None = None
     tolerance: float | Literal["auto"] = "auto"
     denoising: int = 0
     same_x: int = 0
+    protocol: Literal["default", "locality"] = "default"
     clip: bool = False
     mosaic: bool = True
     refit: bool = True
+    information: int = 0
 
     def __post_init__(self) -> None:
+        if self.protocol == "locality":
+            self._take_locality()
         _at_least_one(self, "seeds", "calibration_seeds", "steps", "yardsticks")
         if self.tolerance != "auto" and not 0 <= self.tolerance < math.inf:
             raise InputError(f"tolerance is {self.tolerance}; give auto, or an error of at least 0")
         for name in ("held_out", "denoising", "same_x"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not 0 <= self.information <= self.calibration_seeds:
+            raise InputError(
+                f"information is {self.information}; give 0 to {self.calibration_seeds} seeds, as "
+                "many as scales are fitted on"
+            )
         if not self.network_steps or min(self.network_steps) < 1:
             raise InputError(f"network_steps is {self.network_steps}; give counts of at least 1")
         if self.calibration_seeds >= self.seeds:
@@ -162,6 +178,20 @@ class Protocol:
                 f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
                 "used for calibration; raise --seeds or lower --calibration_seeds"
             )
+
+    def _take_locality(self) -> None:
+        """Set what the protocol of locality-in-diffusion-models sets; refuse anything else."""
+        for name, usual, own in (
+            ("steps", STEPS, LOCALITY_STEPS),
+            ("network_steps", [STEPS], [LOCALITY_STEPS]),
+            ("clip", False, False),
+        ):
+            if getattr(self, name) not in (usual, own):
+                raise InputError(
+                    f"{name} is {getattr(self, name)} with protocol locality, which has "
+                    f"{LOCALITY_STEPS} steps on both sides and clamps x0_hat itself; leave it out"
+                )
+            object.__setattr__(self, name, own)
 
     @property
     def real_images(self) -> int:

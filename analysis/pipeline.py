@@ -27,6 +27,7 @@ from els.console import console
 from els.denoiser import Denoiser
 from els.denoising import image_errors
 from els.images import to_float, to_uint8
+from els.information import Information, measure_information
 from els.machines import Machine
 from els.machines.local import PatchMachine
 from els.models.denoiser import NetworkDenoiser
@@ -91,6 +92,7 @@ def analyse(
             {**predicted, **{name: one[steps] for name, one in twins.items()}},
             work,
         ),
+        information=_information(study, work),
     )
     if not protocol.mosaic:
         return results
@@ -343,13 +345,16 @@ def _seen(predicted: Mapping[str, Paths]) -> dict[str, Tensor]:
 def _attribute(
     study: Study, paths: Mapping[str, Paths], results: Results, tracer: Tracer | None, work: Work
 ) -> Attribution:
-    """Where the network's and the machines' samples of equally many steps come from."""
+    """Where the network's and the machines' samples of equally many steps come from.
+
+    All of them are compared with the training images; the paths of a few are shown.
+    """
     mosaics = {} if tracer is None else _mosaics(study, paths, results.labels, tracer, work)
     # The memoriser's path is shown beside the others.
     sides = list(dict.fromkeys([NETWORK, study.primary.kind, *mosaics, *({IDEAL} & set(paths))]))
     real = {HELD_OUT: study.held_out, COPIES: study.training_sample}
     images = {name: found for name, found in real.items() if found is not None}
-    samples = {side: paths[side].samples for side in sides}
+    samples = {side: one.samples for side, one in paths.items()}
     samples |= {name: to_float(found.pixels) for name, found in images.items()}
     tracing = None
     if tracer is not None:
@@ -375,6 +380,26 @@ def _attribute(
         paths={side: to_uint8(paths[side].x0_hats) for side in sides},
         tracing=tracing,
     )
+
+
+def _information(study: Study, work: Work) -> dict[str, Information]:
+    """Of every patch machine, on the paths that its scales are fitted on."""
+    protocol = study.protocol
+    if not protocol.information:
+        return {}
+    return {
+        one.kind: measure_information(
+            study.network,
+            one,
+            study.starts,
+            protocol.calibration[: protocol.information],
+            steps=protocol.steps,
+            candidates=study.candidates(one),
+            work=work,
+        )
+        for one in study.machines
+        if isinstance(one, PatchMachine)
+    }
 
 
 def _mosaics(

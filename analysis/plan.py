@@ -116,6 +116,12 @@ def _tracing(study: Study, seconds: Seconds) -> Iterator[Stage]:
 def _answers(study: Study, network: float, seconds: Seconds) -> Iterator[tuple[str, int, float]]:
     """Stages of single answers: their names, queries and seconds of each."""
     protocol, steps = study.protocol, study.protocol.steps
+    if protocol.information:
+        yield (
+            "measure information",
+            protocol.information * steps,
+            _informing(study, network, seconds),
+        )
     exact = [(one, seconds(one, _middle(study, one))) for one in study.machines]
     each = sum(
         _estimating(study, one, time) if study.estimates(one) else time for one, time in exact
@@ -164,6 +170,12 @@ def _calibrating(study: Study, machine: Machine, seconds: Seconds) -> float:
     if study.estimates(machine):
         return _LOOKED_AT * _estimating(study, machine, seconds(machine, _middle(study, machine)))
     return seconds(machine, tuple(study.candidates(machine)))
+
+
+def _informing(study: Study, network: float, seconds: Seconds) -> float:
+    """Seconds of a query of every patch machine at all values of its scale, with details."""
+    asked = [one for one in study.machines if isinstance(one, PatchMachine)]
+    return sum(network + _DETAILS * seconds(one, tuple(study.candidates(one))) for one in asked)
 
 
 def _estimating(study: Study, machine: Machine, exact: float) -> float:

@@ -17,11 +17,14 @@ from torch import Tensor
 
 from els.agreement import (
     MachineSummary,
+    Mean,
     Pair,
     agreement,
     compare_pairs,
+    locality_score,
     summarise,
     summarise_machines,
+    summarise_mean,
 )
 from els.analysis import earlier
 from els.analysis.answers import Denoising, SameX
@@ -34,12 +37,14 @@ from els.ceiling import Ceiling, Pairs, ceiling_by_seed, network_pairs, summaris
 from els.errors import InputError
 from els.files import as_plain, as_record, replacing, write_json
 from els.images import DataSpec
+from els.information import Information
 from els.intervals import ByTime
 from els.models.blocks import NetworkFacts, Trained
 from els.probes import Probes
 from els.stacking import Weights
 
 AGREEMENT, SAMPLES, ATTRIBUTION = "agreement.json", "samples.npz", "origins.npz"
+INFORMATION = "information_"  # of a machine, whose kind follows
 NETWORK_FILE, WEIGHTS_FILE, DATA_SCALES = "network.json", "weights.json", "data_scales.json"
 NAMED_SEEDS = ("best", "median", "worst")
 _Part = TypeVar("_Part")
@@ -164,6 +169,7 @@ class Results:
             `METRICS` (steps n), the mean over the twins; empty without any.
         denoising: errors of the network's and the machines' x0_hats on real images, if measured.
         same_x: agreement of machines with the network at the same x, if measured.
+        information: of patch machines, over how many patches they average, where it was measured.
     """
 
     provenance: Provenance
@@ -185,6 +191,7 @@ class Results:
     ceiling_by_t: Mapping[str, Tensor] = field(default_factory=dict)
     denoising: Denoising | None = None
     same_x: SameX | None = None
+    information: Mapping[str, Information] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         found = (
@@ -215,6 +222,19 @@ class Results:
         if not self.twins:
             return {}
         return ceiling_by_seed(self._network_pairs(self.network_steps), NETWORK)
+
+    @cached_property
+    def locality_scores(self) -> dict[str, Tensor]:
+        """`locality_score` (n,) of each machine; empty but for protocol locality."""
+        if self.provenance.protocol.protocol != "locality":
+            return {}
+        target = self.network[self.network_steps]
+        return {kind: locality_score(x, target) for kind, x in self.machines.items()}
+
+    @property
+    def locality(self) -> dict[str, Mean]:
+        """Their means, by which that protocol's tables go."""
+        return {kind: summarise_mean(scores) for kind, scores in self.locality_scores.items()}
 
     @cached_property
     def order(self) -> tuple[int, ...]:
@@ -257,12 +277,23 @@ class Results:
             found["denoising"] = denoising_record(self.denoising)
         if self.same_x is not None:
             found["same_x"] = same_x_record(self.same_x)
+        if self.locality_scores:
+            found["locality"] = {kind: asdict(mean) for kind, mean in self.locality.items()}
         if self.audits:
             found["audits"] = {kind: as_plain(audit) for kind, audit in self.audits.items()}
         if self.attribution is not None:
             found["novelty"] = {
                 side: {name: asdict(summarise(value)) for name, value in values.items()}
                 for side, values in self.attribution.by_seed.items()
+            }
+            found["copies"] = {
+                side: {name: asdict(share) for name, share in shares.items()}
+                for side, shares in self.attribution.copies.items()
+            }
+        if self.information:
+            found["information"] = {
+                kind: _information_record(one, self.scales.get(kind))
+                for kind, one in self.information.items()
             }
         return found
 
@@ -282,7 +313,10 @@ class Results:
         names = [AGREEMENT, SAMPLES]
         names += [NETWORK_FILE] * (self.probes is not None)
         names += [ATTRIBUTION] * (self.attribution is not None)
-        return [folder / name for name in names]
+        return [*(folder / name for name in names), *self._information_files(folder)]
+
+    def _information_files(self, folder: Path) -> dict[Path, Information]:
+        return {folder / f"{INFORMATION}{kind}.npz": one for kind, one in self.information.items()}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write everything to a folder; returns the paths.
@@ -294,6 +328,7 @@ class Results:
         (folder / AGREEMENT).unlink(missing_ok=True)
         paths = [*self.fitted(folder), *self.measured(folder)]
         earlier_ones = [*folder.glob("*scales*.json"), *folder.glob(WEIGHTS_FILE)]
+        earlier_ones += folder.glob(f"{INFORMATION}*.npz")
         for left in {*earlier_ones, folder / NETWORK_FILE, folder / ATTRIBUTION} - set(paths):
             left.unlink(missing_ok=True)
         for path, part in self.fitted(folder).items():
@@ -302,6 +337,8 @@ class Results:
             self.probes.save(folder / NETWORK_FILE)
         if self.attribution is not None:
             self.attribution.save(folder / ATTRIBUTION)
+        for path, information in self._information_files(folder).items():
+            information.save(path)
         with replacing(folder / SAMPLES) as partial:
             np.savez_compressed(partial, **self._arrays())
         write_json(folder / AGREEMENT, self.summary)
@@ -365,6 +402,10 @@ class Results:
             denoising=Denoising.of(_group(arrays, "denoising"), t),
             same_x=SameX.of(_group(arrays, "same_x"), t),
             audits={kind: as_record(Audit, one) for kind, one in summary.get("audits", {}).items()},
+            information={
+                kind: Information.load(folder / f"{INFORMATION}{kind}.npz")
+                for kind in summary.get("information", {})
+            },
         )
 
     def _agreement_at(self, network_steps: int) -> AgreementAt:
@@ -477,6 +518,22 @@ def _twins(arrays: Mapping[str, Tensor]) -> dict[str, dict[int, Tensor]]:
         name, _, steps = key.rpartition("/")
         found.setdefault(name, {})[int(steps)] = x
     return found
+
+
+def _information_record(one: Information, scales: Scales | None) -> dict[str, Any]:
+    """As agreement.json holds it: a list for each t, with a number for each candidate scale."""
+    found: dict[str, Any] = {
+        "seeds": len(one.seeds),
+        "t": one.t,
+        "scale": one.scale,
+        "candidates": one.candidates,
+        "effective_patches": one.effective_patches.tolist(),
+        "largest_weight": one.largest_weight.tolist(),
+        "predicted_entropy": one.predicted.tolist(),
+        "k_mem": one.k_mem,
+        "k_collapse": one.k_collapse,
+    }
+    return found if scales is None else {**found, "k_cal": [scales.at(t) for t in one.t]}
 
 
 def _group(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

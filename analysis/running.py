@@ -24,6 +24,7 @@ from els.analysis.plan import plan
 from els.analysis.report.tables import (
     agreement_tables,
     audits_text,
+    locality_table,
     pairs_table,
     probes_text,
     scales_table,
@@ -137,6 +138,8 @@ def _print_findings(results: Results, files: ReportFiles, output: Output) -> Non
         console.print(scales_table(results.scales))
     for table in agreement_tables(results):
         console.print(table)
+    if results.locality_scores:
+        console.print(locality_table(results))
     if results.pairs:
         console.print(pairs_table(results))
     console.print(textwrap.fill(headline(results), console.width))

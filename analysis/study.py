@@ -33,6 +33,7 @@ from els.models.denoiser import NetworkDenoiser
 from els.models.readings import Reading
 from els.models.user_code import is_code
 from els.sampling import Starts
+from els.schedule import LinearSteps
 from els.stacking import Weights
 
 # Raised with every change of the code that changes results, so that old ones are not taken up.
@@ -273,6 +274,8 @@ def load_network(
         prediction=source.prediction,
         schedule=source.schedule,
     )
+    if protocol.protocol == "locality":
+        network = network.with_schedule(LinearSteps(network.schedule.offset))
     return network.clipped() if protocol.clip else network
 
 

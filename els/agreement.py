@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,23 @@ class Summary:
         """The median by the name, and the ends of the interval as `_low` and `_high`."""
         low, high = self.ci95
         return {name: self.median, f"{name}_low": low, f"{name}_high": high}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds.
+
+    Attributes:
+        mean: the mean.
+        ci95: its 95 % percentile bootstrap interval over seeds.
+    """
+
+    mean: float
+    ci95: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.ci95
+        return f"{self.mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,29 @@ def metrics_by_t(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
     return {name: values.reshape(steps, n) for name, values in found.items()}
 
 
+def locality_score(machine: Tensor, network: Tensor) -> Tensor:
+    """The score of locality-in-diffusion-models (Lukoianov et al., arXiv 2509.09672).
+
+    1 - SS_res / (m var) for each of n pairs of images, with the unbiased variance of the network's
+    image over its m values: a little above `R2`, which divides by (m - 1) var.
+
+    Args:
+        machine: the machine's images (n c h w).
+        network: the network's images (n c h w).
+
+    Returns:
+        scores (n,), float64, at most 1.
+
+    Example:
+        >>> import torch
+        >>> network = torch.arange(4.0).view(1, 1, 2, 2)  # unbiased variance 5 / 3
+        >>> locality_score(network + 1, network).tolist()
+        [0.4]
+    """
+    a, b = (images.double().flatten(1) for images in (machine, network))
+    return 1 - (a - b).square().sum(dim=1) / (b.shape[1] * b.var(dim=1))
+
+
 def agreement_by_t(machine: Tensor, network: Tensor) -> Tensor:
     """pearson_r of what two denoisers take the clean images to be, at every step of their paths.
 
@@ -173,15 +214,26 @@ def agreement_by_t(machine: Tensor, network: Tensor) -> Tensor:
 
 def summarise(values: Tensor, *, seed: int = 0) -> Summary:
     """Median and bootstrap interval of values (n,), the same every time."""
+    return Summary(*_bootstrapped(values, np.median, seed))
+
+
+def summarise_mean(values: Tensor, *, seed: int = 0) -> Mean:
+    """Mean and bootstrap interval of values (n,), the same every time."""
+    return Mean(*_bootstrapped(values, np.mean, seed))
+
+
+def _bootstrapped(
+    values: Tensor, statistic: Callable[..., Any], seed: int
+) -> tuple[float, tuple[float, float]]:
     data = values.double().cpu().numpy()
-    median = float(np.median(data))
+    found = float(statistic(data))
     if np.ptp(data) == 0:  # one seed, or all alike: nothing to resample
-        return Summary(median, (median, median))
+        return found, (found, found)
     interval = bootstrap(
-        (data,), np.median, n_resamples=_RESAMPLES, method="percentile",
+        (data,), statistic, n_resamples=_RESAMPLES, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return Summary(median, (float(interval.low), float(interval.high)))
+    return found, (float(interval.low), float(interval.high))
 
 
 def share(values: Tensor, reference: Tensor, *, seed: int = 0) -> Summary | None:

@@ -18,6 +18,7 @@ from els.denoiser import (
     eps_from_x0,
     identity_of,
     schedule_of,
+    within_range,
 )
 from els.engines.subsample import Estimate
 from els.errors import InputError
@@ -36,7 +37,7 @@ class Step:
         t: the time of x.
         s: the time of x_next.
         x: noisy images at t (b c h w).
-        x0_hat: the denoiser's answer at x (b c h w).
+        x0_hat: the denoiser's answer at x (b c h w), clamped where the schedule does.
         x_next: images at s (b c h w); at the last step s = 0 and these are the samples.
     """
 
@@ -63,7 +64,9 @@ def ddim_steps(
 ) -> Iterator[Step]:
     """Walk the DDIM path of Song et al. (2021) from pure noise, eta = 0.
 
-    x_s = alpha(s) x0_hat + sigma(s) eps_hat on the grid t = 1, (n-1)/n, ..., 1/n, 0.
+    x_s = alpha(s) x0_hat + sigma(s) eps_hat on the schedule's grid: t = 1, (n-1)/n, ..., 1/n, 0 of
+    the paper's. Where a schedule `clamps`, x0_hat is clamped to the data's range while eps_hat
+    stays that of the answer as it was, as in diffusers' DDIMScheduler.
 
     Args:
         denoiser: see `els.denoiser.Denoiser`.
@@ -79,9 +82,10 @@ def ddim_steps(
     grid = schedule.timesteps(steps).tolist()
     for i, (t, s) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         at_t, at_s = at_time(x, t), at_time(x, s)
-        x0_hat = denoiser(x, at_t, label)
+        answer = denoiser(x, at_t, label)
+        x0_hat = within_range(answer) if schedule.clamps else answer
         alpha, sigma = coefficients(at_s, x, schedule)
-        x_next = alpha * x0_hat + sigma * eps_from_x0(x, x0_hat, at_t, schedule)
+        x_next = alpha * x0_hat + sigma * eps_from_x0(x, answer, at_t, schedule)
         yield Step(i=i, t=t, s=s, x=x, x0_hat=x0_hat, x_next=x_next)
         x = x_next
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from els.errors import InputError
+
+_BETAS = 1000
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class CosineSchedule:
     """
 
     offset: float = 0.008
+    # Whether samplers clamp x0_hat to the data's range in every step, see `ddim_steps`.
+    clamps: ClassVar[bool] = False
 
     @property
     def identity(self) -> object:
@@ -56,6 +61,37 @@ class CosineSchedule:
         if not t.is_floating_point():
             t = t.double()
         return t * (math.pi / 2 / (1 + self.offset))
+
+
+@dataclass(frozen=True)
+class LinearSteps(CosineSchedule):
+    """The sampling steps of diffusers' DDIMScheduler with its defaults, on the same noise.
+
+    1,000 linear betas from 1e-4 to 0.02, of which n sampling steps visit 1,000 // n apart, the last
+    at step 0 and from there to no noise at all; x0_hat is clamped. Noisy images are the same in
+    every variance-preserving schedule wherever alpha is: times stay those of the cosine schedule,
+    at which alpha^2 is the product of 1 - beta. The protocol of locality-in-diffusion-models
+    (Lukoianov et al., arXiv 2509.09672) takes ten steps: 900, 800, ..., 0.
+    """
+
+    clamps: ClassVar[bool] = True
+
+    @property
+    def identity(self) -> object:
+        """See `CosineSchedule.identity`."""
+        return ["linear steps", self.offset]
+
+    def timesteps(self, n: int) -> Tensor:
+        """The grid of n sampling steps, ending at 0: shape (n + 1,), float64.
+
+        Raises:
+            InputError: when n is not between 1 and 1,000.
+        """
+        if not 1 <= n <= _BETAS:
+            raise InputError(f"the number of sampling steps is {n}; it must be 1 to {_BETAS}")
+        kept = (1 - torch.linspace(1e-4, 0.02, _BETAS, dtype=torch.float64)).cumprod(dim=0)
+        steps = torch.arange(n - 1, -1, -1) * (_BETAS // n)
+        return torch.cat([self.time(kept[steps].sqrt()), torch.zeros(1, dtype=torch.float64)])
 
 
 COSINE = CosineSchedule()

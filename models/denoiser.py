@@ -101,6 +101,13 @@ class NetworkDenoiser(Sampler):
         other.clip = True
         return other
 
+    def with_schedule(self, schedule: CosineSchedule) -> NetworkDenoiser:
+        """The same network for a schedule of the same noise and other sampling steps."""
+        other = copy(self)
+        vars(other).pop("identity", None)
+        other.schedule = schedule
+        return other
+
     @property
     def facts(self) -> NetworkFacts:
         """See `els.models.blocks.NetworkFacts`."""

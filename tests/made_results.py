@@ -20,6 +20,7 @@ from els.analysis.options import Protocol
 from els.analysis.results import FileId, Provenance, Results, TrainingConfig
 from els.calibration import Scales
 from els.images import DataSpec
+from els.information import Information
 from els.models.blocks import NetworkFacts
 from els.mosaic import Mosaic
 from els.novelty import Novelty
@@ -27,6 +28,7 @@ from els.probes import Probes
 from els.stacking import Weights
 
 T = (1.0, 0.75, 0.5, 0.25)
+PATCHES = ("boundary", "local", "equivariant")
 SCALED = ("boundary", "local", "tempered", "equivariant", "pca_local")
 
 
@@ -70,12 +72,25 @@ def made_results(kinds: Sequence[str], *, seeds: int = 6) -> Results:
         ),
         weights=made_weights() if "mixture" in kinds else None,
         attribution=made_attribution(kinds, seeds=seeds),
+        information={kind: made_information(kind) for kind in kinds if kind in PATCHES},
+    )  # fmt: skip
+
+
+def made_information(kind: str) -> Information:
+    """At three sizes, of which all, two, one and none are below k_mem in turn."""
+    largest = torch.tensor([[0.1, 0.2, 0.3], [0.2, 0.3, 0.6], [0.3, 0.6, 0.9], [0.6, 0.8, 1.0]])
+    maps = largest[:, :, None, None, None].expand(4, 3, 2, 8, 8)
+    return Information(
+        machine=kind, scale="size", seeds=(0, 1), t=T, candidates=(3, 5, 7),
+        entropy=-maps.double().log().float(), largest=maps,
+        log_count=torch.tensor([6.0, 5.0, 4.0]),
+        told=torch.tensor([[1.0, 1.0, 1.0], [2.0, 3.0, 4.0], [3.0, 5.5, 9.0], [7.0, 9.0, 9.0]]),
     )  # fmt: skip
 
 
 def made_attribution(kinds: Sequence[str], *, seeds: int) -> Attribution:
     """Mosaics of random pixels from 20 images, with the first kind if it has patches."""
-    values = torch.rand(4, seeds, generator=torch.Generator().manual_seed(1))
+    values = torch.rand(6, seeds, generator=torch.Generator().manual_seed(1))
     return Attribution(
         novelty={
             side: Novelty(torch.zeros(seeds), torch.zeros(seeds, 2), *values)

@@ -38,7 +38,8 @@ def test_everything_is_written_to_the_runs_folder(analysed: Path) -> None:
         "looks.png", "equivariance.png", "agreement.json", "samples.npz", "origins.npz",
         "per_seed.csv",
         "per_t.csv", "report.html", "samples.png", "scales.png", "agreement.png", "by_t.png",
-        "criterion.png", "mosaic.png", "novelty.png", "consistency.png",
+        "criterion.png", "mosaic.png", "novelty.png", "copies.png",
+        "consistency.png",
     }  # fmt: skip
     for path in analysed.glob("*.png"):
         assert np.asarray(Image.open(path).convert("L")).std() > 5

@@ -10,7 +10,17 @@ from typing import Any, Literal
 import altair as alt
 
 from els.analysis.report.style import Dashes, Style
-from els.analysis.report.views import TIME, Dots, HeatMap, Lines, Panels, Scatter, Series, View
+from els.analysis.report.views import (
+    TIME,
+    Dots,
+    HeatMap,
+    Lines,
+    Panels,
+    Scatter,
+    Series,
+    Track,
+    View,
+)
 
 Spec = dict[str, Any]
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -171,13 +181,31 @@ def _heat_map(view: HeatMap) -> Chart:
     colour = alt.Color("colour:Q", title=None, scale=scale, legend=legend)
     chart = alt.Chart(alt.Data(values=rows)).properties(height=_HEIGHT)
     cells = chart.mark_rect().encode(x=_STEPS, y=y, color=colour, tooltip=tooltip)
-    if view.marks is None:
-        return cells
-    marks = [{"t": _named(t), "row": row} for t, row in zip(view.t, view.marks, strict=True)]
-    point = alt.Chart(alt.Data(values=marks)).mark_point(
-        filled=True, size=45, color="white", stroke="black", opacity=1
-    )
-    return alt.layer(cells, point.encode(x=_STEPS, y=y)).properties(height=_HEIGHT)
+    layers = [cells, *(layer for track in view.tracks for layer in _track(view, track, y))]
+    if view.marks is not None:
+        marks = [{"t": _named(t), "row": row} for t, row in zip(view.t, view.marks, strict=True)]
+        point = alt.Chart(alt.Data(values=marks)).mark_point(
+            filled=True, size=45, color="white", stroke="black", opacity=1
+        )
+        layers.append(point.encode(x=_STEPS, y=y))
+    return alt.layer(*layers).properties(height=_HEIGHT) if len(layers) > 1 else cells
+
+
+def _track(view: HeatMap, track: Track, y: alt.Y) -> list[Chart]:
+    """A white line in a black casing, from the row of one time to that of the next."""
+    rows = [
+        {"t": _named(t), "row": row, "of": track.name}
+        for t, row in zip(view.t, track.rows, strict=True)
+        if row is not None
+    ]
+    chart = alt.Chart(alt.Data(values=rows)).encode(x=_STEPS, y=y)
+    dashes = _dash(track.dashes)
+    return [
+        chart.mark_line(color="black", strokeWidth=4, strokeDash=dashes),
+        chart.mark_line(color="white", strokeWidth=2, strokeDash=dashes, tooltip=True).encode(
+            tooltip=["of:N", "t:O", alt.Tooltip("row:O", title=view.y)]
+        ),
+    ]
 
 
 def _named(t: float) -> float:
@@ -242,7 +270,12 @@ def _dots(view: Dots) -> Chart:
     )
     dots = alt.Chart(alt.Data(values=values)).mark_point(filled=True, size=24, opacity=0.55)
     dots = dots.encode(x=x, y=y, color=colour, tooltip=["of:N", "value:Q"])
-    return alt.layer(bar, dots, stroke).properties(height=30 * len(names))
+    layers = [bar, dots, stroke]
+    if view.limit is not None:
+        line = alt.Chart(alt.Data(values=[{"limit": view.limit}]))
+        rule = line.mark_rule(color="grey", strokeDash=[4, 4])
+        layers.append(rule.encode(x=alt.X("limit:Q", title=None)))
+    return alt.layer(*layers).properties(height=30 * len(names))
 
 
 _RENDERERS: dict[type, Callable[[Any], Chart]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ from els.analysis.report.views import (
     Row,
     Scatter,
     Series,
+    Track,
     View,
     along_panels,
     compared_by_t,
@@ -54,6 +56,7 @@ from els.analysis.results import Results
 from els.images import to_uint8
 
 _COLUMNS = 12
+_MANY_DECADES = 1e3  # from here on a logarithmic scale of colours has powers of ten alone
 _FEW = 4  # more lines than these get a panel each
 _CASING = [patheffects.Stroke(linewidth=3, foreground="black"), patheffects.Normal()]
 _BORDER: dict[str, Any] = {"colors": "#D55E00", "linewidths": 0.4}
@@ -155,7 +158,9 @@ def _colour_bar(
     """The scale of the colours; plain numbers where it is logarithmic."""
     bar = figure.colorbar(image, ax=axes, label=view.unit, aspect=aspect)
     if view.log:
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = bar.mappable.get_clim()
+        many = high > _MANY_DECADES * low
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
         bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         bar.ax.yaxis.set_minor_locator(NullLocator())
 
@@ -170,6 +175,8 @@ def _draw_heat_map(ax: Axes, view: HeatMap, norm: Normalize) -> ScalarMappable:
         marked = [view.rows.index(row) for row in view.marks[::-1]]
         ax.plot(range(len(t)), marked, "o", color="white", mec="black", mew=0.7, ms=3.5)
         ax.set_yticks(range(len(view.rows)), [f"{row:g}" for row in view.rows], fontsize=6)
+    for track in view.tracks:
+        _draw_track(ax, view, track)
     if view.edge is not None:
         ax.step(
             range(len(t)),
@@ -184,6 +191,12 @@ def _draw_heat_map(ax: Axes, view: HeatMap, norm: Normalize) -> ScalarMappable:
     ax.set(ylabel=view.y)
     ax.grid(visible=False)
     return image
+
+
+def _draw_track(ax: Axes, view: HeatMap, track: Track) -> None:
+    at = [math.nan if row is None else view.rows.index(row) for row in track.rows[::-1]]
+    ax.plot(range(len(at)), at, color="white", ls=track.dashes, path_effects=_CASING,
+            label=track.name)  # fmt: skip
 
 
 def _norm(views: Sequence[HeatMap]) -> Normalize:
@@ -213,6 +226,8 @@ def _draw_dots(ax: Axes, view: Dots) -> None:
         _draw_row(ax, view.names.index(row.name), row)
     ax.set_yticks(range(len(view.names)), list(view.names))
     ax.set_ylim(len(view.names) - 0.5, -0.5)
+    if view.limit is not None:
+        ax.axvline(view.limit, color="black", lw=0.8, ls="--", zorder=0)
     ax.grid(visible=False, axis="y")
     ax.set(xlabel=view.x)
 
@@ -325,6 +340,8 @@ def _heat_maps_figure(views: Sequence[HeatMap]) -> Figure:
         image = _draw_heat_map(ax, one, norm)
         ax.set(xlabel="t", title=one.title)
     _colour_bar(figure, image, axes, views[0], aspect=20 * rows)
+    if views[0].tracks:
+        _legend_below(figure, axes[0])
     return figure
 
 
@@ -358,9 +375,10 @@ def _in_two_lines(text: str) -> str:
 
 def _legend_below(figure: Figure, ax: Axes) -> None:
     """What is drawn, where it covers nothing."""
-    _, names = ax.get_legend_handles_labels()
+    lines, names = ax.get_legend_handles_labels()
     if names:
-        figure.legend(loc="outside lower center", ncols=1 if max(map(len, names)) > 20 else 3)
+        columns = 1 if max(map(len, names)) > 20 else 3
+        figure.legend(lines, names, loc="outside lower center", ncols=columns)
 
 
 _RENDERERS: dict[type, Callable[[Any], Figure]] = {
@@ -476,9 +494,13 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "equivariance": _of_view("equivariance"),
     "agreement": _agreement_figure,
     "by_t": _of_view("by_t"),
+    "locality": _of_view("locality"),
     "criterion": _of_view("criterion"),
     "mosaic": _mosaic_figure,
     "novelty": _of_view("novelty"),
+    "copies": _of_view("copies"),
+    "information": _of_view("information"),
+    "memorisation": _of_view("memorisation"),
     "consistency": _of_view("consistency"),
 }
 

@@ -34,6 +34,7 @@ from els.analysis.report.tables import (
     along_cells,
     audits_text,
     comparison_cells,
+    locality_cells,
     pair_cells,
     probes_text,
     shown_pairs,
@@ -55,8 +56,12 @@ _SECTIONS = {
     "criterion": ("criterion",),
     "by_t": ("by_t",),
     "scatter": ("scatter",),
+    "locality": ("locality",),
     "equivariance": ("equivariance",),
     "novelty": ("novelty",),
+    "copies": ("copies",),
+    "information": ("information",),
+    "memorisation": ("memorisation",),
     "consistency": ("consistency",),
 }
 _SCRIPTS = {"page": ("page.js", "mosaic.js"), "comparison": ("comparison.js",), "along": ()}
@@ -173,6 +178,7 @@ def _page(results: Results, charts: Charts, side_by_side: int | None, explored: 
             (one, *_header_and_rows(agreement_cells(one, named=with_paper_name)))
             for one in results.agreement
         ],
+        "locality": _header_and_rows(locality_cells(results, named=with_paper_name)),
         "attributed": attribution is not None,
         "hero": "hero" in data,
         "memoriser": attribution is not None and IDEAL in attribution.paths,

@@ -22,6 +22,7 @@ from els.analysis.results import AgreementAt, Results
 from els.calibration import Scales
 from els.console import plural
 from els.files import replacing
+from els.information import Information
 from els.machines import with_paper_name
 from els.machines.local import SIZE
 from els.probes import Probes
@@ -30,8 +31,10 @@ SHOWN_METRICS = ("pearson_r", "R2")  # r2 says the same as pearson_r; files have
 # Columns of the tables, which are also the names of what is logged.
 SCALE, SCALE_ON_IMAGES, PEARSON_R = "scale", "scale_on_images", "pearson_r"
 EFFECTIVE_SIZE, TOP_SHARE, CONSISTENCY = "effective_size", "top_share", "consistency"
+EFFECTIVE_PATCHES, LARGEST_WEIGHT = "effective_patches", "largest_weight"
+PREDICTED_ENTROPY, K_MEM, K_COLLAPSE = "predicted_entropy", "k_mem", "k_collapse"
 EQUIVARIANCE, RECEPTIVE_FIELD = "equivariance_error", "erf"
-NOVELTY = "novelty"
+NOVELTY, LOCALITY_SCORE = "novelty", "locality_score"
 _METRIC_WIDTH, _CELL_WIDTH = 11, 22
 _FEW = 4
 _SHOWN_TIMES = (1, 0.75, 0.5, 0.25, 0)
@@ -110,6 +113,17 @@ def agreement_cells(
             (named(kind), *(interval_text(summary.metrics[name]) for name in SHOWN_METRICS))
         )
     return rows
+
+
+def locality_table(results: Results) -> Table:
+    """The mean score of each machine, as locality-in-diffusion-models has them in its tables."""
+    return _table("Score by protocol locality: mean [95 % interval]", locality_cells(results))
+
+
+def locality_cells(results: Results, *, named: Callable[[str], str] = str) -> list[tuple[str, ...]]:
+    """The header, and the mean score of each machine with its interval, as text."""
+    rows = [(named(kind), str(mean)) for kind, mean in results.locality.items()]
+    return [("machine", "score"), *rows]
 
 
 def pairs_table(results: Results) -> Table:
@@ -221,7 +235,7 @@ def seed_rows(results: Results) -> list[dict[str, Any]]:
     """One row a seed: seed, label, every metric of every machine, and what is copied."""
     attribution = results.attribution
     by_seed = {} if attribution is None else attribution.by_seed
-    drawn = () if attribution is None else attribution.paths
+    drawn = () if attribution is None else attribution.drawn
     rows = []
     for i, seed in enumerate(results.seeds):
         row: dict[str, Any] = {"seed": seed}
@@ -229,6 +243,8 @@ def seed_rows(results: Results) -> list[dict[str, Any]]:
             row["label"] = int(results.labels[i])
         for kind, values in results.by_seed.items():
             row |= {f"{kind}/{name}": float(values[name][i]) for name in METRICS}
+        for kind, scores in results.locality_scores.items():
+            row[f"{kind}/{LOCALITY_SCORE}"] = float(scores[i])
         for side in drawn:
             row |= {
                 f"{NOVELTY}/{side}/{name}": float(value[i]) for name, value in by_seed[side].items()
@@ -248,6 +264,8 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
         if results.data_scales is not None:
             row[f"{SCALE_ON_IMAGES}/{results.data_scales.machine}"] = results.data_scales.at(t)
         row |= {name: values[i] for name, values in pearson.items()}
+        for one in results.information.values():
+            row |= _information_cells(one, i)
         if results.probes is not None:
             row |= _probe_cells(results.probes, results.probes.t.index(t))
         row |= {name: values[i] for name, values in mosaics.items() if isfinite(values[i])}
@@ -259,9 +277,28 @@ def scale_cells(kind: str, scales: Scales, t: float) -> dict[str, float]:
     cells = {f"{SCALE}/{kind}": scales.at(t)}
     criterion = scales.mean_table()[scales.t.index(t)]
     for value, found in zip(scales.candidates, criterion, strict=True):
-        name = f"k{value:g}" if scales.scale == SIZE.name else f"{scales.scale} {value:g}"
-        cells[f"{scales.criterion}/{kind}/{name}"] = found
+        cells[f"{scales.criterion}/{kind}/{_candidate(scales.scale, value)}"] = found
     return cells
+
+
+def _candidate(scale: str, value: float) -> str:
+    return f"k{value:g}" if scale == SIZE.name else f"{scale} {value:g}"
+
+
+def _information_cells(one: Information, step: int) -> dict[str, float]:
+    """What was measured at every value of the scale, and where the posterior collapses."""
+    columns = {
+        EFFECTIVE_PATCHES: one.effective_patches,
+        LARGEST_WEIGHT: one.largest_weight,
+        PREDICTED_ENTROPY: one.predicted,
+    }
+    cells = {
+        f"{name}/{one.machine}/{_candidate(one.scale, value)}": float(found[step, k])
+        for name, found in columns.items()
+        for k, value in enumerate(one.candidates)
+    }
+    ends = {K_MEM: one.k_mem[step], K_COLLAPSE: one.k_collapse[step]}
+    return cells | {f"{name}/{one.machine}": k for name, k in ends.items() if k is not None}
 
 
 def _mosaic_columns(attribution: Attribution) -> dict[str, Sequence[float]]:

@@ -111,6 +111,36 @@ def novelty(results: Results) -> str:
     )
 
 
+def copies(results: Results) -> str:
+    """What share of the network's and of the first machine's samples is copied."""
+    found = {} if results.attribution is None else results.attribution.copies
+    told = [
+        f"{share} of the samples of {name}"
+        for side, name in ((NETWORK, "the network"), (results.primary, results.primary))
+        if (share := found.get(side, {}).get("in_place")) is not None
+    ]
+    return f"Copied, with the 95 % interval: {' and '.join(told)}." if told else ""
+
+
+def information(results: Results) -> str:
+    """At how many times the first machine averages over patches, and at how many it copies one."""
+    one, scales = results.information.get(results.primary), results.scales.get(results.primary)
+    if one is None or scales is None:
+        return ""
+    above = [
+        t for t, k in zip(one.t, one.k_mem, strict=True) if k is None or scales.at(t) > k
+    ]  # fmt: skip
+    if not above:
+        return (
+            f"At every t the fitted {one.scale} of {one.machine} is at most k_mem: at most pixels "
+            "no single patch has half of the weight."
+        )
+    return (
+        f"At {_times(above)} the fitted {one.scale} of {one.machine} is above k_mem: at most "
+        "pixels one patch has half of the weight or more."
+    )
+
+
 def consistency(results: Results) -> str:
     """Where the average at a pixel runs over the fewest patches."""
     attribution = results.attribution
@@ -152,6 +182,8 @@ VERDICTS: dict[str, Callable[[Results], str]] = {
     "by_t": by_t,
     "scatter": scatter,
     "novelty": novelty,
+    "copies": copies,
+    "information": information,
     "consistency": consistency,
     "equivariance": equivariance,
 }

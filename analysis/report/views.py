@@ -18,15 +18,25 @@ from torch import Tensor
 
 from els.agreement import IDEAL, Summary
 from els.analysis.along import LAST, OWN, Along, Mean
-from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
 from els.analysis.report.released import released_sizes
-from els.analysis.report.style import DASHED, DASHED_AND_DOTTED, DOTTED, Style, machine_style
+from els.analysis.report.style import (
+    DASHED,
+    DASHED_AND_DOTTED,
+    DOTTED,
+    SOLID,
+    Dashes,
+    Style,
+    machine_style,
+)
 from els.analysis.results import Results
 from els.calibration import Scales
+from els.information import Information
 from els.machines import with_paper_name
 from els.machines.local import SIZE
 from els.mosaic import Mosaic
+from els.novelty import COPIED
 from els.probes import Probes
 
 Numbers = tuple[float, ...]
@@ -110,6 +120,21 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Track:
+    """A line across a heat map that leads from row to row.
+
+    Attributes:
+        name: what it is of.
+        dashes: how it is told from others.
+        rows: one of the rows at each t; None where there is none.
+    """
+
+    name: str
+    dashes: Dashes
+    rows: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class HeatMap:
     """A colour for each time and row.
 
@@ -124,6 +149,7 @@ class HeatMap:
         most: the value of the last colour; default: the largest cell.
         marks: a row at each t that is marked.
         edge: a line across the map.
+        tracks: lines that lead from row to row.
         told: what each cell was made from, and its name, where that is another number.
     """
 
@@ -137,6 +163,7 @@ class HeatMap:
     most: float | None = None
     marks: Numbers | None = None
     edge: Edge | None = None
+    tracks: tuple[Track, ...] = ()
     told: tuple[str, tuple[Numbers, ...]] | None = None
 
 
@@ -206,12 +233,14 @@ class Dots:
         x: what the values are.
         names: every row that there is room for.
         rows: those that have values.
+        limit: a value that is drawn as a line.
     """
 
     title: str
     x: str
     names: tuple[str, ...]
     rows: tuple[Row, ...]
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -341,7 +370,7 @@ def _criterion(kind: str, one: Scales) -> HeatMap:
     )
     return HeatMap(
         title=kind,
-        y=f"{one.scale} (pixels)" if one.scale in _IN_PIXELS else one.scale,
+        y=_scale_title(one.scale),
         t=one.t,
         rows=one.candidates,
         cells=cells,
@@ -372,6 +401,19 @@ def spread(results: Results) -> Dots:
     )
     names = tuple(map(with_paper_name, kinds))
     return Dots("Seeds, quartiles and median", "pearson_r with the network", names, rows)
+
+
+def locality(results: Results) -> Dots | None:
+    """How the score of protocol locality is spread over seeds for each machine."""
+    kinds = tuple(results.machines)
+    rows = tuple(
+        _row(with_paper_name(kind), scores, machine_style(kinds, kind))
+        for kind, scores in results.locality_scores.items()
+    )
+    if not rows:
+        return None
+    title = "Protocol locality: seeds, quartiles and median"
+    return Dots(title, "1 - SS_res / (n var)", tuple(map(with_paper_name, kinds)), rows)
 
 
 def rival(results: Results) -> str | None:
@@ -447,6 +489,95 @@ def novelty(results: Results) -> Panels | None:
     return Panels("Novelty: seeds, quartiles and median", tuple(views))
 
 
+def copies(results: Results) -> Panels | None:
+    """How much nearer samples are to one training image than to any other."""
+    if results.attribution is None:
+        return None
+    by_seed = {
+        side: values for side, values in results.attribution.by_seed.items() if "ratio" in values
+    }
+    if not by_seed:
+        return None
+    sides = tuple(map(with_paper_name, by_seed))
+    views = tuple(
+        Dots(
+            title,
+            title,
+            sides,
+            tuple(
+                _row(with_paper_name(side), values[name], side_style(results, side))
+                for side, values in by_seed.items()
+            ),
+            limit=COPIED,
+        )
+        for name, title in RATIOS.items()
+    )
+    return Panels("Copies: left of 1/3, one training image is three times as near", views)
+
+
+def information(results: Results) -> Panels | None:
+    """Over how many patches each machine averages, by t and scale, and where it has but one."""
+    if not results.information:
+        return None
+    return Panels(
+        "", tuple(_information(one, results.scales.get(kind))
+                  for kind, one in results.information.items())
+    )  # fmt: skip
+
+
+def _information(one: Information, fitted: Scales | None) -> HeatMap:
+    tracks = (
+        Track("k_mem: up to here no patch has half the weight", SOLID, one.k_mem),
+        Track("up to here Gaussian patches would not collapse", DOTTED, one.k_collapse),
+    )
+    cells = tuple(map(tuple, one.effective_patches.tolist()))
+    return HeatMap(
+        title=with_paper_name(one.machine),
+        y=_scale_title(one.scale),
+        t=one.t,
+        rows=one.candidates,
+        cells=cells,
+        unit="exp H, in patches",
+        log=True,
+        marks=None if fitted is None else tuple(fitted.at(t) for t in one.t),
+        tracks=tracks,
+    )
+
+
+def memorisation(results: Results) -> Panels | None:
+    """The calibrated scale of each patch machine beside that from which on it has one patch."""
+    views = tuple(
+        _memorisation(results, kind, one)
+        for kind, one in results.information.items()
+        if kind in results.scales
+    )
+    return Panels("Fitted scale, and where the posterior collapses", views) if views else None
+
+
+def _memorisation(results: Results, kind: str, one: Information) -> Lines:
+    style = machine_style(list(results.machines), kind)
+    lines = (
+        ("k_mem: no patch has half the weight", Style(_NETWORK, DASHED), one.k_mem),
+        ("k at which Gaussian patches collapse", Style(_UNSEEN, DOTTED), one.k_collapse),
+    )
+    return Lines(
+        with_paper_name(kind),
+        _scale_title(one.scale),
+        (
+            fitted_series("k_cal: fitted", results.scales[kind], style),
+            *(
+                Series(name, look, one.t, tuple(math.nan if k is None else k for k in values))
+                for name, look, values in lines
+            ),
+        ),
+        step=True,
+    )
+
+
+def _scale_title(scale: str) -> str:
+    return f"{scale} (pixels)" if scale in _IN_PIXELS else scale
+
+
 def side_style(results: Results, side: str) -> Style:
     """A machine has its own colour everywhere; the network is black, real images are not."""
     real = {NETWORK: _NETWORK, HELD_OUT: _UNSEEN, COPIES: _SEEN}
@@ -488,8 +619,12 @@ VIEWS: dict[str, Callable[[Results], View | None]] = {
     "by_t": by_t,
     "spread": spread,
     "scatter": scatter,
+    "locality": locality,
     "equivariance": equivariance,
     "novelty": novelty,
+    "copies": copies,
+    "information": information,
+    "memorisation": memorisation,
     "consistency": consistency,
 }
 

@@ -37,7 +37,7 @@ TIME = f"{BY_TIME}/t"
 AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each by its kind
 MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
 PAIRS = f"{AGREEMENT}/pairs"
-AUDIT = "audit"
+AUDIT, COPIED, LOCALITY = "audit", "copied", "locality"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
@@ -45,7 +45,7 @@ ALONG = "along"  # of the snapshots of a training
 STEP = f"{ALONG}/step"
 # What are curves, and against what; the last value of a curve says nothing in a table of runs.
 CURVES = {TIME: None, f"{BY_TIME}/*": TIME, SHARE: None, LEFT: None}
-MOST_NUMBERS = 25  # in the summary: a table of runs that can be read
+MOST_NUMBERS = 27  # in the summary: a table of runs that can be read
 _KEYS = {HELD_OUT: "held_out", COPIES: "training"}
 _LINE = (213, 94, 0)
 _PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
@@ -242,8 +242,10 @@ def numbers(results: Results) -> dict[str, float]:
     """
     found = agreement_numbers(results)
     found |= {f"{AUDIT}/{kind}/error": one.found for kind, one in results.audits.items()}
+    found |= {f"{LOCALITY}/{kind}": one.mean for kind, one in results.locality.items()}
     for side in (NETWORK, HELD_OUT, COPIES):
         found |= novelty_numbers(results, side)
+    found |= copies_numbers(results)
     return dict(islice(found.items(), MOST_NUMBERS - len((PARAMETERS, LOSS))))
 
 
@@ -275,6 +277,21 @@ def novelty_numbers(results: Results, side: str) -> dict[str, float]:
     known = ("distance", "memorised") if side == COPIES else ()
     names = [name for name in NOVELTY_TITLES if name in values and name not in known]
     return {novelty_key(side, name): values[name]["median"] for name in names}
+
+
+def copies_numbers(results: Results) -> dict[str, float]:
+    """The share of copies, in place, of the network and of the first machine."""
+    copies = {} if results.attribution is None else results.attribution.copies
+    return {
+        copied_key(side): copies[side]["in_place"].share
+        for side in (NETWORK, results.primary)
+        if side in copies
+    }
+
+
+def copied_key(side: str) -> str:
+    """The name of the share of copies of a side."""
+    return f"{COPIED}/{side}"
 
 
 def novelty_key(side: str, name: str) -> str:

@@ -197,7 +197,28 @@ def attribution_panels(wr: ModuleType) -> list[object]:
         ),
         _by_time(wr, "Local consistency", f"{tables.CONSISTENCY}/"),
         _by_time(wr, "Patches that count", f"{tables.EFFECTIVE_SIZE}/", log_y=True),
+        wr.BarPlot(
+            title="Share of copies",
+            metrics=[content.copied_key(side) for side in (NETWORK, *MACHINES)],
+        ),
+        wr.MediaBrowser(title="Copies", media_keys=[f"{content.FIGURES}/copies"]),
         wr.MediaBrowser(title="Novelty", media_keys=[f"{content.FIGURES}/novelty"]),
+    ]
+
+
+def information_panels(wr: ModuleType) -> list[object]:
+    """Over how many patches machines average, where `--information` measured it."""
+    return [
+        _by_time(wr, "Effective patches by scale", f"{tables.EFFECTIVE_PATCHES}/", log_y=True),
+        _by_time(wr, "Largest weight by scale", f"{tables.LARGEST_WEIGHT}/"),
+        _by_time(wr, "k_mem, and the fitted scale", f"({tables.K_MEM}|{tables.SCALE})/"),
+        *(
+            wr.MediaBrowser(title=title, media_keys=[f"{content.FIGURES}/{name}"])
+            for name, title in (
+                ("information", "Effective patches"),
+                ("memorisation", "Fitted scale and memorisation"),
+            )
+        ),
     ]
 
 
@@ -216,6 +237,7 @@ SECTIONS: dict[str, tuple[Callable[[ModuleType], list[object]], int, int]] = {
     "Agreement": (agreement_panels, 3, 4),
     "Analysis against t (1 is noise, 0 the image)": (analysis_panels, 3, 2),
     "Where samples come from": (attribution_panels, 3, 3),
+    "Information and memorisation": (information_panels, 3, 2),
     "Seeds and report": (report_panels, 1, 2),
 }
 

@@ -1,6 +1,8 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images
@@ -64,6 +66,7 @@ def test_every_side_is_measured(attribution: Attribution) -> None:
     found = attribution.by_seed
     assert list(found) == [NETWORK, "boundary", HELD_OUT, COPIES]
     novelty = ["distance", "distance_in_place", "matching", "memorised"]
+    novelty += ["second", "second_in_place", "ratio", "ratio_in_place"]
     mosaic = ["images", "effective_images", "decided", "largest_piece"]
     for side, values in found.items():
         assert list(values) == novelty + mosaic
@@ -73,11 +76,39 @@ def test_every_side_is_measured(attribution: Attribution) -> None:
     assert list(replace(attribution, tracing=None).by_seed[NETWORK]) == novelty
 
 
+def test_copies_are_counted_for_every_side(attribution: Attribution) -> None:
+    near = torch.tensor([0.1, 0.2, 0.5])
+    novelty = replace(
+        attribution.novelty[NETWORK], in_place=near, distance=near / 2,
+        second=torch.ones(3), second_in_place=torch.ones(3),
+    )  # fmt: skip
+    found = replace(attribution, novelty={**attribution.novelty, NETWORK: novelty})
+    assert list(found.copies) == [NETWORK, "boundary", HELD_OUT, COPIES]
+    assert found.copies[NETWORK]["in_place"].share == pytest.approx(2 / 3)
+    assert found.copies[NETWORK]["shifted"].share == 1
+    assert found.drawn == (NETWORK, "boundary")
+
+
+def test_of_earlier_files_no_second_nearest_images_are_known(
+    attribution: Attribution, tmp_path: Path
+) -> None:
+    attribution.save(tmp_path / "origins.npz")
+    with np.load(tmp_path / "origins.npz") as file:
+        kept = {
+            name: file[name]
+            for name in file
+            if not re.fullmatch(r"novelty/.*/second(_in_place)?", name)
+        }
+    np.savez_compressed(tmp_path / "origins.npz", **kept)
+    found = Attribution.load(tmp_path / "origins.npz", {})
+    assert found.copies == {}
+    assert "ratio" not in found.by_seed[NETWORK]
+    assert torch.equal(found.novelty[NETWORK].distance, attribution.novelty[NETWORK].distance)
+
+
 def test_the_sides_of_windows_that_were_not_kept_are_those_of_the_scale(
     attribution: Attribution, tmp_path: Path
 ) -> None:
-    import numpy as np
-
     path = tmp_path / "origins.npz"
     attribution.save(path)
     with np.load(path) as file:

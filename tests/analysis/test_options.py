@@ -17,6 +17,8 @@ from els.errors import InputError
         (Protocol, {"network_steps": [0]}, r"network_steps is \[0\]"),
         (Protocol, {"network_steps": []}, r"network_steps is \[\]"),
         (Protocol, {"seeds": 4, "calibration_seeds": 4}, "no seeds are left for agreement"),
+        (Protocol, {"information": 9}, "information is 9; give 0 to 8 seeds"),
+        (Protocol, {"information": -1}, "information is -1"),
         (Compute, {"batch": 0}, "batch is 0"),
         (Compute, {"devices": 0}, "devices is 0"),
         (Output, {"figures": "gif"}, "give one or more of png, pdf, svg"),
@@ -37,6 +39,15 @@ def test_seeds_are_for_calibration_first_and_never_for_both() -> None:
 def test_the_network_is_always_sampled_with_the_steps_of_the_machines() -> None:
     assert Protocol(steps=20, network_steps=[150]).all_network_steps == [150, 20]
     assert Protocol(steps=20, network_steps=[20, 150, 20]).all_network_steps == [20, 150]
+
+
+def test_the_protocol_of_locality_has_ten_steps_and_clamps_itself() -> None:
+    protocol = Protocol(protocol="locality")
+    assert (protocol.steps, protocol.network_steps, protocol.clip) == (10, [10], False)
+    assert Protocol(protocol="locality", steps=10, network_steps=[10]) == protocol
+    for name, value in (("steps", 40), ("network_steps", [150, 20]), ("clip", True)):
+        with pytest.raises(InputError, match=f"{name} is .* with protocol locality, which has 10"):
+            Protocol(protocol="locality", **{name: value})
 
 
 def test_formats_come_once_and_png_is_always_there() -> None:

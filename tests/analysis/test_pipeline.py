@@ -8,10 +8,10 @@ import torch
 from stages import assert_alike
 from studies import small_results, small_study, write_checkpoint
 
-from els.agreement import agreement
+from els.agreement import agreement, locality_score
 from els.analysis import pipeline
 from els.analysis.pipeline import analyse
-from els.analysis.report.tables import audits_text
+from els.analysis.report.tables import audits_text, locality_cells, seed_rows
 from els.analysis.results import Results
 from els.analysis.tracking.content import numbers
 from els.audit import Audit
@@ -23,7 +23,8 @@ from els.machines.local import PatchMachine
 from els.models.checkpoints import load_denoiser
 from els.models.denoiser import NetworkDenoiser
 from els.probes import effective_receptive_field, equivariance_error, shares_held
-from els.sampling import ddim, ddim_steps, seeded_noise
+from els.sampling import Starts, ddim, ddim_steps, seeded_noise
+from els.schedule import LinearSteps
 from els.work import Work
 
 
@@ -78,6 +79,56 @@ def test_a_network_without_a_gradient_is_probed_for_equivariance_alone(
     assert len(probes.equivariance) == 3
 
 
+def test_information_is_that_of_every_patch_machine_on_the_network_s_path(
+    checkpoint: Path,
+) -> None:
+    kinds = ["boundary", "local", "ideal"]
+    results = small_results(checkpoint, machines=kinds, mosaic=False, information=1)
+    assert list(results.information) == ["boundary", "local"]
+    network = load_denoiser(checkpoint)
+    machine, found = make_machine("local", network.data.load()), results.information["local"]
+    assert (found.seeds, found.t) == ((0,), results.t)
+    assert found.candidates == results.scales["local"].candidates
+    x, _ = Starts.of(network)([0])
+    for i, step in enumerate(ddim_steps(network, x, steps=3)):
+        for k, size in enumerate(found.candidates):
+            want = machine.posterior(step.x, step.t, size=size)
+            torch.testing.assert_close(
+                found.entropy[i, k], want.entropy[:, 0], rtol=1e-3, atol=1e-3
+            )
+    record = results.summary["information"]["local"]
+    assert record["k_cal"] == list(results.scales["local"].values)
+    assert record["k_mem"] == found.k_mem
+
+
+def test_protocol_locality_samples_and_scores_as_it_says(checkpoint: Path) -> None:
+    kinds = ["wiener", "local", "ideal"]
+    asked = {"steps": 10, "network_steps": [10], "protocol": "locality"}
+    results = small_results(checkpoint, machines=kinds, mosaic=False, **asked)
+    schedule = LinearSteps()
+    assert results.t == tuple(schedule.timesteps(10)[:-1].tolist())
+    assert results.scales["local"].t == results.t
+    network = load_denoiser(checkpoint)
+    drawn = ddim(network, results.noise, steps=10, schedule=schedule)
+    torch.testing.assert_close(results.network[10], drawn, rtol=0, atol=1e-4)
+    assert results.network[10].abs().max() == 1  # this network leaves the range
+    machine = make_machine("wiener", network.data.load())
+    predicted = ddim(machine, results.noise, steps=10, schedule=schedule)
+    torch.testing.assert_close(results.machines["wiener"], predicted, rtol=0, atol=1e-4)
+    scores = {kind: locality_score(x, drawn).mean() for kind, x in results.machines.items()}
+    for kind in kinds:
+        found = results.summary["locality"][kind]["mean"]
+        assert found == pytest.approx(float(scores[kind]), abs=1e-3)
+        assert numbers(results)[f"locality/{kind}"] == found
+    assert f"{kinds[0]}/locality_score" in seed_rows(results)[0]
+    assert locality_cells(results)[1][0] == "wiener"
+
+
+def test_by_default_no_other_protocol_is_scored(results: Results) -> None:
+    assert results.locality == {}
+    assert "locality" not in results.summary
+
+
 def test_mosaics_are_of_what_the_samples_were_made_of(results: Results, checkpoint: Path) -> None:
     network, tracing = load_denoiser(checkpoint), results.attribution.tracing
     images = network.data.load()
@@ -102,7 +153,11 @@ def test_mosaics_are_of_what_the_samples_were_made_of(results: Results, checkpoi
 
 def test_real_images_are_yardsticks(results: Results) -> None:
     novelty = results.attribution.novelty
-    assert list(novelty) == ["network", "boundary", "ideal", "held-out images", "training images"]
+    drawn = ["network", *results.machines]
+    assert list(novelty) == [*drawn, "held-out images", "training images"]
+    assert list(results.attribution.drawn) == drawn
+    assert results.attribution.copies["training images"]["in_place"].share == 1
+    assert results.attribution.copies["ideal"]["shifted"].count == len(results.seeds)
     assert novelty["training images"].distance.tolist() == [0, 0, 0, 0]
     assert novelty["held-out images"].distance.min() > 0
     assert list(results.attribution.tracing.yardsticks) == ["held-out images", "training images"]
@@ -125,7 +180,8 @@ def test_mosaics_are_made_where_they_can_be(
     traced = [machine] if machine else []
     memoriser = ["ideal"] if "ideal" in results.machines else []  # is shown beside the others
     sides = list(dict.fromkeys(["network", results.primary, *traced, *memoriser]))
-    assert list(attribution.novelty) == list(attribution.paths) == sides
+    assert list(attribution.paths) == sides
+    assert list(attribution.novelty) == ["network", *results.machines]
     assert (attribution.tracing is None) == (machine == "")
     if machine:
         assert attribution.tracing.machine == machine

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_results import made_results, made_scales
+from stages import assert_alike
 
 from els.analysis.results import Results
 from els.errors import InputError
@@ -65,11 +66,13 @@ def test_what_is_saved_is_loaded(results: Results, tmp_path: Path) -> None:
     assert {path.name for path in paths} == {path.name for path in tmp_path.iterdir()} == {
         "scales.json", "scales_local.json", "data_scales.json", "weights.json", "network.json",
         "origins.npz", "samples.npz", "agreement.json",
+        "information_boundary.npz", "information_local.npz",
     }  # fmt: skip
     loaded = Results.load(tmp_path)
     assert loaded.provenance == results.provenance
     assert (loaded.seeds, loaded.t) == (results.seeds, results.t)
     assert loaded.scales == results.scales
+    assert_alike(loaded.information, dict(results.information), 0)
     assert loaded.data_scales == results.data_scales
     assert (loaded.probes, loaded.weights) == (results.probes, results.weights)
     assert list(loaded.machines) == list(KINDS)

@@ -3,7 +3,16 @@ import pytest
 import scipy.stats
 import torch
 
-from els.agreement import Summary, agreement, beats, compare_pairs, summarise
+from els.agreement import (
+    Mean,
+    Summary,
+    agreement,
+    beats,
+    compare_pairs,
+    locality_score,
+    summarise,
+    summarise_mean,
+)
 from els.errors import InputError
 
 
@@ -19,6 +28,22 @@ def test_metrics_against_scipy_and_the_definition() -> None:
         assert float(values["pearson_r"][i]) == pytest.approx(r, abs=1e-6)
         assert float(values["r2"][i]) == pytest.approx(r**2, abs=1e-6)
         assert float(values["R2"][i]) == pytest.approx(explained, abs=1e-6)
+
+
+def test_the_score_of_locality_is_as_its_definition_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = torch.randn(4, 3, 5, 5, generator=generator)
+    machine = 0.7 * network + 0.5 * torch.randn(4, 3, 5, 5, generator=generator) + 0.2
+    found = locality_score(machine, network)
+    for i in range(4):
+        a, b = machine[i].double().flatten().numpy(), network[i].double().flatten().numpy()
+        want = 1 - ((a - b) ** 2).sum() / (75 * b.var(ddof=1))
+        assert float(found[i]) == pytest.approx(want, abs=1e-9)
+    assert (found > agreement(machine, network)["R2"]).all()
+    mean = summarise_mean(found)
+    assert mean.mean == pytest.approx(float(found.mean()))
+    assert mean.ci95[0] < mean.mean < mean.ci95[1]
+    assert summarise_mean(found[:1]) == Mean(float(found[0]), (float(found[0]),) * 2)
 
 
 def test_one_pair_gives_one_value_and_perfect_agreement_is_one() -> None:

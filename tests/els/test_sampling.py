@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import Tensor
 
+from els.denoiser import x0_from_eps
 from els.errors import InputError
 from els.sampling import (
     Sampler,
@@ -12,7 +14,7 @@ from els.sampling import (
     seeded_labels,
     seeded_noise,
 )
-from els.schedule import CosineSchedule
+from els.schedule import CosineSchedule, LinearSteps
 
 
 def test_a_perfect_denoiser_is_followed_to_its_image() -> None:
@@ -121,3 +123,34 @@ def test_paths_and_steps_say_what_they_are_without_their_pixels() -> None:
     assert repr(paths) == "Paths(3 steps, 2 x 1 x 4 x 4)"
     (step,) = ddim_steps(lambda x, t, label: x, torch.zeros(2, 1, 4, 4), steps=1)
     assert repr(step) == "Step(0, t = 1 to 0, 2 x 1 x 4 x 4)"
+
+
+@pytest.mark.parametrize("steps", [10, 25])
+def test_linear_steps_are_those_of_diffusers(steps: int) -> None:
+    """DDIMScheduler with its defaults, on a toy network whose x0_hat leaves the range."""
+    diffusers = pytest.importorskip("diffusers", reason="needs diffusers, an optional library")
+    scheduler = diffusers.DDIMScheduler()
+    scheduler.set_timesteps(steps)
+
+    def eps_of(x: Tensor, i: int) -> Tensor:
+        return 0.8 * torch.tanh(x + i / 1000) + 0.1 * x.roll(1, dims=-1)
+
+    schedule = LinearSteps()
+    grid = schedule.timesteps(steps)[:-1]
+
+    def denoiser(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        i = int(scheduler.timesteps[int((grid - t[0]).abs().argmin())])
+        return x0_from_eps(x, eps_of(x, i), t, schedule)
+
+    noise = seeded_noise(range(3), (2, 6, 6))
+    x, clamped = noise, 0
+    path = list(ddim_steps(denoiser, noise, steps=steps, schedule=schedule))
+    for i, step in zip(scheduler.timesteps.tolist(), path, strict=True):
+        torch.testing.assert_close(step.x, x, atol=1e-5, rtol=1e-5)
+        found = scheduler.step(eps_of(x, i), i, x)
+        torch.testing.assert_close(step.x0_hat, found.pred_original_sample, atol=1e-5, rtol=1e-5)
+        clamped += int((step.x0_hat.abs() == 1).sum())
+        x = found.prev_sample
+    torch.testing.assert_close(path[-1].x_next, x, atol=1e-5, rtol=1e-5)
+    assert torch.equal(path[-1].x_next, path[-1].x0_hat)  # the last x0_hat is the image
+    assert clamped > 100

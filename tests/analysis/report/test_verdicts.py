@@ -56,6 +56,29 @@ def test_what_unseen_images_ask_for_is_compared(
     assert told in fitted(results, 5, 5, 5, 3, data=data)
 
 
+def test_what_is_copied_is_told_with_its_interval(results: Results) -> None:
+    novelty = results.attribution.novelty
+    near = replace(novelty[NETWORK], in_place=torch.full((6,), 0.1), second_in_place=torch.ones(6))
+    found = {**novelty, NETWORK: near}
+    told = verdicts.copies(
+        replace(results, attribution=replace(results.attribution, novelty=found))
+    )
+    assert told.startswith("Copied, with the 95 % interval: 100% [54%, 100%] of the samples of the")
+    assert told.endswith("of the samples of boundary.")
+    assert verdicts.copies(replace(results, attribution=None)) == ""
+
+
+def test_where_the_fitted_size_is_above_that_of_memory_is_told(results: Results) -> None:
+    # Of k_mem 7, 5, 3 and none, at which the fitted sizes are 7, 5, 5 and 3.
+    told = verdicts.information(results)
+    assert told.startswith("At 2 times from t = 0.5 to 0.25 the fitted size of boundary is above")
+    first = replace(results.information["boundary"], t=(1.0, 0.75, 0.75, 0.75))
+    maps = first.largest[[0, 1, 1, 1]]
+    below = replace(results, information={"boundary": replace(first, largest=maps)})
+    assert verdicts.information(below).startswith("At every t the fitted size of boundary is at")
+    assert verdicts.information(replace(results, information={})) == ""
+
+
 def test_where_many_values_are_as_good_the_choice_means_little(results: Results) -> None:
     apart = tuple(
         tuple((0.9 if k == best else 0.5,) * 2 for k in (3, 5, 7)) for best in (7, 5, 5, 3)

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 from made_results import T, made_results, made_scales
 
-from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
 from els.analysis.report import charts, figures, views
 from els.analysis.report.style import machine_style
@@ -220,6 +220,55 @@ def test_novelty_has_a_panel_for_each_measure(results: Results) -> None:
     assert [one.title for one in alone.views] == list(NOVELTY.values())[:2]
 
 
+def test_the_scores_of_protocol_locality_are_shown_where_it_was_asked_for(
+    results: Results,
+) -> None:
+    assert VIEWS["locality"](results) is None
+    protocol = replace(results.provenance.protocol, protocol="locality")
+    found = replace(results, provenance=replace(results.provenance, protocol=protocol))
+    view = VIEWS["locality"](found)
+    assert [row.name for row in view.rows] == list(map(with_paper_name, KINDS))
+    for row, scores in zip(view.rows, found.locality_scores.values(), strict=True):
+        assert row.values == tuple(scores.tolist())
+    assert_drawn(view)
+
+
+def test_copies_have_a_panel_in_place_and_one_up_to_translation(results: Results) -> None:
+    view = VIEWS["copies"](results)
+    assert [one.title for one in view.views] == list(RATIOS.values())
+    for name, one in zip(RATIOS, view.views, strict=True):
+        assert one.limit == pytest.approx(1 / 3)
+        for side, row in zip((NETWORK, "boundary", HELD_OUT, COPIES), one.rows, strict=True):
+            assert row.values == tuple(results.attribution.by_seed[side][name].tolist())
+    for figure_ax in figures.view_figure(view).axes:
+        assert [line.get_xdata() for line in figure_ax.lines if line.get_ls() == "--"] == [
+            [pytest.approx(1 / 3)] * 2
+        ]
+    for spec in charts.specs(view):
+        assert spec["layer"][-1]["mark"]["type"] == "rule"
+
+
+def test_effective_patches_have_the_fitted_scale_and_the_lines_of_collapse(
+    results: Results,
+) -> None:
+    view = VIEWS["information"](results)
+    assert [one.title for one in view.views] == ["boundary (ELS)", "local (LS)"]
+    first, found = view.views[0], results.information["boundary"]
+    assert (first.t, first.rows, first.marks) == (T, (3, 5, 7), (7, 5, 5, 3))
+    np.testing.assert_allclose(first.cells, found.effective_patches)
+    assert [track.rows for track in first.tracks] == [(7, 5, 3, None), (7, 5, 3, None)]
+    lines = {series.name: series for series in VIEWS["memorisation"](results).views[0].series}
+    assert [one.value[:3] for one in lines.values()] == [(7, 5, 5), (7, 5, 3), (7, 5, 3)]
+    assert np.isnan(lines["k_mem: no patch has half the weight"].value[3])
+    # Each track stands in the chart as a line over its casing, without the t where it has no row.
+    (spec, _) = charts.specs(view)
+    drawn = [layer for layer in spec["layer"] if layer["mark"]["type"] == "line"]
+    assert [len(layer["data"]["values"]) for layer in drawn] == [3] * 4
+    unfitted = VIEWS["information"](replace(results, scales={}))
+    assert [one.marks for one in unfitted.views] == [None, None]
+    assert VIEWS["memorisation"](replace(results, scales={})) is None
+
+
 def test_one_colour_means_one_thing_in_every_view(results: Results) -> None:
     colours: dict[str, set[str]] = {}
     for name in VIEWS:
@@ -315,7 +364,8 @@ def test_what_there_is_nothing_of_is_not_shown() -> None:
     assert shown == ["by_t", "spread"]
     without_patches = made_results(("wiener", "ideal"))
     shown = [name for name, view in VIEWS.items() if view(without_patches) is not None]
-    assert shown == ["looks", "sizes", "by_t", "spread", "scatter", "equivariance", "novelty"]
+    measured = ["looks", "sizes", "by_t", "spread", "scatter", "equivariance"]
+    assert shown == [*measured, "novelty", "copies"]
     assert COMPARISON_VIEWS["scales"](Comparison((bare,))) is None
 
 
@@ -354,14 +404,15 @@ def assert_holds(spec: dict, panel: View) -> None:
     layers = [part["data"] for part in (spec, *spec.get("layer", [])) if "data" in part]
     found = [row for data in layers for row in data["values"]]
     if isinstance(panel, Lines):
-        wanted = {(s.name, t, v) for s in panel.series for t, v in zip(s.t, s.value, strict=True)}
+        points = {(s.name, t, v) for s in panel.series for t, v in zip(s.t, s.value, strict=True)}
+        wanted = {one for one in points if not np.isnan(one[-1])}
         drawn = {(row["series"], row["t"], row["value"]) for row in found if "series" in row}
         assert drawn == wanted
     elif isinstance(panel, HeatMap):
         cells = [cell for line in panel.cells for cell in line if not np.isnan(cell)]
         assert [row["colour"] for row in found if "colour" in row] == cells
     elif isinstance(panel, Dots):
-        dots = [row["value"] for row in found if "low" not in row]
+        dots = [row["value"] for row in found if "value" in row and "low" not in row]
         assert dots == [value for row in panel.rows for value in row.values]
         keys = ("of", "low", "value", "high")
         drawn = {tuple(row[key] for key in keys) for row in found if "low" in row}

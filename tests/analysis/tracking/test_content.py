@@ -96,7 +96,8 @@ def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
         ("novelty", "training"),
     }
     assert not [name for name in usual if " " in name]
-    assert len(usual) == 23  # beside the size of the network and its loss
+    assert [part[1] for part in parts if part[0] == "copied"] == ["network", "boundary"]
+    assert len(usual) == 25  # beside the size of the network and its loss
     many = [
         *kinds,
         "equivariant",

@@ -25,7 +25,7 @@ def logged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     commands.main([
         "--checkpoint", str(trained / "checkpoints" / "last.ckpt"), "--out", str(folder),
         "--seeds", "4", "--calibration_seeds", "1", "--steps", "2", "--network_steps", "[2]",
-        "--sizes", "[3,5]", "--held_out", "4", "--device", "cpu",
+        "--sizes", "[3,5]", "--held_out", "4", "--device", "cpu", "--information", "1",
     ])  # fmt: skip
     keys = {}
     for job_type, place in (("train", trained), ("analysis", folder)):
