@@ -274,9 +274,9 @@ def gaussian_information(
     """
     size, _ = window(machine.window, value)
     centres = _places(machine, images, size)
-    groups = [centres] if _moves(machine, images, size) else [
-        (rows[None], columns[None]) for rows, columns in zip(*centres, strict=True)
-    ]  # fmt: skip
+    groups = [centres]
+    if not _moves(machine, images, size):
+        groups = [(row[None], column[None]) for row, column in zip(*centres, strict=True)]
     found = [
         torch.log1p(ratio[:, None] * _variances(machine, images, value, *some)).sum(dim=1) / 2
         for some in groups

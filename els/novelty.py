@@ -190,8 +190,8 @@ def _measured(samples: Tensor, pixels: Tensor, moved: _Nearest, still: _Nearest)
     sides = torch.tensor(samples.shape[2:])
     shift = -torch.stack([moved.place // sides[1], moved.place % sides[1]], dim=-1)
     shift += sides * (shift < -(sides // 2))  # the shorter way round
-    apart = [(samples.double() - _shifted(pixels, moved.image[:, k], shift[:, k])).abs()
-             for k in range(2)]  # fmt: skip
+    images = [_shifted(pixels, moved.image[:, k], shift[:, k]) for k in range(2)]
+    apart = [(samples.double() - one).abs() for one in images]
     in_place = [samples.double() - to_float(pixels[still.image[:, k]]) for k in range(2)]
     distance = _ranked([_root_mean_square(one) for one in apart], moved)
     unmoved = _ranked([_root_mean_square(one) for one in in_place], still)

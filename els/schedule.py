@@ -91,7 +91,9 @@ class LinearSteps(CosineSchedule):
             raise InputError(f"the number of sampling steps is {n}; it must be 1 to {_BETAS}")
         kept = (1 - torch.linspace(1e-4, 0.02, _BETAS, dtype=torch.float64)).cumprod(dim=0)
         steps = torch.arange(n - 1, -1, -1) * (_BETAS // n)
-        return torch.cat([self.time(kept[steps].sqrt()), torch.zeros(1, dtype=torch.float64)])
+        # A step of more noise than there is at t = 1, as with 20 of them, is taken at t = 1.
+        times = self.time(kept[steps].sqrt()).clamp(max=1)
+        return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 
 COSINE = CosineSchedule()

@@ -195,8 +195,8 @@ def _draw_heat_map(ax: Axes, view: HeatMap, norm: Normalize) -> ScalarMappable:
 
 def _draw_track(ax: Axes, view: HeatMap, track: Track) -> None:
     at = [math.nan if row is None else view.rows.index(row) for row in track.rows[::-1]]
-    ax.plot(range(len(at)), at, color="white", ls=track.dashes, path_effects=_CASING,
-            label=track.name)  # fmt: skip
+    look: dict[str, Any] = {"color": "white", "ls": track.dashes, "path_effects": _CASING}
+    ax.plot(range(len(at)), at, label=track.name, **look)
 
 
 def _norm(views: Sequence[HeatMap]) -> Normalize:

@@ -127,9 +127,8 @@ def information(results: Results) -> str:
     one, scales = results.information.get(results.primary), results.scales.get(results.primary)
     if one is None or scales is None:
         return ""
-    above = [
-        t for t, k in zip(one.t, one.k_mem, strict=True) if k is None or scales.at(t) > k
-    ]  # fmt: skip
+    pairs = zip(one.t, one.k_mem, strict=True)
+    above = [t for t, k in pairs if k is None or scales.at(t) > k]
     if not above:
         return (
             f"At every t the fitted {one.scale} of {one.machine} is at most k_mem: at most pixels "

@@ -519,10 +519,8 @@ def information(results: Results) -> Panels | None:
     """Over how many patches each machine averages, by t and scale, and where it has but one."""
     if not results.information:
         return None
-    return Panels(
-        "", tuple(_information(one, results.scales.get(kind))
-                  for kind, one in results.information.items())
-    )  # fmt: skip
+    found = results.information.items()
+    return Panels("", tuple(_information(one, results.scales.get(kind)) for kind, one in found))
 
 
 def _information(one: Information, fitted: Scales | None) -> HeatMap:

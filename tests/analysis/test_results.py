@@ -88,7 +88,11 @@ def test_what_an_analysis_lacks_does_not_stay(results: Results, tmp_path: Path) 
     results.save(tmp_path)
     (tmp_path / "notes.json").write_text("{}")
     less = replace(
-        made_results(("local", "ideal")), probes=None, attribution=None, data_scales=None
+        made_results(("local", "ideal")),
+        probes=None,
+        attribution=None,
+        data_scales=None,
+        information={},
     )
     less.save(tmp_path)
     names = {"scales.json", "samples.npz", "agreement.json", "notes.json"}

@@ -19,7 +19,8 @@ def test_the_files_of_a_report_have_roles(tmp_path: Path) -> None:
         "scales.json", "scales_local.json", "data_scales.json", "weights.json",
     }  # fmt: skip
     assert {path.name for path in files.data} == {
-        "agreement.json", "samples.npz", "network.json", "origins.npz", "information_boundary.npz",
+        "agreement.json", "samples.npz", "network.json", "origins.npz",
+        "information_boundary.npz", "information_local.npz",
     }  # fmt: skip
     assert [path.name for path in files.tables] == ["per_seed.csv", "per_t.csv"]
     assert {path.suffix for path in files.figures} == {".png", ".svg"}
@@ -33,6 +34,7 @@ def test_figures_of_an_earlier_analysis_with_more_to_show_do_not_stay(tmp_path: 
     paths = write_figures(made_results(("ideal",)), tmp_path, ("png",))
     shown = {path.stem for path in paths}
     without = {"scales", "criterion", "mosaic", "consistency", "information", "memorisation"}
+    without.add("locality")
     assert set(FIGURES) - shown == without
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {
         "notes.png"

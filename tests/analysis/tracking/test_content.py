@@ -109,7 +109,7 @@ def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
         "mixture",
     ]
     crowded = content.numbers(made_results(many))
-    assert len(crowded) == 23
+    assert len(crowded) == 25
     assert {f"agreement/{kind}/pearson_r" for kind in many} <= set(crowded)
 
 
