@@ -562,7 +562,7 @@ def _memorisation(results: Results, kind: str, one: Information) -> Lines:
         with_paper_name(kind),
         _scale_title(one.scale),
         (
-            fitted_series("k_cal: fitted", results.scales[kind], style),
+            fitted_series(f"{with_paper_name(kind)}: k_cal", results.scales[kind], style),
             *(
                 Series(name, look, one.t, tuple(math.nan if k is None else k for k in values))
                 for name, look, values in lines
