@@ -18,7 +18,6 @@ from els.analysis.self_check import self_check
 from els.calibration import Scales
 from els.console import console, progress
 from els.denoiser import Denoiser
-from els.denoising import wiener_filter
 from els.engines.dictionary import inside
 from els.errors import InputError
 from els.files import sha256_of
@@ -109,7 +108,7 @@ class Study:
     def wiener(self) -> Denoiser:
         """The Wiener filter of the training images."""
         kept = next((one for one in self.machines if one.kind == "wiener"), None)
-        return kept or wiener_filter(self.images, self.network.schedule)
+        return kept or make_machine("wiener", self.images, schedule=self.network.schedule)
 
     def estimates(self, machine: Machine) -> bool:
         """Whether the tolerance makes a machine compare with a part of the patches."""

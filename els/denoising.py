@@ -11,13 +11,11 @@ from torch import Tensor
 from els.criterion import Point, compare, data_points, part_of
 from els.denoiser import Denoiser, at_time, identity_of, schedule_of
 from els.files import sha256_of_tensor
-from els.images import ImageSet, to_float
-from els.machines import make_machine
+from els.images import ImageSet
+from els.machines.gaussian import gaussian_of
 from els.schedule import COSINE, CosineSchedule
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
-_LARGEST = 4096  # values of an image of which the whole covariance is diagonalised
-_FEW = 4096  # images of which a filter of larger ones is made
 _SHARE = 4  # images for each direction that the Wiener filter tells from noise in so few
 
 
@@ -101,17 +99,6 @@ def image_keys(images: ImageSet, *, conditional: bool) -> list[object]:
     ]
 
 
-def wiener_filter(images: ImageSet, schedule: CosineSchedule = COSINE) -> Denoiser:
-    """The Wiener filter of training images, which takes labels: of all of them, as the machine.
-
-    Of images of more than 4,096 values, whose covariance is too large to be diagonalised, it is
-    that of the leading directions of the first 4,096 images at most, and knows no labels.
-    """
-    if images.pixels[0].numel() <= _LARGEST:
-        return make_machine("wiener", images, schedule=schedule)
-    return FewImages(to_float(images.pixels[:_FEW]), schedule)
-
-
 @torch.no_grad()
 def beyond_range(samples: Tensor) -> float:
     """Root mean square of how far images are outside of the data's range [-1, 1].
@@ -126,8 +113,6 @@ def beyond_range(samples: Tensor) -> float:
 class FewImages:
     """The Wiener filter of few images: their leading directions, and one variance for the rest.
 
-    It takes no eigenproblem larger than the number of images.
-
     Args:
         images: images (n c h w) in [-1, 1], at least 2.
         schedule: the noise schedule.
@@ -135,27 +120,14 @@ class FewImages:
 
     def __init__(self, images: Tensor, schedule: CosineSchedule = COSINE) -> None:
         self.schedule = schedule
-        self.identity = ["few images", sha256_of_tensor(images), schedule.identity]
-        flat = rearrange(images.double(), "n c h w -> n (c h w)")
+        flat = rearrange(images.cpu(), "n c h w -> n (c h w)")
         n, d = flat.shape
-        self.mean = flat.mean(dim=0)
-        centred = flat - self.mean
-        values, vectors = torch.linalg.eigh(centred @ centred.T / n)
-        rank = min(d, n if n >= _SHARE * d else max(1, n // _SHARE))
-        values, vectors = values.flip(0)[:rank].clamp(min=1e-12), vectors.flip(1)[:, :rank]
-        self.variances = values
-        self.directions = centred.T @ vectors / (n * values).sqrt()  # (d rank)
-        rest = centred.square().sum() / n - values.sum()
-        self.rest = float(rest.clamp(min=0)) / max(d - rank, 1)
+        rank = d if n >= _SHARE * d else max(1, n // _SHARE)
+        self.gaussian = gaussian_of(flat).leading(rank)
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """See `els.denoiser.Denoiser`."""
-        alpha, sigma = (
-            of(t.double().cpu())[:, None] for of in (self.schedule.alpha, self.schedule.sigma)
-        )
-        centred = rearrange(x.double().cpu(), "b c h w -> b (c h w)") - alpha * self.mean
-        rest = alpha * self.rest / (alpha**2 * self.rest + sigma**2)
-        gains = alpha * self.variances / (alpha**2 * self.variances + sigma**2) - rest
-        answer = self.mean + rest * centred
-        answer = answer + (gains * (centred @ self.directions)) @ self.directions.T
+        alpha, sigma = (of(t.double().cpu()) for of in (self.schedule.alpha, self.schedule.sigma))
+        flat = rearrange(x.double().cpu(), "b c h w -> b (c h w)")
+        answer = self.gaussian.denoise(flat, alpha, sigma)
         return answer.reshape(x.shape).to(x)

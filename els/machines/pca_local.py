@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor
 
 from els.engines.masked import masked_posterior
 from els.errors import InputError
 from els.images import ImageSet
-from els.machines.base import Number, Scale
-from els.machines.wiener import GaussianMachine
+from els.machines.base import Machine, Number, Scale
+from els.machines.gaussian import gaussian_of_set
 
+# Bytes of all maps of which cells pixels look at that are kept.
+_MOST_BYTES = 1 << 30
 THRESHOLD = Scale("threshold", (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0))
 
 
-class PcaLocal(GaussianMachine):
+class PcaLocal(Machine):
     """The local machine whose windows are what the Wiener filter looks at.
 
     Pixel u looks at the cells where the row of the Wiener filter that answers for u, summed over
@@ -41,19 +43,35 @@ class PcaLocal(GaussianMachine):
             reach = self._reach(images, alpha[one], sigma[one])
             for answer, value in zip(out, values, strict=True):
                 asked = (x[one], images.pixels, reach >= value, alpha[one], sigma[one])
-                found = masked_posterior(*asked, whole=False, chunk=self.options.chunk)
+                found = masked_posterior(*asked, chunk=self.options.chunk)
                 answer[b] = rearrange(found.mean, "(h w) c -> c h w", h=x.shape[2]).to(x)
         return list(out)
 
     def _reach(self, images: ImageSet, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The filter's rows by pixel, relative to each one's largest entry ((h w), (h w))."""
-        reaches: dict[tuple[int, float], Tensor] = self.once("reaches", dict)
-        key = (id(images), float(sigma))
-        if any(at != key[1] for _, at in reaches):
-            reaches.clear()  # one time is enough: every class has a map of (h w)^2 numbers
+        reaches: dict[tuple[str, float], Tensor] = self.once("reaches", dict)
+        key = (images.fingerprint(), float(sigma))
         if key not in reaches:
-            c = images.image_shape[0]
-            matrix = self.moments(images).filter(alpha, sigma).abs()
-            rows = reduce(matrix, "(c p) (d q) -> p q", "sum", c=c, d=c)
-            reaches[key] = rows / rows.amax(dim=1, keepdim=True)
+            # One time is enough; of many large classes, few.
+            room = _MOST_BYTES - sum(one.nbytes for one in reaches.values())
+            if any(at != key[1] for _, at in reaches) or room < 0:
+                reaches.clear()
+            reaches[key] = filter_reach(images, alpha.cpu(), sigma.cpu())
         return reaches[key]
+
+
+def filter_reach(images: ImageSet, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """How much each row of the Wiener filter looks at each pixel ((h w), (h w)), at one time.
+
+    Entries are summed over channels in absolute value, and relative to the row's largest.
+    """
+    c, h, w = images.image_shape
+    gaussian, rows = gaussian_of_set(images), torch.zeros(h * w, h * w, dtype=torch.float64)
+    channels = [slice(i * h * w, (i + 1) * h * w) for i in range(c)]
+    for i, one in enumerate(channels):
+        for other in channels[i:]:
+            block = gaussian.filter(alpha, sigma, one, other).abs_()
+            rows += block
+            if other != one:  # the filter is symmetric
+                rows += block.T
+    return rows.div_(rows.amax(dim=1, keepdim=True))

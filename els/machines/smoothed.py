@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
+from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from els.engines.torch_engine import image_posterior
@@ -34,13 +35,12 @@ class Smoothed(Ideal):
         alpha, sigma = self.at_times(t, x)
         out = []
         for value in values:
-            total = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
             noise = self._noise.to(x) if value else self._noise[:1].to(x)
-            for v in noise:
-                moved = x + value * sigma.view(-1, 1, 1, 1).to(x) * v
-                part = image_posterior(moved, images.pixels, alpha, sigma, chunk=self.options.chunk)
-                total += part.mean.to(total)
-            out.append(total / len(noise))
+            moved = x + value * sigma.view(-1, 1, 1, 1).to(x) * noise[:, None]  # (m b c h w)
+            asked = rearrange(moved, "m b c h w -> (m b) c h w")
+            times = (repeat(one, "b -> (m b)", m=len(noise)) for one in (alpha, sigma))
+            found = image_posterior(asked, images.pixels, *times, chunk=self.options.chunk).mean
+            out.append(reduce(found, "(m b) c h w -> b c h w", "mean", m=len(noise)))
         return out
 
     @cached_property

@@ -8,17 +8,16 @@ import pytest
 import torch
 from conftest import random_images
 
-from els import denoising
 from els.criterion import data_points
 from els.denoising import (
     FewImages,
     beyond_range,
     denoising_errors,
     image_errors,
-    wiener_filter,
 )
 from els.images import to_float
 from els.machines import make_machine
+from els.machines.gaussian import gaussian_of_set
 from els.sampling import seeded_noise
 from els.schedule import COSINE
 from els.work import Work
@@ -36,7 +35,7 @@ def test_the_filter_of_many_images_is_the_wiener_machine() -> None:
 
 def test_of_few_images_the_rest_is_one_variance() -> None:
     images = to_float(random_images(20).pixels)
-    few = FewImages(images)
+    few = FewImages(images).gaussian
     assert few.directions.shape == (64, 5)
     total = few.variances.sum() + few.rest * (64 - 5)
     assert torch.isclose(total, images.double().var(dim=0, correction=0).sum())
@@ -65,7 +64,7 @@ def test_the_error_of_the_filter_on_its_own_images_is_that_of_gaussians() -> Non
     machine = make_machine("wiener", images)
     found = image_errors(machine, images, steps=3)
     assert found.shape == (3, 400)
-    variances = machine.moments(images).variances
+    variances = gaussian_of_set(images).variances
     for t, errors in zip((1.0, 2 / 3, 1 / 3), found, strict=True):
         time = torch.tensor(t, dtype=torch.float64)
         alpha, sigma = machine.schedule.alpha(time), machine.schedule.sigma(time)
@@ -117,13 +116,3 @@ def test_more_images_leave_the_first_as_they_are(tmp_path: Path) -> None:
     many = image_errors(machine, images, steps=2, work=work)
     assert work.computed["denoising"] == 2
     assert torch.equal(many[:, :4], few)
-
-
-def test_the_filter_of_large_images_is_that_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = random_images(30)
-    assert wiener_filter(images).kind == "wiener"
-    monkeypatch.setattr(denoising, "_LARGEST", 63)
-    few = wiener_filter(images)
-    assert isinstance(few, FewImages)
-    assert image_errors(few, images, steps=2, work=Work()).shape == (2, 30)
-    assert few.identity != wiener_filter(images.take(torch.arange(20))).identity
