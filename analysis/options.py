@@ -13,7 +13,7 @@ from els.errors import InputError
 from els.machines.base import Symmetry
 from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
-from els.models.formats.loaded import Prediction, ScheduleName, Which
+from els.models.formats.loaded import Prediction, RangeName, ScheduleName, Which
 from els.models.hub import is_repository, repository_name
 from els.models.snapshots import is_snapshot
 from els.models.tracking import LoggerName, name_in_sweep
@@ -43,6 +43,8 @@ class Source:
         prediction: what a network of discrete steps predicts, "eps", "v" or "x0", when its file
             does not say.
         schedule: the noise of its steps, "linear", "scaled_linear" or "cosine", likewise.
+        image_range: the values of black and white that a network of others was trained on: "signed"
+            (-1 and 1; default) or "unit" (0 and 1).
         self_check: what is done where a network denoises badly as it is declared, and another
             reading of it does clearly better: "error" stops, "warn" says so, "off" checks nothing.
         twin: checkpoints of networks that were trained as this one but from other seeds
@@ -58,6 +60,7 @@ class Source:
     weights: Which | None = None
     prediction: Prediction | None = None
     schedule: ScheduleName | None = None
+    image_range: RangeName | None = None
     self_check: Literal["error", "warn", "off"] = "error"
     twin: list[str] = field(default_factory=list)
 

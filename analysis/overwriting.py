@@ -12,6 +12,7 @@ from els.analysis.options import Protocol
 from els.analysis.results import AGREEMENT, Provenance
 from els.errors import InputError
 from els.files import as_record
+from els.models.formats.loaded import Declared
 
 
 def check_earlier(
@@ -63,11 +64,22 @@ def _differences(path: Path, now: Provenance) -> Iterator[str]:
     twins = [{one.sha256 for one in source.twins.values()} for source in (then, now)]
     if twins[0] != twins[1]:
         yield f"with other twins ({len(twins[0])}, now {len(twins[1])})"
+    yield from _read_otherwise(then.declared, now.declared)
     if then.data.fingerprint != now.data.fingerprint:
         yield "with other training images"
     versions = [one.versions.get("results") for one in (then, now)]
     if versions[0] != versions[1]:
         yield f"by version {versions[0]} of what is computed, now {versions[1]}"
+
+
+def _read_otherwise(then: Declared | None, now: Declared | None) -> Iterator[str]:
+    """What differs in how the same file is understood; earlier versions did not note it."""
+    if then is None or now is None:
+        return
+    for name in ("weights", "prediction", "schedule", "image_range"):
+        before, after = getattr(then, name), getattr(now, name)
+        if before != after:
+            yield f"{name} {_text(before)}, now {_text(after)}"
 
 
 def _text(value: object) -> str:

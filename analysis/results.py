@@ -40,6 +40,7 @@ from els.images import DataSpec
 from els.information import Information
 from els.intervals import ByTime
 from els.models.blocks import NetworkFacts, Trained
+from els.models.formats.loaded import Declared
 from els.probes import Probes
 from els.stacking import Weights
 
@@ -92,6 +93,7 @@ class Provenance:
         trained: for how long the network was trained, and how well, where its checkpoint says.
         self_check: how well it denoises as it was read; None where that was not checked.
         twins: networks of other seeds by the names of their runs, in the order of the command.
+        declared: how its file was understood in the end; None in results of earlier versions.
     """
 
     run: str
@@ -105,6 +107,7 @@ class Provenance:
     trained: Trained | None = None
     self_check: SelfCheck | None = None
     twins: Mapping[str, FileId] = field(default_factory=dict)
+    declared: Declared | None = None
 
     def record(self) -> dict[str, Any]:
         """As plain data; the network's description stands there for readers."""

@@ -10,10 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from els.denoiser import Denoiser, within_range
 from els.denoising import FewImages, beyond_range, denoising_errors
 from els.errors import InputError
 from els.images import ImageSet, to_float
 from els.models.denoiser import NetworkDenoiser
+from els.models.formats.loaded import SCHEDULES, Declared
 from els.models.readings import Reading, readings
 
 Mode = Literal["error", "warn", "off"]
@@ -91,7 +93,8 @@ def self_check(
         images: its training images.
         mode: "error" stops where another reading does clearly better; "warn" goes on with it said;
             "off" checks nothing.
-        load: the same network with another prediction and schedule.
+        load: the same network with another prediction, schedule and image range, as far as those
+            were not declared.
 
     Returns:
         the network as it is read in the end, and what was found.
@@ -103,20 +106,23 @@ def self_check(
     if mode == "off":
         return network, None
     found, others = _examine(network, images)
-    assumed = set(network.declared.assumed if network.declared else ()) & {"prediction", "schedule"}
-    best = _best(found, others, network, assumed)
+    told = network.declared
+    if told is not None and told.assumed:
+        named = any(one.schedule is not None for one in others)
+        allowed = {one: others[one] for one in others if _is_open(one, told, named=named)}
+        if best := _best(found, allowed, _ASSUMED):
+            network = load(best)
+            again, _ = _examine(network, images, others=False)
+            return network, replace(again, readings=found.readings, taken=str(best))
+    best = _best(found, others, _DECLARED) if found.worse >= _MOST else None
     if best is None:
         return network, found
-    if assumed:
-        network = load(best)
-        again, _ = _examine(network, images, others=False)
-        return network, replace(again, readings=found.readings, taken=str(best))
     found = replace(found, proposal=str(best))
     if mode == "error":
         raise InputError(
             f"self-check: the network {found.line} (error {_levels(found.readings[str(best)])} "
-            f"against {_levels(found.error)} as {found.declared}). Declare that, or go on as it is "
-            "with --self_check warn"
+            f"against {_levels(found.error)} as {found.declared}). Declare that ({best.flags}, "
+            "where its file leaves it open), or go on as it is with --self_check warn"
         )
     return network, found
 
@@ -159,11 +165,20 @@ def _examine(
         return found, {}
     few = None if label is None else label[:_FEW]
     read = {
-        reading: denoising_errors(one, clean[:_FEW], TIMES, few)
+        reading: denoising_errors(_clamped(one) if network.clip else one, clean[:_FEW], TIMES, few)
         for reading, one in readings(network)
     }
     read = {one: errors for one, errors in read.items() if all(map(math.isfinite, errors))}
     return replace(found, readings={str(one): errors for one, errors in read.items()}), read
+
+
+def _clamped(denoiser: Denoiser) -> Denoiser:
+    """A reading as `--clip` has it."""
+
+    def answer(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return within_range(denoiser(x, t, label))
+
+    return answer
 
 
 def _labels(network: NetworkDenoiser, images: ImageSet) -> Tensor | None:
@@ -175,42 +190,39 @@ def _labels(network: NetworkDenoiser, images: ImageSet) -> Tensor | None:
 
 
 def _declared(network: NetworkDenoiser) -> str:
-    told = network.declared
-    return "" if told is None else f"{told.prediction} over {told.schedule} noise"
+    return "" if network.declared is None else network.declared.words
 
 
 def _best(
-    found: SelfCheck,
-    others: Mapping[Reading, tuple[float, ...]],
-    network: NetworkDenoiser,
-    assumed: set[str],
+    found: SelfCheck, others: Mapping[Reading, tuple[float, ...]], factor: float
 ) -> Reading | None:
-    """The reading that does clearly better than the declared one, or than what was assumed.
+    """The reading whose error is lower by a factor than that of the network as it is read.
 
     It must come near the Wiener filter at most times: an untrained network does best read as
     something that ignores it.
     """
-    if not others or (found.worse < _MOST and not assumed):
-        return None
-    allowed = [one for one in others if _is_open(one, network, assumed)]
-    good = [one for one in allowed if _near(others[one], found.wiener)]
+    good = [one for one in others if _near(others[one], found.wiener)]
     best = min(good, key=lambda one: _geometric(others[one]), default=None)
-    if best is None:
+    if best is None or _geometric(others[best]) * factor > _geometric(found.error):
         return None
-    factor = _ASSUMED if assumed else _DECLARED
-    return best if _geometric(others[best]) * factor <= _geometric(found.error) else None
+    return best
 
 
-def _is_open(reading: Reading, network: NetworkDenoiser, assumed: set[str]) -> bool:
-    """Whether a reading contradicts nothing that is known; all are open where all is declared."""
-    told = network.declared
-    if not assumed or told is None:
-        return True
+def _is_open(reading: Reading, told: Declared, *, named: bool) -> bool:
+    """Whether a reading contradicts nothing that is known.
+
+    Args:
+        reading: the reading.
+        told: what is known, and what of it is assumed.
+        named: whether there are readings over schedules by name, which can be asked for.
+    """
+    by_name = named and ("schedule" in told.assumed or told.schedule in SCHEDULES)
+    known = None if not by_name or "schedule" in told.assumed else told.schedule
     return (
-        reading.image_range == told.image_range
-        and reading.schedule is not None
-        and ("prediction" in assumed or reading.prediction == told.prediction)
-        and ("schedule" in assumed or reading.schedule == told.schedule)
+        (reading.schedule is not None) == by_name
+        and known in (None, reading.schedule)
+        and ("image_range" in told.assumed or reading.image_range == told.image_range)
+        and ("prediction" in told.assumed or reading.prediction == told.prediction)
     )
 
 

@@ -29,6 +29,7 @@ from els.machines.mixture import Mixture
 from els.machines.registry import all_for, around, default_for
 from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.models.denoiser import NetworkDenoiser
+from els.models.formats.loaded import Declared
 from els.models.readings import Reading
 from els.models.user_code import is_code
 from els.sampling import Starts
@@ -160,7 +161,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
         network,
         images,
         source.self_check,
-        partial(_read_again, checkpoint, source, protocol, device),
+        partial(_read_again, checkpoint, source, protocol, device, network.declared),
     )
     if checked is not None:
         console.print(f"self-check: {checked.line}")
@@ -191,6 +192,7 @@ def load_study(source: Source, protocol: Protocol, compute: Compute, *, run: str
             trained=network.trained,
             self_check=checked,
             twins={name: one for name, (_, one) in twins.items()},
+            declared=network.declared,
         ),
         engine=_engines(machines, device),
         twins={name: one for name, (one, _) in twins.items()},
@@ -222,7 +224,7 @@ def _twins(
             other,
             images,
             source.self_check,
-            partial(_read_again, checkpoint, twin, protocol, device),
+            partial(_read_again, checkpoint, twin, protocol, device, other.declared),
         )
         if other.net.identity in known:
             raise InputError(
@@ -272,6 +274,7 @@ def load_network(
         weights=source.weights,
         prediction=source.prediction,
         schedule=source.schedule,
+        image_range=source.image_range,
     )
     if protocol.protocol == "locality":
         network = network.with_schedule(LinearSteps(network.schedule.offset))
@@ -283,9 +286,17 @@ def _read_again(
     source: Source,
     protocol: Protocol,
     device: torch.device,
+    declared: Declared | None,
     reading: Reading,
 ) -> NetworkDenoiser:
-    read = replace(source, prediction=reading.prediction, schedule=reading.schedule)
+    """The network by another reading, in what its file leaves open."""
+    assumed = declared.assumed if declared else ()
+    read = replace(
+        source,
+        prediction=reading.prediction if "prediction" in assumed else source.prediction,
+        schedule=reading.schedule if "schedule" in assumed else source.schedule,
+        image_range=reading.range_name if "image_range" in assumed else source.image_range,
+    )
     return load_network(checkpoint, read, protocol, device)
 
 

@@ -45,6 +45,11 @@ class Noise(Protocol):
         """Plain data that tells it from other noise."""
         ...
 
+    @property
+    def words(self) -> str:
+        """What it is told, for people."""
+        ...
+
 
 class Steps:
     """Discrete steps with a^2 + b^2 = 1; the network is told the nearest, a whole number.
@@ -83,6 +88,11 @@ class Steps:
         """See `Noise.identity`."""
         return ["steps", self.alpha_bar.tolist()]
 
+    @property
+    def words(self) -> str:
+        """See `Noise.words`."""
+        return f"{len(self.alpha_bar)} steps"
+
 
 @dataclass(frozen=True)
 class Continuous:
@@ -91,10 +101,33 @@ class Continuous:
     Attributes:
         alpha: a(t), falling.
         sigma: b(t), growing.
+
+    Raises:
+        InputError: when they are not functions of tensors of times, or a / b does not fall.
     """
 
     alpha: Coefficient
     sigma: Coefficient
+
+    def __post_init__(self) -> None:
+        t = torch.linspace(0, 1, 33, dtype=torch.float64)
+        values = []
+        for name, function in (("alpha", self.alpha), ("sigma", self.sigma)):
+            try:
+                values.append(_coefficient(function, t))
+            except Exception as error:  # it is the user's own
+                raise InputError(
+                    f"{name} cannot be asked for the times of a tensor (b,): "
+                    f"{reason(error, named=True)}; write it with functions of torch"
+                ) from error
+        a, b = values
+        # It may fall below every number at t = 0, where there is no noise, and at t = 1.
+        ratio = (a / b)[1:-1]
+        if not (a[1:-1] > 0).all() or not (b[1:-1] > 0).all() or not (ratio.diff() < 0).all():
+            raise InputError(
+                f"alpha goes from {a[0]:g} to {a[-1]:g} and sigma from {b[0]:g} to {b[-1]:g}; both "
+                "must be above 0 between t = 0 (no noise) and t = 1 (noise), and alpha / sigma fall"
+            )
 
     def at(self, log_ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Noise.at`; beyond its ends the network is told the end."""
@@ -103,23 +136,34 @@ class Continuous:
             middle = (low + high) / 2
             cleaner = self._ratio(middle) > log_ratio
             low, high = torch.where(cleaner, middle, low), torch.where(cleaner, high, middle)
-        b = self.sigma(high).double()
+        b = _coefficient(self.sigma, high)
         return high, log_ratio.exp() * b, b
 
     def _ratio(self, t: Tensor) -> Tensor:
-        return self.alpha(t).double().log() - self.sigma(t).double().log()
+        return _coefficient(self.alpha, t).log() - _coefficient(self.sigma, t).log()
 
     @property
     def identity(self) -> object:
         """See `Noise.identity`: its values at some times."""
         t = torch.linspace(0, 1, 33, dtype=torch.float64)
-        return ["times", self.alpha(t).tolist(), self.sigma(t).tolist()]
+        return ["times", *(_coefficient(of, t).tolist() for of in (self.alpha, self.sigma))]
+
+    @property
+    def words(self) -> str:
+        """See `Noise.words`."""
+        return "times"
+
+
+def _coefficient(function: Coefficient, t: Tensor) -> Tensor:
+    """The values (b,) of alpha or sigma at times t (b,), float64."""
+    return torch.as_tensor(function(t)).to(t).expand_as(t)
 
 
 class Sigmas:
     """Images with noise added, a = 1; the network is told its deviation b."""
 
     identity: object = "sigma"
+    words = "sigma"
 
     def at(self, log_ratio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Noise.at`."""
@@ -138,6 +182,9 @@ class Adapted(Sampler):
         num_classes: number of classes, or None for an unconditional network.
         image_shape: (c, h, w), or None where nobody said.
         schedule: what our t means.
+
+    Raises:
+        InputError: when an argument has no meaning.
     """
 
     schedule: CosineSchedule = COSINE
@@ -157,8 +204,13 @@ class Adapted(Sampler):
         low, high = map(float, image_range)
         if not low < high:
             raise InputError(f"image_range is {image_range}; give black and white, such as (-1, 1)")
-        if image_shape is not None and (len(image_shape) != 3 or min(image_shape) < 1):
-            raise InputError(f"image_shape is {image_shape}; give (channels, height, width)")
+        if image_shape is not None:
+            if len(image_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in image_shape):
+                raise InputError(f"image_shape is {image_shape}; give (channels, height, width)")
+            channels, height, width = image_shape
+            image_shape = channels, height, width  # a list, too
+        if num_classes is not None and not (isinstance(num_classes, int) and num_classes > 0):
+            raise InputError(f"num_classes is {num_classes}; give at least 1, or None")
         self.function = function
         self.prediction = prediction
         self.noise = noise
@@ -285,7 +337,11 @@ def from_v(
     num_classes: int | None = None,
     image_shape: Shape | None = None,
 ) -> Adapted:
-    """A network that predicts v = a n - b x_0 (Salimans & Ho 2022); arguments as `from_eps`."""
+    """A network that predicts v = a n - b x_0 (Salimans & Ho 2022); arguments as `from_eps`.
+
+    Raises:
+        InputError: as `from_eps`.
+    """
     return Adapted(
         function,
         prediction="v",
@@ -306,7 +362,11 @@ def from_x0(
     num_classes: int | None = None,
     image_shape: Shape | None = None,
 ) -> Adapted:
-    """A network that predicts the clean image x_0; arguments as `from_eps`."""
+    """A network that predicts the clean image x_0; arguments as `from_eps`.
+
+    Raises:
+        InputError: as `from_eps`.
+    """
     return Adapted(
         function,
         prediction="x0",

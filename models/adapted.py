@@ -59,6 +59,37 @@ class AdaptedNetwork(Network):
         return replace(super().facts, name=self.adapted.name, details=self.details)
 
     @property
-    def receptive_field(self) -> None:
+    def receptive_field(self) -> int | None:
         """See `Network.receptive_field`: nobody said that it is less than the whole image."""
         return None
+
+
+class RereadNetwork(AdaptedNetwork):
+    """A network of this project's own classes that is read otherwise than as it stands.
+
+    Args:
+        origin: the network.
+        adapted: the same, as somebody else would call it.
+    """
+
+    def __init__(self, origin: Network, adapted: Adapted) -> None:
+        super().__init__(adapted, padding=origin.padding)
+        self._origin = [origin]  # not a module of its own: it is among those of the function
+
+    @property
+    def facts(self) -> NetworkFacts:
+        """See `Network.facts`."""
+        known, adapted = self._origin[0].facts, self.adapted
+        low, high = adapted.image_range
+        told = f"read as {adapted.prediction} of images in [{low:g}, {high:g}]"
+        return replace(known, details=", ".join(filter(None, (known.details, told))))
+
+    @property
+    def cell(self) -> int:
+        """See `Network.cell`."""
+        return self._origin[0].cell
+
+    @property
+    def receptive_field(self) -> int | None:
+        """See `Network.receptive_field`."""
+        return self._origin[0].receptive_field

@@ -23,15 +23,18 @@ from els.models.formats import (
     pickled,
 )
 from els.models.formats.loaded import (
+    RANGES,
     WAY_IN,
     Asked,
     Loaded,
     Prediction,
+    RangeName,
     ScheduleName,
     Which,
     explained,
 )
 from els.models.formats.own import METADATA_KEY, describe
+from els.models.readings import reread
 from els.schedule import CosineSchedule
 
 __all__ = [
@@ -129,6 +132,7 @@ def load_denoiser(
     weights: Which | None = None,
     prediction: Prediction | None = None,
     schedule: ScheduleName | None = None,
+    image_range: RangeName | None = None,
 ) -> NetworkDenoiser:
     """Bring a trained network back, in evaluation mode.
 
@@ -142,6 +146,8 @@ def load_denoiser(
         weights: "ema" or "online", where a file has averaged weights and others; default: averaged.
         prediction: "eps", "v" or "x0", for a network of steps whose file does not say.
         schedule: "linear", "scaled_linear" or "cosine", likewise.
+        image_range: "signed" (-1 is black, 1 white; default) or "unit" (0 and 1), of the images
+            that a network of others was trained on.
 
     Returns:
         the denoiser; its `data` is None where the checkpoint does not know its training images, and
@@ -153,10 +159,11 @@ def load_denoiser(
     """
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is '{padding}'; it must be one of {', '.join(PADDINGS)}")
-    asked = Asked(padding, image_size, weights, prediction, schedule)
+    asked = Asked(padding, image_size, weights, prediction, schedule, image_range)
     path, loaded = _load(source, asked)
-    net, data = loaded.net, loaded.data
     _check_shape(path, loaded)
+    loaded = _as_asked(path, loaded, asked)
+    net, data = loaded.net, loaded.data
     _check_told(path, "padding", padding, net.padding)
     _check_told(path, "prediction", prediction, loaded.declared.prediction)
     _check_told(path, "schedule", schedule, loaded.declared.schedule)
@@ -187,6 +194,22 @@ def _load(source: str | Path, asked: Asked) -> tuple[Path, Loaded]:
 def _check_told(path: Path, what: str, told: object, known: object) -> None:
     if told not in (None, known):
         raise InputError(f"{what} {told} was given, but '{path}' says {known}; leave {what} out")
+
+
+def _as_asked(path: Path, loaded: Loaded, asked: Asked) -> Loaded:
+    """The network as the user says that it is to be read, where its file does not say it."""
+    told = loaded.declared
+    if asked.image_range is not None and loaded.data is not None:
+        _check_told(path, "image_range", RANGES[asked.image_range], told.image_range)
+    prediction = asked.prediction if "prediction" in told.assumed else None
+    image_range = told.image_range if asked.image_range is None else RANGES[asked.image_range]
+    assumed = tuple(one for one in told.assumed if getattr(asked, one) is None)
+    known = replace(told, image_range=image_range, assumed=assumed)
+    if prediction in (None, told.prediction) and image_range == told.image_range:
+        return replace(loaded, declared=known)
+    net = reread(loaded.net, loaded.image_shape, prediction=prediction, image_range=image_range)
+    known = replace(known, prediction=prediction or told.prediction)
+    return replace(loaded, net=net, declared=known)
 
 
 def _check_shape(path: Path, loaded: Loaded) -> None:

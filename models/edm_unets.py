@@ -111,7 +111,7 @@ class Style:
         return 1 if self.head_width is None else width // self.head_width
 
 
-def group_norm(width: int, eps: float = 1e-5) -> nn.GroupNorm:
+def capped_group_norm(width: int, eps: float = 1e-5) -> nn.GroupNorm:
     """Normalisation over 32 groups of channels, or as many as leave four in each."""
     return nn.GroupNorm(min(32, width // 4), width, eps)
 
@@ -140,17 +140,17 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs, self.heads, self.style = outputs, heads, style
-        self.norm0 = group_norm(inputs, style.eps)
+        self.norm0 = capped_group_norm(inputs, style.eps)
         self.conv0 = Resampled(inputs, outputs, 3, resample=resample, taps=style.taps)
         self.affine = nn.Linear(embedding, outputs * (1 + style.scales))
-        self.norm1 = group_norm(outputs, style.eps)
+        self.norm1 = capped_group_norm(outputs, style.eps)
         self.conv1 = Resampled(outputs, outputs, 3)
         self.skip: Resampled | None = None
         if outputs != inputs or resample:
             kernel = int(style.projects or outputs != inputs)
             self.skip = Resampled(inputs, outputs, kernel, resample=resample, taps=style.taps)
         if heads:
-            self.norm2 = group_norm(outputs, style.eps)
+            self.norm2 = capped_group_norm(outputs, style.eps)
             self.qkv = Resampled(outputs, 3 * outputs, 1)
             self.proj = Resampled(outputs, outputs, 1)
 
@@ -398,7 +398,7 @@ class SongUNet(_UNet):
         if skip and level < len(self.widths) - 1:
             doubled = Resampled(outputs, outputs, 0, resample="up", taps=self.style.taps)
             self.dec[self.at(level, "aux_up")] = doubled
-        self.dec[self.at(level, "aux_norm")] = group_norm(width, self.style.eps)
+        self.dec[self.at(level, "aux_norm")] = capped_group_norm(width, self.style.eps)
         self.dec[self.at(level, "aux_conv")] = Resampled(width, outputs, 3)
 
     def attends_going_up(self, index: int) -> bool:
@@ -496,7 +496,7 @@ class DhariwalUNet(_UNet):
         self.map_label = nn.Linear(label_dim, embedding, bias=False) if label_dim else None
         self.add_encoder(in_channels, self.widths[0])
         self.add_decoder()
-        self.out_norm = group_norm(self.widths[0])
+        self.out_norm = capped_group_norm(self.widths[0])
         self.out_conv = Resampled(self.widths[0], out_channels, 3)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -34,26 +34,32 @@ def main(args: Sequence[str]) -> Path:
     parser = Parser(prog="train.py export", description="Write a trained network for others.")
     parser.add_argument("--checkpoint", type=str, required=True, help="a run's folder, or a .ckpt")
     parser.add_argument("--to", type=str, required=True, help="a new folder")
+    parser.add_argument(
+        "--analysis", type=str, help="the folder of an analysis that lies elsewhere"
+    )
     args = ["--help" if arg == "--help_all" else arg for arg in args]
     options = parser.parse_args(args)
-    folder = export(options.checkpoint, options.to)
+    folder = export(options.checkpoint, options.to, analysis=options.analysis)
     console.print(f"written to {folder}: {', '.join(sorted(one.name for one in folder.iterdir()))}")
     return folder
 
 
-def export(checkpoint: str | Path, to: str | Path) -> Path:
+def export(checkpoint: str | Path, to: str | Path, *, analysis: str | Path | None = None) -> Path:
     """Write a network that was trained here to a new folder, whole or not at all.
 
     Args:
         checkpoint: what `els.models.checkpoints.find_checkpoint` takes.
         to: the folder, which is not there or empty.
+        analysis: the folder of an analysis of these weights, whose agreement goes into the model
+            card; default: the first in the run's folder.
 
     Returns:
         the folder: `model.safetensors` and `config.json`, which `load_denoiser` reads back; a
         program of torch.export, denoiser.pt2; a model card, README.md, with a picture.
 
     Raises:
-        InputError: when the folder holds something, or the network was not trained here.
+        InputError: when the folder holds something, the network was not trained here, or the
+            analysis is not of it.
     """
     to = Path(to).resolve()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
@@ -64,10 +70,13 @@ def export(checkpoint: str | Path, to: str | Path) -> Path:
             f"'{checkpoint}' is a network of {denoiser.facts.name} that was not trained here, and "
             "has its own form; export is for checkpoints of train.py"
         )
+    source = find_checkpoint(checkpoint)
+    weights = denoiser.declared.weights if denoiser.declared else None
+    agreement = _agreement(source, weights, analysis)
     partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        _write(denoiser, find_checkpoint(checkpoint), partial, to.name)
+        _write(denoiser, agreement, partial, to.name)
         if to.exists():
             to.rmdir()
         partial.replace(to)
@@ -78,7 +87,7 @@ def export(checkpoint: str | Path, to: str | Path) -> Path:
     return to
 
 
-def _write(denoiser: NetworkDenoiser, checkpoint: Path, folder: Path, name: str) -> None:
+def _write(denoiser: NetworkDenoiser, agreement: Sequence[str], folder: Path, name: str) -> None:
     assert denoiser.data is not None
     # The place of the images on this machine is nobody else's.
     data = replace(denoiser.data, root="data")
@@ -91,7 +100,7 @@ def _write(denoiser: NetworkDenoiser, checkpoint: Path, folder: Path, name: str)
     exported.write(folder, denoiser.net, meta)
     torch.export.save(program(denoiser), folder / PROGRAM)
     _picture(denoiser).save(folder / PICTURE)
-    (folder / CARD).write_text(card(denoiser, name, _agreement(checkpoint)))
+    (folder / CARD).write_text(card(denoiser, name, agreement))
 
 
 class _Denoising(nn.Module):
@@ -135,20 +144,37 @@ def _picture(denoiser: NetworkDenoiser) -> Image.Image:
     return Image.fromarray(row[..., 0] if row.shape[2] == 1 else row)
 
 
-def _agreement(checkpoint: Path) -> list[str]:
-    """A row for each machine that an analysis of this checkpoint compared it with."""
-    path = checkpoint.parent.parent / "analysis" / "agreement.json"
-    try:
-        content = json.loads(path.read_text())
-        if content["checkpoint"]["sha256"] != sha256_of(checkpoint):
-            return []
-        machines = content["machines"]
-        return [
-            f"| `{kind}` | {one['pearson_r']['median']:.3f} | {one['R2']['median']:.3f} |"
-            for kind, one in machines.items()
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def _agreement(checkpoint: Path, weights: str | None, analysis: str | Path | None) -> list[str]:
+    """A row for each machine that an analysis of these weights compared them with.
+
+    Args:
+        checkpoint: the file.
+        weights: which of its weights.
+        analysis: the folder of the analysis; None: the first beside the checkpoint or in its run.
+
+    Raises:
+        InputError: when the folder that is given holds no analysis of these weights.
+    """
+    digest = sha256_of(checkpoint)
+    near = (checkpoint.parent.parent, checkpoint.parent)
+    folders = [one for folder in near for one in sorted(folder.glob("analysis*"))]
+    for folder in folders if analysis is None else [Path(analysis)]:
+        try:
+            content = json.loads((folder / "agreement.json").read_text())
+            declared = content.get("declared") or {}
+            same = declared.get("weights") in (None, weights)
+            if content["checkpoint"]["sha256"] == digest and same:
+                return [
+                    f"| `{kind}` | {one['pearson_r']['median']:.3f} | {one['R2']['median']:.3f} |"
+                    for kind, one in content["machines"].items()
+                ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    if analysis is not None:
+        raise InputError(
+            f"'{analysis}' holds no finished analysis of the weights in '{checkpoint}'"
+        )
+    return []
 
 
 def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str] = ()) -> str:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from els.errors import InputError, reason
+from els.errors import InputError, reason, shown
+from els.files import replacing
 
 PREFIX = "hf:"
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -16,6 +17,10 @@ _WANTED = re.compile(
     r"model_index\.json|(unet/)?config\.json|(scheduler/)?scheduler_config\.json|"
     r"(unet/)?(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
 )
+# Errors of several libraries of connections, and of huggingface_hub.
+_UNREACHABLE = {
+    "TransportError", "ConnectionError", "Timeout", "TimeoutError", "LocalEntryNotFoundError",
+}  # fmt: skip
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -36,8 +41,8 @@ def repository_name(source: str) -> str:
 def download(source: str) -> Path:
     """The folder of a repository such as "hf:google/ddpm-cifar10-32", downloaded if need be.
 
-    It is kept in the cache of huggingface_hub ($HF_HOME). What is there is found offline, too; the
-    hub is asked first, as a branch may move. $HF_ENDPOINT names another hub.
+    It is kept in the cache of huggingface_hub ($HF_HOME). The hub is asked first, as a branch may
+    move; what is kept is taken where the hub cannot be reached. $HF_ENDPOINT names another hub.
 
     Raises:
         InputError: when the name is of another form, huggingface_hub is not installed, the hub
@@ -54,19 +59,39 @@ def download(source: str) -> Path:
     try:
         info = hub.model_info(repository, revision=revision, timeout=10)
         names = _wanted(source, [file.rfilename for file in info.siblings or []])
+        # All of one commit, should the branch move on in between.
         for name in names:
-            path = hub.hf_hub_download(repository, name, revision=revision)
-        return Path(path).parents[name.count("/")]
+            path = hub.hf_hub_download(repository, name, revision=info.sha)
+        folder = Path(path).parents[name.count("/")]
+        _remember(folder, revision)
+        return folder
     except InputError:
         raise
     except Exception as error:  # of many libraries, and of others with every version
+        why = reason(error)
+        if not _is_unreachable(error):
+            raise InputError(f"'{source}' could not be downloaded ({why})") from error
         try:
             return Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
         except Exception:
             raise InputError(
-                f"'{source}' could not be downloaded ({reason(error)}), and was not before; the "
-                "path of a folder on this machine works without the hub"
+                f"'{source}' could not be downloaded ({why}), and was not before; the path of a "
+                "folder on this machine works without the hub"
             ) from error
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether nobody answered, or a server that cannot; an answer such as "not found" is one."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _UNREACHABLE) if status is None else status >= 500
+
+
+def _remember(folder: Path, revision: str) -> None:
+    """Note in the cache of which commit a branch is, as downloads by its name do."""
+    if folder.name != revision:
+        with replacing(folder.parents[1] / "refs" / revision) as partial:
+            partial.write_text(folder.name)
 
 
 def _parse(source: str) -> tuple[str, str]:
@@ -94,9 +119,9 @@ def _wanted(source: str, names: Sequence[str]) -> list[str]:
     pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles and not any(name.endswith(".safetensors") for name in wanted):
         raise InputError(
-            f"'{source}' has pickled weights alone, such as '{pickles[0][:80]}', which are not "
+            f"'{source}' has pickled weights alone, such as {shown(pickles[0])}, which are not "
             "downloaded: a pickle is a program. Ask its owner for safetensors, or convert it where "
             "you trust it and give the folder"
         )
-    found = ", ".join(names[:5]) or "nothing"
+    found = ", ".join(map(shown, names[:5])) or "nothing"
     raise InputError(f"'{source}' has no network of diffusers in safetensors, but {found}")

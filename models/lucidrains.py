@@ -312,3 +312,24 @@ class LucidrainsNetwork(StepNetwork):
     def receptive_field(self) -> None:
         """See `Network.receptive_field`: attention sees the whole image."""
         return None
+
+
+SCHEDULES = ("linear", "cosine", "sigmoid")
+
+
+def lucidrains_betas(schedule: str, n: int) -> Tensor:
+    """The betas (n,) of GaussianDiffusion with its usual numbers.
+
+    Args:
+        schedule: one of `SCHEDULES`; "sigmoid" is of Jabri et al. 2022.
+        n: steps.
+    """
+    if schedule == "linear":
+        return torch.linspace(1e-4, 0.02, n, dtype=torch.float64) * 1000 / n
+    t = torch.linspace(0, 1, n + 1, dtype=torch.float64)
+    if schedule == "cosine":
+        level = ((t + 0.008) / 1.008 * math.pi / 2).cos() ** 2
+    else:
+        first, last = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid()
+        level = (last - (6 * t - 3).sigmoid()) / (last - first)
+    return (1 - level[1:] / level[:-1]).clamp(0, 0.999)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from els.adapters import Adapted, Continuous, Steps
+from els.adapters import Adapted, Sigmas
 from els.errors import InputError, reason
 from els.models.adapted import AdaptedNetwork
 from els.models.formats.loaded import Asked, Declared, Loaded
@@ -43,7 +43,7 @@ def load(source: str, asked: Asked) -> Loaded:
     Args:
         source: a file or an importable module, and a function of it without arguments; default:
             `load`.
-        asked: its padding, which no function says; nothing else.
+        asked: its padding, which no function says; nothing else of it is open.
 
     Raises:
         InputError: when there is no such file, module or function, its code fails, or what it
@@ -75,13 +75,15 @@ def load(source: str, asked: Asked) -> Loaded:
 
 
 def _loaded(adapted: Adapted, asked: Asked, where: str, code: str) -> Loaded:
-    if told := [key for key in ("weights", "prediction", "schedule") if getattr(asked, key)]:
+    if told := [
+        key for key in ("weights", "prediction", "schedule", "image_range") if getattr(asked, key)
+    ]:
         raise InputError(
             f"--{told[0]} was given, but the code of {where} says what its network is; leave "
             f"--{told[0]} out"
         )
-    schedule = _noise_text(adapted)
-    prediction = "D(y; sigma)" if schedule == "sigma" else adapted.prediction
+    schedule = adapted.noise.words
+    prediction = "D(y; sigma)" if isinstance(adapted.noise, Sigmas) else adapted.prediction
     net = AdaptedNetwork(
         adapted,
         padding=asked.padding or "zeros",
@@ -95,13 +97,6 @@ def _loaded(adapted: Adapted, asked: Asked, where: str, code: str) -> Loaded:
         declared=Declared("Python", prediction, schedule, adapted.image_range),
         notes=(f"{where} was run: python: runs your own code",),
     )
-
-
-def _noise_text(adapted: Adapted) -> str:
-    """The noise of a network, in words."""
-    if isinstance(adapted.noise, Steps):
-        return f"{len(adapted.noise.alpha_bar)} steps"
-    return "times" if isinstance(adapted.noise, Continuous) else "sigma"
 
 
 def _parse(source: str) -> tuple[str, str]:

@@ -114,7 +114,12 @@ def wandb_runs(folder: Path, job_type: str) -> list[dict[str, list[dict[str, Any
         if records["run"] and records["run"][0]["job_type"] == job_type:
             found.append(records)
     assert found, f"no {job_type} run below {folder}"
-    return found
+    # Folders are named by the second, in which several runs may begin.
+    return sorted(found, key=lambda records: _began(records["run"][0]))
+
+
+def _began(run: dict[str, Any]) -> str:
+    return str(run.get("start_time", ""))
 
 
 def wandb_summary(records: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

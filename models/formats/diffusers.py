@@ -274,10 +274,12 @@ def _assumed(parts: _Parts, asked: Asked) -> tuple[tuple[str, ...], tuple[str, .
     usual = {"prediction": "eps as what it predicts", "schedule": "linear noise"}
     assumed = tuple(name for name, value in told.items() if value is None)
     if not assumed:
-        return (), ()
+        return ("image_range",), ()
     words = " and ".join(usual[name] for name in assumed)
     flags = ", ".join(f"--{name}" for name in assumed)
-    return assumed, (f"no scheduler lies beside the network; assumed: {words} ({flags})",)
+    return (*assumed, "image_range"), (
+        f"no scheduler lies beside the network; assumed: {words} ({flags})",
+    )
 
 
 def _check_network(config: Mapping[str, Any], folder: Path) -> None:

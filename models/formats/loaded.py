@@ -14,6 +14,9 @@ from els.models.blocks import Network, Trained, check_choice
 Which = Literal["ema", "online"]
 Prediction = Literal["eps", "v", "x0"]
 ScheduleName = Literal["linear", "scaled_linear", "cosine"]
+SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+RangeName = Literal["signed", "unit"]
+RANGES: dict[RangeName, tuple[float, float]] = {"signed": (-1.0, 1.0), "unit": (0.0, 1.0)}
 # How any network at all is brought in, which every refusal of an unknown one names.
 WAY_IN = "Any other network comes in by --checkpoint python:my_net.py:load (docs/checkpoints.md)"
 
@@ -28,6 +31,8 @@ class Asked:
         weights: "ema" (averaged) or "online" (the last), where a file has both; default: averaged.
         prediction: what the network predicts: "eps", "v" or "x0".
         schedule: which noise each of its 1,000 steps has: "linear", "scaled_linear" or "cosine".
+        image_range: the values of black and white that it was trained on: "signed" (-1 and 1) or
+            "unit" (0 and 1).
     """
 
     padding: str | None = None
@@ -35,12 +40,16 @@ class Asked:
     weights: Which | None = None
     prediction: Prediction | None = None
     schedule: ScheduleName | None = None
+    image_range: RangeName | None = None
 
     def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise InputError(f"image_size is {self.image_size}; give height and width in pixels")
         for what, kind in (
             ("weights", Which),
             ("prediction", Prediction),
             ("schedule", ScheduleName),
+            ("image_range", RangeName),
         ):
             if (value := getattr(self, what)) is not None:
                 check_choice(what, value, get_args(kind))
@@ -65,6 +74,13 @@ class Declared:
     image_range: tuple[float, float] = (-1.0, 1.0)
     weights: Which | None = None
     assumed: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """For people, such as "eps over linear noise"."""
+        noise = " noise" if self.schedule in SCHEDULES else ""
+        shade = "" if self.image_range == RANGES["signed"] else " of images in [0, 1]"
+        return f"{self.prediction} over {self.schedule}{noise}{shade}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -17,12 +18,14 @@ from torch import Tensor
 from els.errors import InputError
 from els.models.formats.containers import Weights
 from els.models.formats.loaded import WAY_IN, Asked, Declared, Loaded, explained
-from els.models.lucidrains import Level, LucidrainsNetwork, Unet
+from els.models.lucidrains import SCHEDULES, Level, LucidrainsNetwork, Unet, lucidrains_betas
 from els.models.networks import fill, listed, numbered
 from els.models.steps import alphas_cumprod
 
 _FORMAT = "file of denoising-diffusion-pytorch"
 _INSIDE = "model."
+_HALF = (torch.float16, torch.bfloat16)
+_SMALLEST = 2.0**-24  # that float16 knows
 _GROUPS = 8  # of the norms before version 2.0, when nothing else was asked for: no file says it
 _MARKS = ("init_conv.weight", "time_mlp.1.weight", "final_conv.weight", "mid_block1.mlp.1.weight")
 # Other buffers of GaussianDiffusion, which follow from the first.
@@ -60,13 +63,12 @@ def load(content: Weights, asked: Asked) -> Loaded:
     """
     parts = _parts(content.table)
     assumed: tuple[str, ...] = ("image_range",)
-    prediction = _objective(parts.buffers)
+    levels = _levels(parts.buffers)
+    prediction = None if levels is None else _objective(parts.buffers, levels)
     if prediction is None:
         prediction, assumed = asked.prediction, ("prediction", *assumed)
     schedule = f"{len(parts.buffers.get('betas', ()))} steps of its file"
-    if "betas" in parts.buffers:
-        levels = (1 - parts.buffers["betas"].double()).cumprod(0)
-    else:
+    if levels is None:
         schedule, assumed = asked.schedule or "", ("schedule", *assumed)
         levels = alphas_cumprod(schedule or "linear")
     missing = {
@@ -100,20 +102,53 @@ def _parts(table: Mapping[str, Tensor]) -> _Parts:
     return _Parts(unet, buffers)
 
 
-def _objective(buffers: Mapping[str, Tensor]) -> str | None:
+def _levels(buffers: Mapping[str, Tensor]) -> Tensor | None:
+    """alpha^2 (n,) of the steps; None where the file does not say it.
+
+    Sums of numbers in half precision are off by per cents, so that those of which they are the
+    rounding are looked for among the package's own.
+
+    Raises:
+        InputError: when they are in half precision and none of these.
+    """
+    betas = buffers.get("betas")
+    if betas is None:
+        return None
+    if betas.dtype not in _HALF:
+        return (1 - betas.double()).cumprod(0)
+    near = torch.finfo(betas.dtype).eps
+    for known in map(lucidrains_betas, SCHEDULES, repeat(len(betas))):
+        if torch.allclose(betas.double(), known, rtol=near, atol=_SMALLEST):
+            return (1 - known).cumprod(0)
+    raise InputError(
+        f"its noise is in half precision ({betas.dtype}), which is too coarse, and none of the "
+        f"package's schedules ({', '.join(SCHEDULES)}) with their usual numbers. {WAY_IN}"
+    )
+
+
+def _objective(buffers: Mapping[str, Tensor], level: Tensor) -> str | None:
     """What the network predicts, as the weight of its loss tells; None where it does not.
 
     The weight is min(snr, gamma) / snr for eps, min(snr, gamma) for x0 and min(snr, gamma) /
     (snr + 1) for v, where gamma is infinite unless "min-SNR" was asked for.
+
+    Args:
+        buffers: of the file.
+        level: alpha^2 of the steps (n,).
     """
-    if not {"loss_weight", "betas"} <= buffers.keys():
+    if "loss_weight" not in buffers:
         return None
-    level = (1 - buffers["betas"].double()).cumprod(0)
-    snr, weight = level / (1 - level), buffers["loss_weight"].double()
-    if weight.shape != snr.shape:
+    kept = buffers["loss_weight"]
+    if kept.shape != level.shape:
         return None
-    for prediction, least in (("eps", weight * snr), ("v", weight * (snr + 1)), ("x0", weight)):
-        if torch.allclose(least, snr.clamp(max=least.max()), rtol=1e-3, atol=1e-9):
+    near = 4 * torch.finfo(kept.dtype).eps if kept.dtype in _HALF else 1e-3
+    small = _SMALLEST if kept.dtype in _HALF else 1e-9
+    finite = kept.isfinite()  # half precision ends at 65,504
+    snr, weight = (level / (1 - level))[finite], kept.double()[finite]
+    for prediction, by in (("eps", snr), ("v", snr + 1), ("x0", torch.ones_like(snr))):
+        least = weight * by
+        expected = snr.clamp(max=least.max())
+        if ((least - expected).abs() <= small * by + near * expected).all():
             return prediction
     return None
 

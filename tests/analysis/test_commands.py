@@ -1,19 +1,22 @@
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
 from entry import refusal, run
-from studies import SMALL, write_checkpoint
+from studies import SMALL, small_results, write_checkpoint
 
 from els.analysis import running
 from els.analysis.commands import main
+from els.analysis.overwriting import check_earlier
 from els.analysis.parsers import build_parser
 from els.analysis.results import Results
 from els.analysis.short_help import COMMANDS
 from els.analysis.short_help import OPTIONS as SHORT
+from els.errors import InputError
 from els.machines import MACHINES
 
 OPTIONS = [part for name, value in SMALL.items() for part in (f"--{name}", str(value))]
@@ -331,3 +334,25 @@ def test_finished_analyses_are_compared_and_listed_from_what_is_saved(
     assert "ResNet, zeros" in capsys.readouterr().out
     assert "holds no runs" in refusal(main, ["list", tmp_path / "runs" / "empty"], capsys)
     assert "is one run" in refusal(main, ["compare", runs[0]], capsys)
+
+
+def test_an_analysis_of_the_same_file_that_is_read_otherwise_is_not_replaced(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """The bytes of the checkpoint are the same; what is taken from them is not."""
+    results = small_results(checkpoint)
+    results.save(tmp_path)
+    known = results.provenance
+    assert known.declared is not None
+    assert not check_earlier(tmp_path, known, force=False)
+    for changes, message in (
+        ({"weights": "ema"}, "weights online, now ema"),
+        ({"prediction": "v"}, "prediction eps, now v"),
+        ({"schedule": "linear"}, "schedule cosine, now linear"),
+        ({"image_range": (0.0, 1.0)}, r"image_range -1\.0,1\.0, now 0\.0,1\.0"),
+    ):
+        other = replace(known, declared=replace(known.declared, **changes))
+        with pytest.raises(InputError, match=message):
+            check_earlier(tmp_path, other, force=False)
+        assert check_earlier(tmp_path, other, force=True)
+    assert not check_earlier(tmp_path, replace(known, declared=None), force=False)

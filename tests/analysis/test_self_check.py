@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from entry import refusal
 from studies import small_results, small_study, write_checkpoint
 from torch import Tensor
@@ -16,16 +17,17 @@ from els.adapters import from_edm, from_eps, from_v
 from els.analysis.commands import main
 from els.analysis.report.page import write_page
 from els.analysis.results import Results
-from els.analysis.self_check import SelfCheck, self_check
+from els.analysis.self_check import TIMES, SelfCheck, self_check
 from els.analysis.tracking.config import config
+from els.denoising import denoising_errors
 from els.errors import InputError
-from els.images import load_images
+from els.images import load_images, to_float
 from els.machines import make_machine
 from els.models.adapted import AdaptedNetwork
 from els.models.blocks import Network
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats.loaded import Declared
-from els.models.readings import Reading
+from els.models.readings import Reading, reread
 from els.models.steps import StepNetwork, alphas_cumprod
 from els.schedule import COSINE
 
@@ -132,6 +134,51 @@ def test_what_was_said_stays_as_it_was_said() -> None:
     assert checked(said).taken == "v over cosine noise"
     wrong = denoiser(Bare("v", "linear"), prediction="v", assumed=("schedule",))
     assert checked(wrong).taken == "v over cosine noise"
+
+
+def test_a_range_that_nobody_declared_is_taken_and_can_be_asked_for() -> None:
+    """A network of steps over images in [0, 1]."""
+
+    class Unit(Bare):
+        def answer(self, x: Tensor, steps: Tensor, label: Tensor | None) -> Tensor:
+            level = LEVELS[steps.round().long()]
+            a, b = (one[:, None, None, None].to(x) for one in (level.sqrt(), (1 - level).sqrt()))
+            # Of y = a x_0 + b n with x_0 in [0, 1], the image of ours with the same noise.
+            t = COSINE.time((level / (level + 4 * (1 - level))).sqrt()).clamp(1e-3, 1)
+            alpha = COSINE.alpha(t)[:, None, None, None].to(x)
+            x0 = (TRAINED((2 * x / a - 1) * alpha, t) + 1) / 2
+            return (x - a * x0) / b
+
+    declared = denoiser(Unit("eps", "cosine"), schedule="cosine", assumed=("image_range",))
+
+    def load(reading: Reading) -> NetworkDenoiser:
+        assert reading.range_name == "unit"
+        net = reread(Unit("eps", "cosine"), (1, 8, 8), prediction=None, image_range=(0.0, 1.0))
+        assert "images in [0, 1]" in net.facts.description
+        return denoiser(net, schedule="cosine", image_range=(0.0, 1.0))
+
+    network, found = self_check(declared, IMAGES, "error", load)
+    assert found is not None
+    assert found.taken == "eps over cosine noise of images in [0, 1]"
+    assert found.worse < 3
+    assert network.declared.words == "eps over cosine noise of images in [0, 1]"
+    assert Reading("v", "linear", (0.0, 1.0)).flags == (
+        "--prediction v --schedule linear --image_range unit"
+    )
+
+
+def test_clipped_networks_are_compared_with_clipped_readings() -> None:
+    network = adapted(from_eps, answer, alpha_bar=LEVELS).clipped()
+    found = checked(network, "warn")
+    assert found.readings["eps"] == pytest.approx(
+        denoising_errors(network, to_float(few(network)), TIMES)
+    )
+
+
+def few(network: NetworkDenoiser) -> Tensor:
+    """The first images that the other readings denoise."""
+    order = torch.randperm(len(IMAGES), generator=torch.Generator().manual_seed(0))
+    return IMAGES.take(order[:16]).pixels
 
 
 def test_a_network_that_was_never_trained_is_left_as_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -193,3 +194,36 @@ def test_what_a_function_depends_on_is_told_apart() -> None:
         partial(_scaled, np.array([2.0])),
     ]
     assert len({digest_of(one) for one in functions}) == len(functions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": lambda t: math.cos(t), "sigma": lambda t: t}, "alpha cannot be asked for the"),
+        ({"alpha": lambda t: 1 - t, "sigma": lambda t: "x"}, "sigma cannot be asked for the times"),
+        (
+            {"alpha": lambda t: t, "sigma": lambda t: 1 - t},
+            r"alpha goes from 0 to 1 and sigma from",
+        ),
+        ({"alpha": lambda t: 0 * t, "sigma": lambda t: t}, "both must be above 0 between"),
+        ({"alpha_bar": torch.linspace(0.9, 0.1, 5), "num_classes": 0}, "num_classes is 0; give at"),
+        ({"alpha_bar": torch.linspace(0.9, 0.1, 5), "image_shape": (1.5, 4, 4)}, "image_shape is"),
+    ],
+)
+def test_noise_and_shapes_that_mean_nothing_are_refused(options: dict, message: str) -> None:
+    for adapter in (from_eps, from_v, from_x0):
+        with pytest.raises(InputError, match=message):
+            adapter(lambda y, step: y, **options)
+
+
+def test_a_constant_is_a_coefficient_and_a_list_is_a_shape() -> None:
+    network = from_x0(
+        lambda y, t: 0 * y, alpha=lambda t: 1.0, sigma=lambda t: 10 * t, image_shape=[1, 4, 4]
+    )
+    assert network.image_shape == (1, 4, 4)
+    assert network.sample(2, steps=3).shape == (2, 1, 4, 4)
+    assert network.identity[2] == [
+        "times",
+        [1.0] * 33,
+        pytest.approx([10 * i / 32 for i in range(33)]),
+    ]

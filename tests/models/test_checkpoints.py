@@ -10,9 +10,16 @@ import torch
 from els.errors import InputError
 from els.images import DataSpec
 from els.models.blocks import Network, Trained
-from els.models.checkpoints import METADATA_KEY, describe, find_checkpoint, load_denoiser
+from els.models.checkpoints import (
+    METADATA_KEY,
+    describe,
+    find_checkpoint,
+    load_denoiser,
+    read_training,
+)
 from els.models.networks import build_network
 from els.sampling import ddim, seeded_noise
+from els.schedule import COSINE
 
 
 def write(path: Path, net: Network, **changes: object) -> Path:
@@ -174,3 +181,69 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is not loaded"):
             load_denoiser(tmp_path / f"{name}.ckpt")
     assert not target.exists()
+
+
+@torch.no_grad()
+def test_what_a_state_dict_leaves_open_can_be_said(tmp_path: Path, net: Network) -> None:
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    usual = load_denoiser(tmp_path / "a.pt", image_size=8)
+    x, label = seeded_noise([0, 1], (1, 8, 8)), torch.tensor([0, 2])
+    t = torch.tensor([0.4, 0.6], dtype=torch.float64)
+    alpha, sigma = (of(t)[:, None, None, None].float() for of in (COSINE.alpha, COSINE.sigma))
+    as_v = load_denoiser(tmp_path / "a.pt", image_size=8, prediction="v")
+    expected = alpha * x - sigma * net(x, t.float(), label)
+    torch.testing.assert_close(as_v(x, t, label), expected, atol=1e-4, rtol=1e-4)
+    assert as_v.declared.assumed == ("schedule", "image_range")
+    unit = load_denoiser(tmp_path / "a.pt", image_size=8, image_range="unit")
+    assert unit.declared.image_range == (0.0, 1.0)
+    assert unit.facts.parameters == usual.facts.parameters
+    assert unit.facts.receptive_field == usual.facts.receptive_field
+    assert "images in [0, 1]" in unit.facts.description
+    assert len({str(one.identity) for one in (usual, as_v, unit)}) == 3
+    assert not torch.allclose(unit(x, t, label), usual(x, t, label), atol=1e-2)
+    path = write(tmp_path / "b.ckpt", net)
+    assert load_denoiser(path, image_range="signed").declared.image_range == (-1.0, 1.0)
+    with pytest.raises(InputError, match=r"image_range \(0\.0, 1\.0\) was given, but"):
+        load_denoiser(path, image_range="unit")
+    with pytest.raises(InputError, match="image_range is 'byte'; it must be one of signed, unit"):
+        load_denoiser(path, image_range="byte")
+    with pytest.raises(InputError, match="image_size is 0; give height and width"):
+        load_denoiser(tmp_path / "a.pt", image_size=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_shape": (1, 8)}, "is not a complete checkpoint .*image_shape"),
+        ({"image_shape": (3, 8, 8)}, "images are of 3 x 8 x 8; its network takes 1 channels"),
+        ({"image_shape": (1, 0, 8)}, "images are of 1 x 0 x 8"),
+        ({"image_shape": (1, 8, -8)}, "images are of 1 x 8 x -8"),
+        ({"data": {"name": 3}}, r"is not a complete checkpoint .*data\.name"),
+        ({"network": {"name": "ResNet"}}, r"is not a complete checkpoint .*network\.config"),
+        ({"network": {"name": ["ResNet"], "config": {}}}, r"network\.name"),
+        (
+            {"network": {"name": "ResNet", "config": {"depth": 10**7, "channels": 1}}},
+            "too few weig",
+        ),
+        ({"network": {"name": "UNet", "config": {"widths": [8] * 10**5}}}, "too few weights"),
+        ({"network": {"name": "ResNet", "config": {"wings": [[1]]}}}, "built from wings=a list"),
+    ],
+)
+def test_descriptions_that_mean_nothing_are_refused(
+    changes: dict, message: str, tmp_path: Path, net: Network
+) -> None:
+    meta = describe(net, image_shape=(1, 8, 8), data=asdict(DataSpec("digits"))) | changes
+    path = write(tmp_path / "a.ckpt", net, **{METADATA_KEY: meta}, optimizer_states=[])
+    with pytest.raises(InputError, match=message):
+        load_denoiser(path)
+    if "complete" in message:
+        with pytest.raises(InputError, match=message):
+            read_training(path)
+
+
+def test_images_that_a_unet_cannot_halve_are_refused_at_once(tmp_path: Path) -> None:
+    unet = build_network("UNet", {"channels": 1, "widths": [16, 16], "embedding": 16})
+    torch.save(unet.state_dict(), tmp_path / "a.pt")
+    assert load_denoiser(tmp_path / "a.pt", image_size=10).image_shape == (1, 10, 10)
+    with pytest.raises(InputError, match=r"9 x 9 pixels; its network needs .* in multiples of 2"):
+        load_denoiser(tmp_path / "a.pt", image_size=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,28 @@ def test_a_folder_is_read_back_as_the_same_network(run: Path, tmp_path: Path) ->
     assert "40 images" in card
     (first, _) = card.split("```python\n")[1:]
     assert len(first.split("```")[0].strip().splitlines()) <= 8
+
+
+def test_the_agreement_is_found_and_is_of_these_weights(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved" / "checkpoints"
+    moved.mkdir(parents=True)
+    shutil.copy(run / "checkpoints" / "last.ckpt", moved)
+
+    def told(name: str, **options: Path) -> str:
+        return (export(moved.parent, tmp_path / name, **options) / "README.md").read_text()
+
+    assert "not measured yet" in told("a")
+    assert "| `boundary` |" in told("b", analysis=run / "analysis")
+    shutil.copytree(run / "analysis", moved.parent / "analysis-wide")  # given a name by --name
+    assert "| `boundary` |" in told("c")
+    path = moved.parent / "analysis-wide" / "agreement.json"
+    content = json.loads(path.read_text())
+    content["declared"]["weights"] = "ema"  # of other weights in the same file
+    path.write_text(json.dumps(content))
+    assert "not measured yet" in told("d")
+    with pytest.raises(InputError, match="holds no finished analysis of the weights"):
+        told("e", analysis=moved.parent / "analysis-wide")
+    assert not (tmp_path / "e").exists()
 
 
 def test_the_place_of_the_images_stays_here(run: Path, tmp_path: Path) -> None:

@@ -136,6 +136,35 @@ def test_a_pipeline_is_downloaded_once_and_found_offline(
         download("hf:lab/other")
 
 
+def test_what_is_kept_is_no_answer_where_the_hub_says_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub({"lab/net": pipeline(tmp_path / "net")})
+    with serving(hub, monkeypatch):
+        download("hf:lab/net")
+        hub.repositories.clear()  # it was taken back, or made private
+        with pytest.raises(InputError, match=r"'hf:lab/net' could not be downloaded \([^)]*\)"):
+            download("hf:lab/net")
+    assert download("hf:lab/net").name == COMMIT
+
+
+def test_all_files_are_of_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch that moves while it is downloaded does not mix two networks."""
+    hub = Hub({"lab/net": pipeline(tmp_path / "net")})
+    answer, asked = hub.answer, []
+
+    def at_commits(path: str) -> tuple[dict[str, str], bytes] | None:
+        asked.append(path)
+        return answer(path)
+
+    monkeypatch.setattr(hub, "answer", at_commits)
+    with serving(hub, monkeypatch):
+        download("hf:lab/net")
+    resolved = [path for path in asked if "/resolve/" in path]
+    assert resolved
+    assert all(f"/resolve/{COMMIT}/" in path for path in resolved)
+
+
 def test_older_pipelines_have_all_their_files_in_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +190,7 @@ def test_what_cannot_be_had_is_refused_with_the_reason(
     with serving(hub, monkeypatch):
         with pytest.raises(InputError, match=r"pickled weights alone, such as 'unet/diff.*\.bin'"):
             load_denoiser("hf:lab/net")
-        with pytest.raises(InputError, match=r"has no network of diffusers .* but README\.md"):
+        with pytest.raises(InputError, match=r"has no network of diffusers .* but 'README\.md'"):
             load_denoiser("hf:lab/empty")
         with pytest.raises(InputError, match="could not be downloaded"):
             load_denoiser("hf:lab/net@gone")

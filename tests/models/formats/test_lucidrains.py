@@ -12,7 +12,7 @@ from torch import Tensor
 
 from els.errors import InputError
 from els.models.checkpoints import load_denoiser
-from els.models.lucidrains import Level, LucidrainsNetwork, Unet
+from els.models.lucidrains import SCHEDULES, Level, LucidrainsNetwork, Unet, lucidrains_betas
 from els.models.steps import StepNetwork, alphas_cumprod
 from els.schedule import COSINE
 
@@ -130,7 +130,7 @@ def test_a_unet_alone_needs_to_be_told_the_rest(tmp_path: Path) -> None:
     path = trainer_file(tmp_path / "b.pt", unet(), older)
     with pytest.raises(InputError, match=r"give --prediction$"):
         load_denoiser(path, image_size=8)
-    assert load_denoiser(path, image_size=8, prediction="v").declared.assumed[0] == "prediction"
+    assert load_denoiser(path, image_size=8, prediction="v").declared.assumed == ("image_range",)
     with pytest.raises(InputError, match=r"9 x 9 pixels; its network needs .* multiples of 2"):
         load_denoiser(path, image_size=9, prediction="v")
 
@@ -168,6 +168,40 @@ def test_other_unets_are_refused_by_name(tmp_path: Path) -> None:
     refuse("missing: 'final_conv.bias'", **{"final_conv.bias": None})
     refuse("not those of a Unet", **{"mid_attn.mem_kv": None})
     refuse("NaN or infinite .* 'final_conv.bias'", **{"final_conv.bias": torch.tensor([torch.nan])})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("objective", ["pred_noise", "pred_x0", "pred_v"])
+@pytest.mark.parametrize("gamma", [math.inf, 5.0])
+def test_half_precision_does_not_move_the_noise(
+    dtype: torch.dtype, schedule: str, objective: str, gamma: float, tmp_path: Path
+) -> None:
+    levels = (1 - lucidrains_betas(schedule, 1000)).cumprod(0)
+    more = buffers(objective, levels, gamma)
+    more["betas"] = lucidrains_betas(schedule, 1000).float()
+    half = {name: value.to(dtype) for name, value in more.items()}
+    net = unet().to(dtype)
+    denoiser = load_denoiser(trainer_file(tmp_path / "a.pt", net, half), image_size=8)
+    expected = {"pred_noise": "eps", "pred_x0": "x0", "pred_v": "v"}[objective]
+    assert denoiser.declared.prediction == expected
+    torch.testing.assert_close(COSINE.alpha(denoiser.net.times) ** 2, levels, rtol=1e-6, atol=1e-9)
+    half["betas"] = half["betas"] * 0.7
+    path = trainer_file(tmp_path / "b.pt", net, half)
+    with pytest.raises(InputError, match=r"in half precision .* none of the package's schedules"):
+        load_denoiser(path, image_size=8)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_are_those_of_the_package(schedule: str) -> None:
+    module = pytest.importorskip(
+        "denoising_diffusion_pytorch.denoising_diffusion_pytorch",
+        reason="needs denoising-diffusion-pytorch, an oracle",
+    )
+    theirs = getattr(module, f"{schedule}_beta_schedule")(300)
+    torch.testing.assert_close(
+        lucidrains_betas(schedule, 300), theirs.double(), rtol=1e-5, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
