@@ -27,8 +27,8 @@ from rich.progress import (
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from els.configurations import find_configuration
-from els.errors import InputError
+from els.configurations import check_readable, find_configuration
+from els.errors import InputError, reason
 
 if TYPE_CHECKING:
     from els.work import Advance
@@ -179,6 +179,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by the parser: what it cannot parse is an `InputError`, without usage."""
         message = _in_plain_words(message.replace(_HINT, ""))
+        message = re.sub(r"(?<=are required: )(?:\w+\.)?(\w+)", self._flag, message)
         raise InputError(f"{message}{_suggestion(message, self.known_names())} {_HINT}") from ex
 
     def known_names(self) -> set[str]:
@@ -198,7 +199,17 @@ class Parser(ArgumentParser):
         """See `ArgumentParser.parse_args`."""
         args = sys.argv[1:] if args is None else args
         written = written_out(args, switches=self.switches, lists=self.lists)
-        return super().parse_args(self._with_paths(written), *rest, **options)
+        try:
+            return super().parse_args(self._with_paths(written), *rest, **options)
+        except InputError as error:
+            for switch, value in zip(args, args[1:], strict=False):
+                if switch in self.switches and f"unrecognized arguments: {value} " in str(error):
+                    raise InputError(f"{switch} is '{value}'; it must be true or false") from error
+            raise
+
+    def _flag(self, name: re.Match[str]) -> str:
+        """The option of that name; an argument without a flag as it is."""
+        return f"--{name[1]}" if f"--{name[1]}" in self.known_names() else name[1]
 
     def _with_paths(self, args: Sequence[str]) -> list[str]:
         found: list[str] = []
@@ -215,7 +226,9 @@ class Parser(ArgumentParser):
     def _path(self, flag: str, value: str) -> str:
         if not value or ":" in value or value.startswith("-"):  # written out, or forgotten
             return value
-        return str(find_configuration(value, self.config_folders[flag]))
+        path = find_configuration(value, self.config_folders[flag])
+        check_readable(path)
+        return str(path)
 
 
 _TRUTH = ("true", "false", "yes", "no")
@@ -269,11 +282,35 @@ def exit_cleanly() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on: what is finished is kept", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(_NO_MEMORY, str(error)):
             raise
-        _quit(f"the disk is full ({error.filename or 'while writing results'}); free some space "
-              "and run the same command again")  # fmt: skip
+        _quit(f"not enough memory ({reason(error) or 'of this machine'}); give fewer or smaller "
+              "images, a smaller network, or a smaller --batch or --chunk")  # fmt: skip
+    except OSError as error:
+        if error.errno in _FULL:
+            _quit(f"the disk is full ({error.filename or 'while writing results'}); free some "
+                  "space and run the same command again")  # fmt: skip
+        name = error.filename2 or error.filename  # of a renaming, what it would have been called
+        if name is None:
+            raise
+        way_out = _WAYS_OUT.get(error.errno or 0, "give another path, or mend this one")
+        _quit(f"'{str(name)[:200]}': {error.strerror}; {way_out}")
+
+
+# How PyTorch says that an allocation failed, on a CPU and on a GPU.
+_NO_MEMORY = "can't allocate memory|not enough memory|out of memory"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WAYS_OUT = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a part of it is a file; give a folder",
+    errno.EEXIST: "there is a file of that name; give a folder",
+    errno.EISDIR: "there is a folder of that name; give a file",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "it may not be written or read here; choose another folder or change its permissions",
+    ),
+}
 
 
 def _quit(message: str) -> None:

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 from els.engines.dispatch import EngineName
-from els.errors import InputError
+from els.errors import InputError, check_between
 from els.machines.base import Symmetry
 from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
 from els.models.formats.loaded import Prediction, RangeName, ScheduleName, Which
 from els.models.hub import is_repository, repository_name
+from els.models.processes import check_nodes
 from els.models.snapshots import is_snapshot
 from els.models.tracking import LoggerName, name_in_sweep
 from els.models.user_code import code_name, is_code
+from els.schedule import MOST_STEPS
 
+_MOST_SEEDS, _MOST_PROCESSES = 1_000_000, 1024
 FORMATS = ("png", "pdf", "svg")
 STEPS, LOCALITY_STEPS = 20, 10  # of both sides, where nothing is said and by protocol locality
 
@@ -163,19 +166,28 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.protocol == "locality":
             self._take_locality()
-        _at_least_one(self, "seeds", "calibration_seeds", "steps", "yardsticks")
+        for name in ("calibration_seeds", "yardsticks"):
+            check_between(name, getattr(self, name), 1)
         if self.tolerance != "auto" and not 0 <= self.tolerance < math.inf:
             raise InputError(f"tolerance is {self.tolerance}; give auto, or an error of at least 0")
         for name in ("held_out", "denoising", "same_x"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
+            check_between(name, getattr(self, name), 0)
         if not 0 <= self.information <= self.calibration_seeds:
             raise InputError(
                 f"information is {self.information}; give 0 to {self.calibration_seeds} seeds, as "
                 "many as scales are fitted on"
             )
-        if not self.network_steps or min(self.network_steps) < 1:
-            raise InputError(f"network_steps is {self.network_steps}; give counts of at least 1")
+        if not self.network_steps or not all(1 <= n <= MOST_STEPS for n in self.network_steps):
+            raise InputError(
+                f"network_steps is {self.network_steps}; give counts of at least 1 and at most "
+                f"{MOST_STEPS:,}"
+            )
+        check_between("seeds", self.seeds, 1, _MOST_SEEDS)
+        check_between("steps", self.steps, 1, MOST_STEPS)
+        if self.machines == []:
+            raise InputError("machines is []; name at least one, or all, or leave it out")
+        if self.sizes == []:
+            raise InputError("sizes is []; give odd numbers such as 3,5,7, or leave it out")
         if self.calibration_seeds >= self.seeds:
             raise InputError(
                 f"no seeds are left for agreement: {self.calibration_seeds} of {self.seeds} are "
@@ -250,7 +262,9 @@ class Compute:
     force: bool = False
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "batch", "devices", "num_nodes")
+        check_between("batch", self.batch, 1)
+        check_between("devices", self.devices, 1, _MOST_PROCESSES)
+        check_nodes(self.num_nodes)
 
 
 @dataclass(frozen=True)
@@ -279,6 +293,8 @@ class Output:
 
     def __post_init__(self) -> None:
         chosen_formats(self.figures)
+        if self.out is not None and (not self.out or "\0" in self.out):
+            raise InputError(f"out is {self.out!r}; give the name of a folder, or leave it out")
         if self.name is not None and not re.fullmatch(r"\w[\w.-]*", self.name):
             raise InputError(
                 f"name is '{self.name}'; it becomes a folder, analysis-<name>: give letters, "
@@ -315,9 +331,3 @@ def chosen_formats(asked: str | list[str]) -> tuple[str, ...]:
             f"give one or more of {', '.join(FORMATS)}, such as pdf,png"
         )
     return formats
-
-
-def _at_least_one(options: object, *names: str) -> None:
-    for name in names:
-        if getattr(options, name) < 1:
-            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")

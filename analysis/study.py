@@ -471,7 +471,10 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers; give cpu, or leave it out")
+        return device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device '{name}' is not available here: {str(error)[:120]}") from error
 

@@ -24,6 +24,40 @@ def shown(value: object, *, length: int = 80) -> str:
     return repr(value)[:length] if plain else f"a {type(value).__name__}"
 
 
+def check_between(name: str, value: float, low: float, high: float | None = None) -> None:
+    """Refuse a number that is below `low` or above `high`, or NaN.
+
+    Raises:
+        InputError: with its name and the range.
+
+    Example:
+        >>> check_between("steps", 0, 1)
+        Traceback (most recent call last):
+        els.errors.InputError: steps is 0; it must be at least 1
+    """
+    if not value >= low:
+        raise InputError(f"{name} is {value}; it must be at least {low}")
+    if high is not None and value > high:
+        raise InputError(f"{name} is {value}; it must be at most {high:,}")
+
+
+def check_whole(name: str, value: object, low: int, high: int | None = None) -> None:
+    """Refuse what is no whole number, or is below `low` or above `high`.
+
+    Raises:
+        InputError: with its name and the range.
+
+    Example:
+        >>> check_whole("depth", 2.5, 0)
+        Traceback (most recent call last):
+        els.errors.InputError: depth is 2.5; it must be a whole number of at least 0
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        told = repr(value)[:80]
+        raise InputError(f"{name} is {told}; it must be a whole number of at least {low}")
+    check_between(name, value, low, high)
+
+
 def reason(error: BaseException, *, named: bool = False, length: int = 160) -> str:
     """What another library says went wrong, as one line of at most `length` characters.
 

@@ -9,7 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from els.errors import InputError
+from els.errors import check_whole
+
+MOST_STEPS = 10_000
 
 _BETAS = 1000
 
@@ -50,10 +52,9 @@ class CosineSchedule:
         """The grid 1, (n-1)/n, ..., 1/n, 0 of n sampling steps: shape (n + 1,), float64.
 
         Raises:
-            InputError: when n is not positive.
+            InputError: when n is not in 1, ..., `MOST_STEPS`.
         """
-        if n < 1:
-            raise InputError(f"the number of sampling steps is {n}; it must be at least 1")
+        check_whole("the number of sampling steps", n, 1, MOST_STEPS)
         return torch.arange(n, -1, -1, dtype=torch.float64) / n
 
     def _angle(self, t: Tensor | float) -> Tensor:

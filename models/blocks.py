@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from els.errors import InputError
+from els.errors import InputError, check_whole
 from els.files import sha256_of_tensor
 
 PADDINGS = ("zeros", "circular")
 NORMS = ("none", "group")
 _GROUPS = 8
+# Beyond any network that is known; a width that no memory holds is refused before it is built.
+MOST_WIDTH, MOST_DEPTH, MOST_KERNEL, MOST_CLASSES = 16_384, 1000, 255, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Network(nn.Module):
         self.padding: str = config["padding"]
         check_choice("padding", self.padding, PADDINGS)
         check_choice("norm", config["norm"], NORMS)
+        check_whole("channels", self.channels, 1, MOST_WIDTH)
+        if self.num_classes is not None:
+            check_whole("num_classes", self.num_classes, 1, MOST_CLASSES)
+        for name in ("kernel", "last_kernel"):
+            check_kernel(name, config[name])
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """eps_hat (b c h w) from noisy images x (b c h w), times t (b,) and labels (b,)."""
@@ -143,6 +150,28 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise InputError(f"{what} is '{value}'; it must be one of {', '.join(choices)}")
+
+
+def check_width(name: str, width: object) -> None:
+    """Refuse numbers of channels that cannot be divided in 8 groups of several.
+
+    Raises:
+        InputError: with the name.
+    """
+    check_whole(name, width, 2 * _GROUPS, MOST_WIDTH)
+    if cast(int, width) % _GROUPS:
+        raise InputError(f"{name} is {width}; it must be a multiple of {_GROUPS}, such as 32")
+
+
+def check_kernel(name: str, kernel: object) -> None:
+    """Refuse sizes of convolutions that are not odd.
+
+    Raises:
+        InputError: with the name.
+    """
+    check_whole(name, kernel, 1, MOST_KERNEL)
+    if not cast(int, kernel) % 2:
+        raise InputError(f"{name} is {kernel}; it must be odd, such as 3")
 
 
 class Embedding(nn.Module):
@@ -207,8 +236,7 @@ class CircularConv2d(nn.Conv2d):
 
 def conv(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
     """A convolution that keeps the size of the image."""
-    if kernel < 1 or kernel % 2 == 0:
-        raise InputError(f"kernel size {kernel} is not a positive odd number")
+    check_kernel("kernel", kernel)
     kind = CircularConv2d if padding == "circular" else nn.Conv2d
     return kind(inputs, outputs, kernel, padding=kernel // 2)
 
@@ -225,11 +253,7 @@ def conv_norm_relu(
 
 def group_norm(width: int) -> nn.GroupNorm:
     """Normalisation over 8 groups of channels."""
-    if width % _GROUPS or width == _GROUPS:  # a group of a single channel would always be zero
-        raise InputError(
-            f"width {width} is not one of {2 * _GROUPS}, {3 * _GROUPS}, {4 * _GROUPS}, ..., which "
-            f"a norm over {_GROUPS} groups of channels needs"
-        )
+    check_width("width", width)  # a group of a single channel would always be zero
     return nn.GroupNorm(_GROUPS, width)
 
 

@@ -15,13 +15,16 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from els.errors import InputError
+from els.errors import InputError, check_between
 from els.files import replacing, write_tensors
 from els.images import to_uint8
 from els.models.blocks import Trained
 from els.models.runs import remove
 from els.models.stopping import Stopping
 from els.sampling import ddim, seeded_labels, seeded_noise
+from els.schedule import MOST_STEPS
+
+_MOST_SAMPLES = 10_000  # of a grid
 
 
 def is_log_step(trainer: pl.Trainer) -> bool:
@@ -65,6 +68,9 @@ class SampleGrid(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 10, count: int = 16, steps: int = 20) -> None:
+        check_between("samples.every_n_epochs", every_n_epochs, 0)
+        check_between("samples.count", count, 1, _MOST_SAMPLES)
+        check_between("samples.steps", steps, 1, MOST_STEPS)
         self.every_n_epochs = every_n_epochs
         self.count = count
         self.steps = steps

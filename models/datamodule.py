@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from els.console import progress
-from els.errors import InputError
+from els.errors import InputError, check_between
 from els.images import DataSpec, ImageSet
 
 Batch = tuple[Tensor, Tensor | None, Tensor]
@@ -88,8 +88,8 @@ class Images(pl.LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+        check_between("batch_size", batch_size, 1)
+        check_between("val_limit", val_limit, 1)
         self.source = DataSpec(name, root, size, channels, limit, seed)
         self.val_limit = val_limit
         self.conditional = conditional

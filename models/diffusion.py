@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import ExponentialLR
 
 from els.denoiser import add_noise
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.images import to_float
 from els.models.blocks import Network, Trained
 from els.models.callbacks import is_log_step
@@ -161,8 +161,16 @@ class Diffusion(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer and its schedule, stepped by step."""
-        optimizer = self.optimizer(self.net.parameters())
-        scheduler = self.scheduler(optimizer)
+        try:
+            optimizer = self.optimizer(self.net.parameters())
+            scheduler = self.scheduler(optimizer)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"the optimizer or its schedule cannot be made: {reason(error)}; see "
+                "--model.optimizer.lr and the other options of --model.optimizer"
+            ) from error
         if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
             steps = self.trainer.estimated_stepping_batches
             scheduler.total_steps = int(steps) if steps < math.inf else None

@@ -102,6 +102,12 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
         said.append(f"of another shape: {listed(wrong, both)}")
     if said:
         raise InputError(f"its weights do not fit its network; {'; '.join(said)}")
+    for name in expected:
+        if weights[name].layout != torch.strided or weights[name].device.type == "meta":
+            raise InputError(
+                f"its weights '{name}' are {weights[name].layout} on {weights[name].device}; save "
+                "them dense, with their numbers"
+            )
     _check_room(weights)
     net.load_state_dict(
         {name: value.float().contiguous() for name, value in weights.items()}, assign=True

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from els.models.blocks import Embedding, Network, as_map, conv, conv_norm_relu, group_norm
+from els.errors import check_whole
+from els.models.blocks import (
+    MOST_DEPTH,
+    Embedding,
+    Network,
+    as_map,
+    check_width,
+    conv,
+    conv_norm_relu,
+    group_norm,
+)
 
 
 class ResNet(Network):
@@ -45,6 +55,8 @@ class ResNet(Network):
                 "norm": norm,
             }
         )
+        check_width("width", width)
+        check_whole("depth", depth, 0, MOST_DEPTH)
         self.embedding = Embedding(width, num_classes)
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Linear(width, width), group_norm(width), nn.ReLU())

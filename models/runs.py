@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,6 +144,28 @@ def move_aside(folder: Path) -> Path | None:
         moved = folder.with_name(f"{folder.name}.old{number}")
     folder.rename(moved)
     return moved
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """A folder and those above it that are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def take_back(folder: Path, made: Sequence[Path], moved: Path | None) -> None:
+    """Leave everything as it was before a run was begun that could not be started.
+
+    Args:
+        folder: the run's.
+        made: what `missing_folders` said before.
+        moved: where `move_aside` moved the run before; None where there was none.
+    """
+    if made or moved is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if moved is not None:
+        moved.rename(folder)
+    for path in made[1:]:
+        with suppress(OSError):  # something else was put there meanwhile
+            path.rmdir()
 
 
 def remove(folder: Path) -> None:

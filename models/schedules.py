@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from els.errors import check_between
+
 
 class WarmupCosine(LRScheduler):
     """A linear rise from zero, then half a cosine back to zero at the end of the run.
@@ -28,6 +30,7 @@ class WarmupCosine(LRScheduler):
         total_steps: int | None = None,
         last_epoch: int = -1,
     ) -> None:
+        check_between("warmup_steps", warmup_steps, 0)
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
         super().__init__(optimizer, last_epoch)

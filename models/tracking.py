@@ -186,6 +186,12 @@ def finish(logger: Logger, summary: Mapping[str, float]) -> None:
         run.finish()  # left to itself it ends with a coloured notice
 
 
+def abandon(logger: Logger) -> None:
+    """End what is logged of a training run that could not be started, without a word."""
+    if isinstance(logger, WandbLogger) and wandb.run is not None:
+        wandb.run.finish(exit_code=1)
+
+
 def print_run_link(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -> None:
     """Tell where a finished or running W&B run can be seen."""
     if run.settings.mode == "online":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import sys
 import warnings
@@ -20,9 +21,10 @@ from pytorch_lightning.cli import (
 )
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from els.console import Parser, console, key_values, plural
-from els.errors import InputError
+from els.errors import InputError, check_between, reason
 from els.models.blocks import Trained
 from els.models.callbacks import (
     EMA,
@@ -37,12 +39,13 @@ from els.models.command_line import Command
 from els.models.datamodule import Images
 from els.models.diffusion import Diffusion
 from els.models.networks import NETWORKS
+from els.models.processes import check_nodes
 from els.models.progress import PlainProgress, ProgressBar
 from els.models.run_summary import RunSummary, position
-from els.models.runs import CHECKPOINTS, CONFIG, Run, move_aside
+from els.models.runs import CHECKPOINTS, CONFIG, Run, missing_folders, move_aside, take_back
 from els.models.snapshots import SNAPSHOTS, Snapshots
 from els.models.stopping import Stopping
-from els.models.tracking import finish, training_logger
+from els.models.tracking import abandon, finish, training_logger
 
 
 class SaveConfig(SaveConfigCallback):
@@ -90,7 +93,7 @@ class TrainParser(Parser, LightningArgumentParser):
         """See `Parser.error`."""
         if "trainer.logger" in message:
             check_logger("?")
-        if "'learning_rate'" in message:  # as it is called elsewhere
+        if re.search(r"\blearning_rate\b", message):  # as it is called elsewhere
             message += "; did you mean lr?"
         super().error(message, ex)
 
@@ -119,6 +122,7 @@ class TrainCLI(LightningCLI):
     command: Command
     run: Run
     stopping: Stopping
+    made: Sequence[Path] = ()  # folders that were not there
     before: Trained | None = None
     snapshots: Snapshots | None = None
 
@@ -149,6 +153,15 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what `main` gives; Lightning warns of arguments that are not those of sys.argv."""
         self.config = parser.parse_args(args)
+        config = self.config[self.config.subcommand]
+        if not isinstance(config.seed_everything, bool):
+            check_between("seed_everything", config.seed_everything, 0, 2**32 - 1)
+        check_nodes(config.trainer.num_nodes)
+        trainer = config.trainer
+        check_between("trainer.log_every_n_steps", trainer.log_every_n_steps or 0, 0)
+        check_between("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1)
+        if (every := trainer.check_val_every_n_epoch) is not None:
+            check_between("trainer.check_val_every_n_epoch", every, 1)
 
     def _parse_ckpt_path(self) -> None:
         """Checkpoints of this project hold no options of the command line."""
@@ -165,6 +178,7 @@ class TrainCLI(LightningCLI):
         check_logger(config.trainer.logger)
         self.run, self.stopping = Run(**config.run.as_dict()), Stopping()
         if self.fitting:
+            self.made = missing_folders(self.run.folder)
             self.run.check_room(config.ckpt_path and self._checkpoint(config.ckpt_path))
         elif self.subcommand != "fit":
             config.ckpt_path = config.ckpt_path or "last"
@@ -179,14 +193,19 @@ class TrainCLI(LightningCLI):
         config = self.config[self.subcommand]
         self.before = self._learned_before(config.ckpt_path)
         logger: Logger | bool = False
-        if self.fitting and config.trainer.logger is not False:
-            run = self.run
-            logger = training_logger(
-                run.logger, run.name, run.folder, run.project, goes_on=bool(config.ckpt_path)
+        try:
+            if self.fitting and config.trainer.logger is not False:
+                run = self.run
+                logger = training_logger(
+                    run.logger, run.name, run.folder, run.project, goes_on=bool(config.ckpt_path)
+                )
+            return super().instantiate_trainer(
+                logger=logger, default_root_dir=str(self.run.folder), **kwargs
             )
-        return super().instantiate_trainer(
-            logger=logger, default_root_dir=str(self.run.folder), **kwargs
-        )
+        except Exception:
+            if self.fitting:  # a logger has made it
+                take_back(self.run.folder, self.made, None)
+            raise
 
     def _learned_before(self, ckpt_path: str | None) -> Trained | None:
         """What the checkpoint says that goes on, whose network must be the one that is trained."""
@@ -223,7 +242,23 @@ class TrainCLI(LightningCLI):
         if not self.fitting:
             self.save_config_callback = None
             config["enable_checkpointing"] = False
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self._asked_of_trainer()} cannot be: {reason(error)}") from error
+
+    def _asked_of_trainer(self) -> str:
+        """The options of the trainer that are not as they would be without being given."""
+        given = self.config[self.subcommand].trainer.as_dict()
+        usual = self._parser(self.subcommand).get_defaults().trainer.as_dict()
+        asked = [
+            f"--trainer.{name} {value}"
+            for name, value in given.items()
+            if value != usual.get(name) and name not in ("plugins", "enable_progress_bar")
+        ]
+        return ", ".join(asked) or "this trainer"
 
     def _keeping(self) -> list[Callback]:
         folder = self.run.folder / CHECKPOINTS
@@ -247,17 +282,28 @@ class TrainCLI(LightningCLI):
             return
         if self.snapshots is not None:
             self.snapshots.check(self.trainer)
-        if self.fitting:
-            self._begin()
         with self.stopping.listening():
             try:
+                if self.fitting:
+                    self._begin()
                 self.trainer.fit(**options)
             except SystemExit:
                 if self.stopping.signum is not None:
                     self._say_stopped()
                 raise
+            except Exception:
+                if self.fitting and not self.trainer.global_step:
+                    self._take_back()
+                raise
         if self.fitting:
             self._say_finished()
+
+    @rank_zero_only
+    def _take_back(self) -> None:
+        """Nothing was trained: leave the folder as it was before."""
+        for logger in self.trainer.loggers:
+            abandon(logger)
+        take_back(self.run.folder, self.made, self.last.replaced)
 
     def _is_over(self) -> bool:
         """Whether there is nothing to train, which is then said."""

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from els.errors import InputError
-from els.models.blocks import Embedding, Network, SelfAttention, as_map, conv, conv_norm_relu
+from els.errors import InputError, check_whole
+from els.models.blocks import (
+    MOST_WIDTH,
+    Embedding,
+    Network,
+    SelfAttention,
+    as_map,
+    conv,
+    conv_norm_relu,
+)
+
+_MOST_LEVELS = 12  # of 4,096 pixels, the coarsest has two
 
 
 class Block(nn.Module):
@@ -85,6 +95,10 @@ class UNet(Network):
         )
         if not widths:
             raise InputError("widths is empty; a UNet needs at least one level")
+        check_whole("levels of widths", len(widths), 1, _MOST_LEVELS)
+        for level, width in enumerate(widths):
+            check_whole(f"widths[{level}]", width, 1, MOST_WIDTH)
+        check_whole("embedding", embedding, 4, MOST_WIDTH)
         if stray := sorted(set(attention) - set(range(len(widths)))):
             raise InputError(f"there is no level {stray[0]} for attention; this UNet has levels "
                              f"0..{len(widths) - 1}")  # fmt: skip

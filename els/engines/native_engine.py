@@ -219,7 +219,10 @@ def _compiler() -> list[str]:
     """The C++ compiler's command: `$CXX`, or the first of the usual names that is there."""
     wanted = os.environ.get("CXX")
     for command in [wanted] if wanted else ["c++", "g++", "clang++"]:
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise NativeUnavailableError(f"CXX is {command!r}, no command: {error}") from error
         if words and shutil.which(words[0]):
             return words
     if wanted:

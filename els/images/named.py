@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from els.errors import InputError, reason
+from els.errors import InputError, check_whole, reason
 from els.images.files import file_source, load_folder, load_zip, open_file
 from els.images.garments import CLASSES, load_garments
 from els.images.pictures import Pictures
@@ -21,6 +21,8 @@ from els.work import Progress, silent
 
 SPLITS = ("train", "val", "test", "all")
 OWN = ("folder", "zip")  # whose images are the user's, found at the data root
+MOST_SIZE = 4096  # pixels a side
+MOST_SEED = 2**63 - 1  # what generators of PyTorch take
 _SIZES = {"digits": 16, "garments": 28}  # of the sets whose images are smaller than 32 x 32
 
 
@@ -41,21 +43,30 @@ class DataSpec:
     seed: int = 0
     fingerprint: str | None = None
 
+    def __post_init__(self) -> None:
+        for what in ("name", "root", "fingerprint"):
+            value = getattr(self, what)
+            if not (isinstance(value, str) or (value is None and what == "fingerprint")):
+                raise InputError(f"{what} of the images is {value!r:.80}; it must be a text")
+        if not self.root or "\0" in self.root:
+            raise InputError(
+                f"the data root is {self.root!r}; it must be the name of a folder or file"
+            )
+        if self.channels not in (None, 1, 3):
+            raise InputError(
+                f"channels is {self.channels!r:.80}; it must be 1 (grey) or 3 (colour)"
+            )
+        if self.size is not None:
+            check_whole("size", self.size, 4, MOST_SIZE)
+        if self.limit is not None:
+            check_whole("limit", self.limit, 1)
+        check_whole("seed", self.seed, 0, MOST_SEED)
+
     def load(
         self, split: str = "train", *, download: bool = False, progress: Progress = silent
     ) -> ImageSet:
         """Load one split of these images; see `load_images`."""
-        return load_images(
-            self.name,
-            root=self.root,
-            split=split,
-            size=self.size,
-            channels=self.channels,
-            limit=self.limit,
-            seed=self.seed,
-            download=download,
-            progress=progress,
-        )
+        return _load(self, split, download=download, progress=progress)
 
     def verify(self, images: ImageSet) -> None:
         """Check that `images` is the train split that this spec was made from.
@@ -106,26 +117,28 @@ def load_images(
         the images, as uint8 (n c size size).
 
     Raises:
-        InputError: unknown name or split, missing or damaged files, or a limit out of range.
+        InputError: unknown name or split, missing or damaged files, or a number out of range.
 
     Example:
         >>> images = load_images("digits", limit=10)
         >>> len(images), images.image_shape, images.pixels.dtype
         (10, (1, 16, 16), torch.uint8)
     """
+    spec = DataSpec(name, str(root), size, channels, limit, seed)
+    return _load(spec, split, download=download, progress=progress)
+
+
+def _load(spec: DataSpec, split: str, *, download: bool, progress: Progress) -> ImageSet:
+    name, root, seed = spec.name, Path(spec.root), spec.seed
     if name not in DATASETS:
         raise InputError(f"unknown data set '{name}'; known are {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise InputError(f"unknown split '{split}'; it is one of {', '.join(SPLITS)}")
-    if channels not in (None, 1, 3):
-        raise InputError(f"channels is {channels}; it must be 1 (grey) or 3 (colour)")
-    size = _SIZES.get(name, 32) if size is None else size
-    if size < 4:
-        raise InputError(f"size is {size}; images must have at least 4 x 4 pixels")
-    source, every = DATASETS[name](Path(root), split, download, seed)
-    indices = limited(every, limit, seed)
+    size = _SIZES.get(name, 32) if spec.size is None else spec.size
+    source, every = DATASETS[name](root, split, download, seed)
+    indices = limited(every, spec.limit, seed)
     labels = None if source.labels is None else source.labels[indices]
-    pixels = source.read(indices, size, channels or source.channels, progress)
+    pixels = source.read(indices, size, spec.channels or source.channels, progress)
     origin = Origin(
         name=f"{name} '{root}'" if name in OWN else name,
         split=split,

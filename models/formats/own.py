@@ -55,6 +55,11 @@ def described(meta: Any) -> Description:
     Raises:
         ValueError: when it is something else.
     """
+    if meta["format"] != FORMAT:
+        raise ValueError(
+            f"format is {shown(meta['format'])}, and this version reads {FORMAT}; load it with the "
+            "version of this project that wrote it"
+        )
     found = as_record(Description, meta)
     known = {field.name for field in fields(DataSpec)}
     if strange := [key for key in meta["data"] if key not in known]:
@@ -82,7 +87,7 @@ def describe(
 def claims(content: Any) -> bool:
     """Whether a file is a checkpoint of train.py."""
     meta = content.get(METADATA_KEY) if isinstance(content, Mapping) else None
-    return isinstance(meta, dict) and meta.get("format") == FORMAT
+    return isinstance(meta, dict) and "format" in meta
 
 
 def load(content: Any, asked: Asked) -> Loaded:
