@@ -110,7 +110,7 @@ def _agreement(
 
 
 def _medians(values: Tensor) -> list[float]:
-    return values.quantile(0.5, dim=1).tolist()
+    return values.nanquantile(0.5, dim=1).tolist()
 
 
 def _errors(study: Study, name: str, images: ImageSet, work: Work) -> Tensor:

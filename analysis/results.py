@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -243,8 +244,9 @@ class Results:
     def order(self) -> tuple[int, ...]:
         """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
         score = self.by_seed[self.primary]["pearson_r"]
-        ranked = score.argsort(descending=True, stable=True).tolist()
-        first = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+        defined = int((~score.isnan()).sum())  # the others come last
+        ranked = score.nan_to_num(-math.inf).argsort(descending=True, stable=True).tolist()
+        first = [ranked[0], ranked[defined // 2], ranked[defined - 1]]
         return tuple(dict.fromkeys([*first, *ranked]))
 
     @property
@@ -469,6 +471,8 @@ def _machine_record(summary: MachineSummary) -> dict[str, Any]:
     found: dict[str, Any] = {name: asdict(value) for name, value in summary.metrics.items()}
     if summary.beats_ideal is not None:
         found["beats_ideal"] = summary.beats_ideal
+    if summary.undefined:
+        found["undefined"] = summary.undefined
     if summary.of_ceiling:
         found["of_ceiling"] = {name: asdict(one) for name, one in summary.of_ceiling.items()}
     return found

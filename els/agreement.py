@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -101,11 +102,14 @@ class MachineSummary:
             `ideal` itself, and where it was not among the machines.
         of_ceiling: the share of what other networks reach, of each metric for which that is above
             zero; see `els.ceiling`.
+        undefined: on how many seeds the machine's or the network's image is constant, so that
+            nothing correlates; they are in none of the numbers.
     """
 
     metrics: Mapping[str, Summary]
     beats_ideal: float | None = None
     of_ceiling: Mapping[str, Summary] = field(default_factory=dict)
+    undefined: int = 0
 
 
 def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
@@ -117,10 +121,11 @@ def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
 
     Returns:
         `pearson_r`, Pearson's correlation (what the paper's code computes and plots as "r^2");
-        `r2`, its square; `R2` = 1 - SSE / SST of the network's image. Each float64 (n,).
+        `r2`, its square; `R2` = 1 - SSE / SST of the network's image. Each float64 (n,), NaN where
+        an image has the same value everywhere, so that there is nothing to correlate.
 
     Raises:
-        InputError: when an image is constant, so that there is nothing to correlate.
+        InputError: when that is so of every pair, or an image is not finite.
 
     Example:
         >>> import torch
@@ -128,15 +133,25 @@ def agreement(machine: Tensor, network: Tensor) -> dict[str, Tensor]:
         >>> {name: float(value) for name, value in agreement(2 * network, network).items()}
         {'pearson_r': 1.0, 'r2': 1.0, 'R2': -2.647...}
     """
-    a, b = (rearrange(images.double(), "n c h w -> (c h w) n") for images in (machine, network))
-    for name, images in (("machine", a), ("network", b)):
-        flat = (images == images[:1]).all(dim=0).nonzero().flatten().tolist()
-        if flat:
+    for name, images in (("machine", machine), ("network", network)):
+        if not images.isfinite().all():
             raise InputError(
-                f"the {name}'s image {flat[0]} of {images.shape[1]} has the same value everywhere, "
-                "so its agreement is undefined; train the network longer"
+                f"images of the {name} are NaN or infinite, so their agreement is undefined; use "
+                "another checkpoint of the network, or clamp it with --clip"
             )
-    return _metrics(a, b)
+    found = {name: values[0] for name, values in metrics_by_t(machine[None], network[None]).items()}
+    if len(machine) and found["pearson_r"].isnan().all():
+        whose = " and ".join(
+            f"the {name}'s images"
+            for name, images in (("machine", machine), ("network", network))
+            if (images.flatten(1) == images.flatten(1)[:, :1]).all()
+        )
+        raise InputError(
+            f"{whose or 'in every pair an image'} have the same value everywhere, so agreement is "
+            "undefined; look at the training images (are they constant?), or train the network "
+            "longer"
+        )
+    return found
 
 
 def _metrics(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -206,26 +221,27 @@ def agreement_by_t(machine: Tensor, network: Tensor) -> Tensor:
         network: the network's x0_hats (steps n c h w).
 
     Returns:
-        pearson_r (steps n), float64.
+        pearson_r (steps n), float64, NaN where an image is constant.
     """
-    steps = zip(machine, network, strict=True)
-    return torch.stack([agreement(a, b)["pearson_r"] for a, b in steps])
+    return metrics_by_t(machine, network)["pearson_r"]
 
 
 def summarise(values: Tensor, *, seed: int = 0) -> Summary:
-    """Median and bootstrap interval of values (n,), the same every time."""
+    """Median and bootstrap interval of values (n,) but for NaN, the same every time."""
     return Summary(*_bootstrapped(values, np.median, seed))
 
 
 def summarise_mean(values: Tensor, *, seed: int = 0) -> Mean:
-    """Mean and bootstrap interval of values (n,), the same every time."""
+    """Mean and bootstrap interval of values (n,) but for NaN, the same every time."""
     return Mean(*_bootstrapped(values, np.mean, seed))
 
 
 def _bootstrapped(
     values: Tensor, statistic: Callable[..., Any], seed: int
 ) -> tuple[float, tuple[float, float]]:
-    data = values.double().cpu().numpy()
+    data = values[~values.isnan()].double().cpu().numpy()
+    if not len(data):
+        return math.nan, (math.nan, math.nan)
     found = float(statistic(data))
     if np.ptp(data) == 0:  # one seed, or all alike: nothing to resample
         return found, (found, found)
@@ -245,7 +261,9 @@ def share(values: Tensor, reference: Tensor, *, seed: int = 0) -> Summary | None
         >>> str(share(torch.tensor([0.4, 0.5]), torch.tensor([0.8, 1.0])))
         '0.50 [0.50, 0.50]'
     """
-    if summarise(reference, seed=seed).ci95[0] <= 0:
+    both = ~(values.isnan() | reference.isnan())
+    values, reference = values[both], reference[both]
+    if not summarise(reference, seed=seed).ci95[0] > 0:  # nor of no seeds
         return None
     a, b = (one.double().cpu().numpy() for one in (values, reference))
     found = float(np.median(a) / np.median(b))
@@ -283,16 +301,30 @@ def compare_pairs(by_seed: Mapping[str, Mapping[str, Tensor]]) -> tuple[Pair, ..
             machine=machine,
             other=other,
             wins=beats(by_seed[machine], by_seed[other]),
-            difference=summarise(by_seed[machine]["pearson_r"] - by_seed[other]["pearson_r"]),
-            seeds=len(by_seed[machine]["pearson_r"]),
+            difference=summarise(differences),
+            seeds=int((~differences.isnan()).sum()),
         )
-        for machine, other in combinations(by_seed, 2)
+        for (machine, other), differences in _differences(by_seed).items()
     )
 
 
+def _differences(by_seed: Mapping[str, Mapping[str, Tensor]]) -> dict[tuple[str, str], Tensor]:
+    """What pearson_r of the one is above that of the other (n,), of every two machines."""
+    pairs = {
+        (one, other): by_seed[one]["pearson_r"] - by_seed[other]["pearson_r"]
+        for one, other in combinations(by_seed, 2)
+    }
+    return {names: values for names, values in pairs.items() if not values.isnan().all()}
+
+
 def beats(machine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """The share of seeds on which one machine's pearson_r is above another's, in [0, 1]."""
-    return float((machine["pearson_r"] > other["pearson_r"]).double().mean())
+    """The share of seeds on which one machine's pearson_r is above another's, in [0, 1].
+
+    Of the seeds on which both are defined; 0 where there are none.
+    """
+    difference = machine["pearson_r"] - other["pearson_r"]
+    difference = difference[~difference.isnan()]
+    return float((difference > 0).double().mean()) if len(difference) else 0.0
 
 
 def summarise_machines(
@@ -310,6 +342,7 @@ def summarise_machines(
             metrics={name: summarise(values[name]) for name in METRICS},
             beats_ideal=None if ideal is None or kind == IDEAL else beats(values, ideal),
             of_ceiling={} if ceiling is None else shares(values, ceiling),
+            undefined=int(values["pearson_r"].isnan().sum()),
         )
         for kind, values in by_seed.items()
     }

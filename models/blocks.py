@@ -100,7 +100,7 @@ class Network(nn.Module):
         check_whole("channels", self.channels, 1, MOST_WIDTH)
         if self.num_classes is not None:
             check_whole("num_classes", self.num_classes, 1, MOST_CLASSES)
-        for name in ("kernel", "last_kernel"):
+        for name in {"kernel", "last_kernel"} & config.keys():
             check_kernel(name, config[name])
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:

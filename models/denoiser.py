@@ -117,8 +117,8 @@ class NetworkDenoiser(Sampler):
         """x0_hat (b c h w); see `els.denoiser.Denoiser`. One t or label may stand for all images.
 
         Raises:
-            InputError: when x does not have the network's image shape, or a time or a label is out
-                of range.
+            InputError: when x does not have the network's image shape, a time or a label is out of
+                range, or the answer is NaN or infinite though x is not.
         """
         if tuple(x.shape[1:]) != self.image_shape:
             raise InputError(
@@ -134,4 +134,12 @@ class NetworkDenoiser(Sampler):
                     f"the network knows 0..{self.num_classes - 1}"
                 )
         x0_hat = x0_from_eps(x, self.net(x, t, label), t, self.schedule)
+        finite = x0_hat.detach().flatten(1).isfinite().all(dim=1)
+        if not finite.all() and x.detach().isfinite().all():
+            at = float(t[~finite].max())
+            raise InputError(
+                f"the network ({self.facts.name}) answers with NaN or infinite numbers at "
+                f"t = {at:g}; use an "
+                "earlier checkpoint, or train it with a lower learning rate"
+            )
         return within_range(x0_hat) if self.clip else x0_hat

@@ -4,6 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : Number(value).toPrecision(digits).replace("e+", "e");
+const fixed = (value) => (value === null ? "–" : value.toFixed(2)); // of no agreement, null
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

@@ -13,7 +13,7 @@ function compared({ sheet, networks, rows }) {
     ...networks.map(({ name, machine, colour, pearson_r: score }, n) => {
       const made = figure([picture(1 + 2 * n, i, `${name}, ${row}`),
                            picture(2 + 2 * n, i, `${machine} for ${name}, ${row}`)],
-        element("strong", {}, name), element("br"), `and ${machine}: ${score[i].toFixed(2)}`);
+        element("strong", {}, name), element("br"), `and ${machine}: ${fixed(score[i])}`);
       made.style.setProperty("--own", ownColour(colour));
       return made;
     }))));

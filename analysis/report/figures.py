@@ -396,7 +396,7 @@ _RENDERERS: dict[type, Callable[[Any], Figure]] = {
 def _samples_figure(results: Results) -> Figure:
     """Noise, network and machines side by side, from the best seed to the worst."""
     score = results.by_seed[results.primary]["pearson_r"]
-    order = score.argsort(descending=True)
+    order = score.nan_to_num(-np.inf).argsort(descending=True)
     chosen = order[np.linspace(0, len(order) - 1, min(_COLUMNS, len(order))).round()]
     rows = {"noise": results.noise, "network": results.network[results.network_steps]}
     rows |= results.machines

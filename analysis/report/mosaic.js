@@ -21,7 +21,7 @@ function along(path) {
     const i = Number(slider.value), seed = path.seeds[Number(chooser.value)];
     $("walk-now").textContent = `t = ${path.t[i].toFixed(2)}` +
       (path.size ? `, k = ${path.size[i]}` : "") +
-      `, pearson_r of network and ${path.primary} ${seed.pearson_r[i].toFixed(2)}`;
+      `, pearson_r of network and ${path.primary} ${fixed(seed.pearson_r[i])}`;
     slider.setAttribute("aria-valuetext", $("walk-now").textContent);
     figures.forEach(({ canvas, caption }, row) => {
       draw(canvas, seed.sheet, i, row);

@@ -108,11 +108,11 @@ function gallery({ sheet, columns, rows, primary }) {
   function fill() {
     lines.forEach((line, row) => line.querySelectorAll("td small").forEach((told, column) => {
       const values = columns[column].metrics?.[metric.value];
-      told.textContent = values ? values[row].toFixed(2) : "";
+      told.textContent = values ? fixed(values[row]) : "";
     }));
     const order = [...rows.keys()];
     if (by) {
-      const value = by === "seed" ? (i) => rows[i].seed : (i) => machines.get(by).metrics[metric.value][i];
+      const value = by === "seed" ? (i) => rows[i].seed : (i) => machines.get(by).metrics[metric.value][i] ?? -Infinity;
       order.sort((a, b) => (descending ? value(b) - value(a) : value(a) - value(b)));
     }
     for (const cell of header.children) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -315,7 +316,7 @@ def packed(values: Tensor, kind: str) -> str:
     return base64.b64encode(values.numpy().astype(np.dtype(kind)).tobytes()).decode()
 
 
-def rounded(values: Tensor | Sequence[float], digits: int = 4) -> list[float]:
-    """Round to `digits` significant digits."""
+def rounded(values: Tensor | Sequence[float], digits: int = 4) -> list[float | None]:
+    """Round to `digits` significant digits; NaN is None, as JSON has no NaN."""
     plain = values.tolist() if isinstance(values, Tensor) else values
-    return [float(f"{value:.{digits}g}") for value in plain]
+    return [None if math.isnan(value) else float(f"{value:.{digits}g}") for value in plain]

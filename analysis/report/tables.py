@@ -109,9 +109,9 @@ def agreement_cells(
     """
     rows: list[tuple[str, ...]] = [("machine", *SHOWN_METRICS)]
     for kind, summary in one.machines.items():
-        rows.append(
-            (named(kind), *(interval_text(summary.metrics[name]) for name in SHOWN_METRICS))
-        )
+        without = f" ({plural(summary.undefined, 'seed')} undefined)" if summary.undefined else ""
+        values = (interval_text(summary.metrics[name]) for name in SHOWN_METRICS)
+        rows.append((f"{named(kind)}{without}", *values))
     return rows
 
 

@@ -427,7 +427,10 @@ def scatter(results: Results) -> Scatter | None:
     other, kinds = rival(results), list(results.machines)
     if other is None:
         return None
-    score = {kind: _numbers(values["pearson_r"]) for kind, values in results.by_seed.items()}
+    found = {kind: values["pearson_r"] for kind, values in results.by_seed.items()}
+    defined = ~torch.stack(list(found.values())).isnan().any(dim=0)
+    score = {kind: _numbers(values[defined]) for kind, values in found.items()}
+    seeds = tuple(seed for seed, one in zip(results.seeds, defined, strict=True) if one)
     points = tuple(
         Points(
             with_paper_name(kind),
@@ -442,7 +445,7 @@ def scatter(results: Results) -> Scatter | None:
         title=f"Above the line: better than {other}",
         x=f"pearson_r of {with_paper_name(other)}",
         y="pearson_r of the machine",
-        seeds=results.seeds,
+        seeds=seeds,
         points=points,
     )
 
@@ -881,7 +884,7 @@ def _quartiles(values: Tensor) -> tuple[Numbers, Numbers, Numbers]:
 
 def _row(name: str, values: Tensor, style: Style) -> Row:
     low, middle, high = (line[0] for line in _quartiles(values[None]))
-    return Row(name, style, _numbers(values), low, middle, high)
+    return Row(name, style, _numbers(values[~values.isnan()]), low, middle, high)
 
 
 def sized(results: Results) -> dict[str, Scales]:

@@ -45,6 +45,11 @@ def headline(results: Results) -> str:
     against = [pair_text(pair) for pair in _rivals(results)]
     start = "" if before is None else f"{before} "
     told = f" It is {' and '.join(against)}." if against else ""
+    if undefined := main.machines[results.primary].undefined:
+        told += (
+            f" On {plural(undefined, 'seed')} an image is constant and nothing correlates; they "
+            "are left out."
+        )
     seeds, steps = plural(len(results.seeds), "seed"), plural(main.network_steps, "step")
     return (
         f"{start}From the same noise, the {results.primary} machine predicts what the network "

@@ -54,10 +54,11 @@ def test_one_pair_gives_one_value_and_perfect_agreement_is_one() -> None:
 
 
 def test_a_constant_image_has_no_agreement() -> None:
-    with pytest.raises(InputError, match="the machine's image 1 of 2"):
-        agreement(
-            torch.cat([torch.randn(1, 1, 4, 4), torch.ones(1, 1, 4, 4)]), torch.randn(2, 1, 4, 4)
-        )
+    machine = torch.cat([torch.randn(1, 1, 4, 4), torch.ones(1, 1, 4, 4)])
+    found = agreement(machine, torch.randn(2, 1, 4, 4))
+    assert all(values.isnan().tolist() == [False, True] for values in found.values())
+    with pytest.raises(InputError, match="the machine's images have the same value everywhere"):
+        agreement(torch.ones(2, 1, 4, 4), torch.randn(2, 1, 4, 4))
 
 
 def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:

@@ -40,7 +40,8 @@ def arguments(case: Bad, folder: Path) -> list[str]:
         args += ["--run.dir", str(folder / "runs")]
     if begins and "--run.logger" not in args and "WANDB_MODE" not in case.environment:
         args += ["--run.logger", "none"]
-    if entry == "analyze" and "--logger" not in args and args[:1] and args[0] not in COMMANDS:
+    analyses = entry == "analyze" and len(args) > 1 and args[0] not in COMMANDS
+    if analyses and "--logger" not in args and "WANDB_MODE" not in case.environment:
         args += ["--logger", "none"]
     return args
 
