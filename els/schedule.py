@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from els.errors import check_whole
+from els.errors import InputError, check_whole
 
 MOST_STEPS = 10_000
 
