@@ -11,14 +11,12 @@ from typing import Literal
 from els.engines.dispatch import EngineName
 from els.errors import InputError, check_between
 from els.machines.base import Symmetry
-from els.models.artifacts import artifact_name, is_artifact
 from els.models.checkpoints import find_checkpoint
 from els.models.formats.loaded import Prediction, RangeName, ScheduleName, Which
-from els.models.hub import is_repository, repository_name
 from els.models.processes import check_nodes
 from els.models.snapshots import is_snapshot
+from els.models.sources import name_of
 from els.models.tracking import LoggerName, name_in_sweep
-from els.models.user_code import code_name, is_code
 from els.schedule import MOST_STEPS
 
 _MOST_SEEDS, _MOST_PROCESSES = 1_000_000, 1024
@@ -33,8 +31,8 @@ class Source:
     Attributes:
         checkpoint: a checkpoint that train.py wrote, wandb:entity/project/name:alias, a pickle of
             EDM, a network of the paper's code, a state dict in a container of training, a file of
-            lucidrains' Trainer, a folder of diffusers, hf:owner/name, or python:my_net.py:load,
-            which runs that code; see `els.models.checkpoints`.
+            lucidrains' Trainer, a folder of diffusers, hf:owner/name, zoo:name, or
+            python:my_net.py:load, which runs that code; see `els.models.checkpoints`.
         data_name: the data set that the network was trained on, when its checkpoint does not
             say: one of `els.images.DATASETS`.
         data_root: where the training images are now, if not where they were.
@@ -70,7 +68,7 @@ class Source:
     @property
     def part(self) -> str:
         """Which of the checkpoints of one run this is, such as "best"; "" for the last, or one."""
-        if any(named(self.checkpoint) for named in (is_artifact, is_repository, is_code)):
+        if name_of(self.checkpoint) is not None:
             return ""
         path = find_checkpoint(self.checkpoint)
         if is_snapshot(path):
@@ -81,12 +79,8 @@ class Source:
     @property
     def home(self) -> Path:
         """The run's folder where nothing else is said: that of a .ckpt, or runs/<name>."""
-        if is_artifact(self.checkpoint):
-            return Path("runs", artifact_name(self.checkpoint))
-        if is_repository(self.checkpoint):
-            return Path("runs", repository_name(self.checkpoint))
-        if is_code(self.checkpoint):
-            return Path("runs", code_name(self.checkpoint))
+        if (name := name_of(self.checkpoint)) is not None:
+            return Path("runs", name)
         path = find_checkpoint(self.checkpoint)
         if is_snapshot(path):
             return path.parent.parent

@@ -78,8 +78,8 @@ def _run_parser() -> Parser:
         help="what to analyse; the flag may be left out in front of all other options. A folder or "
         "a checkpoint of train.py, wandb:entity/project/name:alias, a pickle of EDM, a network of "
         "the paper's code, a state dict in a container of training, a file of lucidrains' Trainer, "
-        "a folder of diffusers, hf:owner/name, or python:my_net.py:load, which runs your own code; "
-        "several are compared",
+        "a folder of diffusers, hf:owner/name, zoo:name (a network that comes along), or "
+        "python:my_net.py:load, which runs your own code; several are compared",
     )
     parser.add_class_arguments(Source, None, skip={"checkpoint"})
     for group in (Protocol, Compute, Output):

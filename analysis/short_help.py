@@ -18,7 +18,8 @@ Measure how well closed-form machines predict what trained networks draw.
   {analyze} figures|compare|list|dashboard --help
 
 RUN is a folder of train.py, a checkpoint, wandb:entity/project/name:alias, a
-network of somebody else (docs/checkpoints.md), or hf:owner/name.
+network of somebody else (docs/checkpoints.md), hf:owner/name, or zoo:name for
+one that comes along (zoo/).
 """,
     "figures": """usage: {analyze} figures RUN [RUN ...] [options]
 

@@ -273,7 +273,7 @@ def fit_scales(
         (5, 5, 5)
     """
     values, schedule = _candidates(machine, candidates, len(seeds)), machine.schedule
-    if isinstance(machine, PatchMachine) and machine.tolerance:
+    if isinstance(machine, PatchMachine) and _estimates(machine, values, starts.device):
 
         def path() -> tuple[list[Point], Tensor | None]:
             x, label = starts(seeds)
@@ -330,7 +330,7 @@ def fit_scales_to_data(
         clean, label = part_of(held_out, some, conditional=conditional, device=device)
         return data_points(clean, seeds=some, t=t, schedule=machine.schedule), label
 
-    if isinstance(machine, PatchMachine) and machine.tolerance:
+    if isinstance(machine, PatchMachine) and _estimates(machine, values, device):
 
         def path() -> tuple[list[Point], Tensor | None]:
             points, label = noised(indices)
@@ -348,6 +348,12 @@ def fit_scales_to_data(
     name = f"calibrating {machine.kind} on held-out images"
     found = work.map(name, indices, compute, depends=depends, steps=steps)
     return choose_scales(found["table"], machine, "mse", seeds=indices, candidates=values, t=t)
+
+
+def _estimates(machine: PatchMachine, values: Sequence[Number], device: torch.device | str) -> bool:
+    """Whether answers at any of the values would be estimated, so that searching them pays."""
+    x, pixels = torch.empty(1, *machine.image_shape, device=device), machine.images.pixels
+    return machine.tolerance > 0 and any(machine.can_estimate(x, pixels, one) for one in values)
 
 
 def _search(

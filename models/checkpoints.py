@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from els.errors import InputError, shown
-from els.models import artifacts, hub, user_code
+from els.models import sources, user_code
 from els.models.blocks import PADDINGS, Trained
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats import (
@@ -67,7 +67,8 @@ READABLE = (
     "a checkpoint of train.py or its run's folder, wandb:entity/project/name:alias, a pickle of "
     "EDM, a network that the paper's code saved whole or as a state dict (also in a container of "
     "training), a file of lucidrains' Trainer, a folder of train.py export, of a pipeline "
-    "or UNet2DModel of diffusers (or the .safetensors in it), hf:owner/name for one of the hub, or "
+    "or UNet2DModel of diffusers (or the .safetensors in it), hf:owner/name for one of the hub, "
+    "zoo:name for one that comes with the project, or "
     "python:my_net.py:load for a function of your own"
 )
 _PREFERRED = ("last.ckpt", "best.ckpt")
@@ -81,17 +82,13 @@ def find_checkpoint(source: str | Path) -> Path:
         source: a file; a run's folder, such as runs/digits_resnet; a folder of diffusers, of one of
             its training scripts or of train.py export, or the `.safetensors` in it; a folder with a
             `last.ckpt`, a `best.ckpt` or a single `.ckpt` file;
-            "wandb:entity/project/name:alias" for such a folder; or "hf:owner/name" for a folder of
-            diffusers.
+            "wandb:entity/project/name:alias" for such a folder; "hf:owner/name" for a folder of
+            diffusers; or "zoo:name" for one that comes with the project.
 
     Raises:
         InputError: when there is no checkpoint there, or it could not be downloaded.
     """
-    path = Path(source)
-    if artifacts.is_artifact(str(source)):
-        path = artifacts.download(str(source))
-    elif hub.is_repository(str(source)):
-        path = hub.download(str(source))
+    path = sources.fetch(str(source))
     if not path.exists():
         raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
     if path.suffix == ".safetensors":

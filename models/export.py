@@ -27,6 +27,16 @@ from els.schedule import CosineSchedule
 
 PROGRAM, PICTURE, CARD = "denoiser.pt2", "samples.png", "README.md"
 _SAMPLES, _STEPS = 8, 50
+# What is known of the licences of data sets; weights are made from these images.
+LICENCES = {
+    "digits": "Optical digits of the UCI repository (Alpaydin & Kaynak 1998), CC BY 4.0.",
+    "garments": "From FashionMNIST (Xiao et al. 2017), MIT licence.",
+    "fashion_mnist": "FashionMNIST (Xiao et al. 2017), MIT licence.",
+    "mnist": "MNIST (LeCun et al. 1998), CC BY-SA 3.0.",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009), which names no licence; for research.",
+    "celeba": "CelebA (Liu et al. 2015), for research that is not commercial.",
+}
+_OWN_IMAGES = "Images of a user's own, under the licence that these have."
 
 
 def main(args: Sequence[str]) -> Path:
@@ -100,7 +110,8 @@ def _write(denoiser: NetworkDenoiser, agreement: Sequence[str], folder: Path, na
     exported.write(folder, denoiser.net, meta)
     torch.export.save(program(denoiser), folder / PROGRAM)
     _picture(denoiser).save(folder / PICTURE)
-    (folder / CARD).write_text(card(denoiser, name, agreement))
+    text = card(denoiser, name, agreement, _use(denoiser, name))
+    (folder / CARD).write_text(text)
 
 
 class _Denoising(nn.Module):
@@ -177,18 +188,17 @@ def _agreement(checkpoint: Path, weights: str | None, analysis: str | Path | Non
     return []
 
 
-def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str] = ()) -> str:
+def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str], use: str) -> str:
     """The model card.
 
     Args:
         denoiser: the network.
         name: of the folder.
-        agreement: rows of a table: a machine, its pearson_r, its R2.
+        agreement: rows of a table: a machine, its pearson_r, its R2; none where it is not known.
+        use: what it says of that, in Markdown.
     """
     data, trained = denoiser.data, denoiser.trained
     assert data is not None
-    label = "" if denoiser.num_classes is None else ", label"
-    classes = "" if denoiser.num_classes is None else "label = torch.zeros(4).long()\n"
     told, few = "not known", "" if data.limit is None else f", {data.limit:,} images"
     if trained is not None:
         told = f"{trained.steps:,} steps, {trained.epochs:,} epochs"
@@ -196,13 +206,14 @@ def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str] = ()) ->
             told += f", loss on held-out images {trained.val_loss:.4f}"
     table = ["| machine | pearson_r | R2 |", "|---|---|---|", *agreement]
     shape = " x ".join(map(str, denoiser.image_shape))
+    licence = LICENCES.get(data.name, _OWN_IMAGES)
     return f"""# {name}
 
 A diffusion model of images of {shape} pixels: {denoiser.facts.description}.
 
 ![samples]({PICTURE})
 
-**Data.** `{data.name}`{few}, values in [-1, 1].
+**Data.** `{data.name}`{few}, values in [-1, 1]. {licence}
 
 **Training.** {told}; it predicts the noise, over the cosine schedule.
 
@@ -212,7 +223,15 @@ A diffusion model of images of {shape} pixels: {denoiser.facts.description}.
 
 ## Use
 
-With torch alone, any number of images at times t in (0, 1]:
+{use}
+"""
+
+
+def _use(denoiser: NetworkDenoiser, name: str) -> str:
+    """How a folder of `export` is used."""
+    label = "" if denoiser.num_classes is None else ", label"
+    classes = "" if denoiser.num_classes is None else "label = torch.zeros(4).long()\n"
+    return f"""With torch alone, any number of images at times t in (0, 1]:
 
 ```python
 import torch
@@ -228,5 +247,4 @@ With the project `els`, which also samples and analyses it:
 import els
 
 samples = els.load_denoiser("path/to/{name}").sample(4)
-```
-"""
+```"""

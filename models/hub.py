@@ -24,11 +24,6 @@ _UNREACHABLE = {
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def is_repository(source: str) -> bool:
-    """Whether this names a repository of the hub, not a path."""
-    return source.startswith(PREFIX)
-
-
 def repository_name(source: str) -> str:
     """The repository's own name, without its owner and revision.
 

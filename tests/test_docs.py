@@ -19,7 +19,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 # The parts of the project that a path in backticks may begin with, and what a path looks like.
-PARTS = ("analysis", "benchmarks", "configs", "docs", "els", "examples", "models", "tests")
+PARTS = ("analysis", "benchmarks", "configs", "docs", "els", "examples", "models", "tests", "zoo")
 PROJECT_PATH = re.compile(rf"(?:{'|'.join(PARTS)})/[\w./]+|[\w]+\.(?:py|toml|cff|txt)|LICENSE")
 W_AND_B_KEYS = {"analysis/t"}  # which look like paths
 COMMANDS = ("train.py", "analyze.py", "els-train", "els-analyze")

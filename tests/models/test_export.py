@@ -106,7 +106,7 @@ def test_programs_answer_as_the_network_for_any_number_of_images(
         want = denoiser(x, t, label)
         found = run(x, t) if label is None else run(x, t, label)
         assert (found - want).abs().max() <= 1e-6 * want.abs().max()
-    assert "not measured yet" in card(denoiser, "name")
+    assert "not measured yet" in card(denoiser, "name", (), "")
 
 
 def test_a_program_needs_torch_alone(run: Path, tmp_path: Path) -> None:
