@@ -41,4 +41,5 @@ def name_of(source: str) -> str | None:
 
 
 def _prefix(source: str) -> str:
-    return f"{source.partition(':')[0]}:"
+    name, colon, _ = source.partition(":")
+    return name + colon
