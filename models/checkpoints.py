@@ -34,6 +34,7 @@ from els.models.formats.loaded import (
     explained,
 )
 from els.models.formats.own import METADATA_KEY, describe
+from els.models.networks import MisfitError
 from els.models.readings import reread
 from els.schedule import CosineSchedule
 
@@ -253,9 +254,10 @@ def _load_file(path: Path, asked: Asked) -> Loaded:
             raise InputError(f"'{path}' cannot be read: {error}") from error
         stranger = containers.family(content)
         like = f". Its keys look like those of {stranger}" if stranger else ""
+        # Where weights do not fit, a few are named already.
+        holds = "" if isinstance(error, MisfitError) else f"; it holds: {containers.held(content)}"
         raise InputError(
-            f"'{path}' cannot be read: {error}{like}. {WAY_IN}. It may be {READABLE}; it holds: "
-            f"{containers.held(content)}"
+            f"'{path}' cannot be read: {error}{like}. {WAY_IN}. It may be {READABLE}{holds}"
         ) from error
 
 

@@ -21,6 +21,10 @@ _LARGEST = 65_536  # of the numbers that say how wide a network is, and the like
 NETWORKS: dict[str, Callable[..., Network]] = {"ResNet": ResNet, "UNet": UNet}
 
 
+class MisfitError(InputError):
+    """Weights that do not fit their network; the message names a few of them."""
+
+
 def build_network(name: str, config: Mapping[str, object]) -> Network:
     """Build a network from plain data.
 
@@ -76,38 +80,12 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network that was built on the meta device its weights and buffers, in float32.
 
     Raises:
-        InputError: when names are missing or left over, a shape or a kind of number is another, the
-            weights would take far more memory than the file that they are in, or one is NaN or
-            infinite.
+        MisfitError: when names are missing or left over, or a shape or a kind of number is another;
+            it names five of them at most.
+        InputError: when the weights would take far more memory than the file that they are in, or
+            one is NaN or infinite.
     """
-    expected = net.state_dict()
-    problems = {
-        "missing": [name for name in expected if name not in weights],
-        "left over": [name for name in weights if name not in expected],
-        "whole numbers": [
-            name
-            for name, value in expected.items()
-            if name in weights
-            and value.is_floating_point()
-            and not weights[name].is_floating_point()
-        ],
-    }
-    said = [f"{what}: {listed(names)}" for what, names in problems.items() if names]
-    wrong = [n for n, value in expected.items() if n in weights and weights[n].shape != value.shape]
-    if wrong:
-
-        def both(name: str) -> str:
-            return f"{shown(name)} is {_shape(weights[name])}, not {_shape(expected[name])}"
-
-        said.append(f"of another shape: {listed(wrong, both)}")
-    if said:
-        raise InputError(f"its weights do not fit its network; {'; '.join(said)}")
-    for name in expected:
-        if weights[name].layout != torch.strided or weights[name].device.type == "meta":
-            raise InputError(
-                f"its weights '{name}' are {weights[name].layout} on {weights[name].device}; save "
-                "them dense, with their numbers"
-            )
+    _check_fit(net.state_dict(), weights)
     _check_room(weights)
     net.load_state_dict(
         {name: value.float().contiguous() for name, value in weights.items()}, assign=True
@@ -120,10 +98,46 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
             )
 
 
-def listed(names: Sequence[Any], said: Callable[[Any], str] = shown) -> str:
-    """The first five of some names out of a file, and how many more there are."""
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return ", ".join(map(said, names[:_FEW])) + more
+def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights of other names, shapes or kinds than a network has."""
+    problems = {
+        "missing": [name for name in expected if name not in weights],
+        "left over": [name for name in weights if name not in expected],
+        "whole numbers": [
+            name
+            for name, value in expected.items()
+            if name in weights
+            and value.is_floating_point()
+            and not weights[name].is_floating_point()
+        ],
+    }
+    wrong = [n for n, value in expected.items() if n in weights and weights[n].shape != value.shape]
+
+    def both(name: str) -> str:
+        return f"{shown(name)} is {_shape(weights[name])}, not {_shape(expected[name])}"
+
+    said, left = [], _FEW
+    for what, names in (problems | {"of another shape": wrong}).items():
+        if names:
+            said.append(f"{what}: {listed(names, both if names is wrong else shown, left)}")
+            left = max(left - len(names), 0)
+    if said:
+        raise MisfitError(f"its weights do not fit its network; {'; '.join(said)}")
+    for name in expected:
+        value = weights[name]
+        if value.layout != torch.strided or value.device.type == "meta":
+            raise InputError(
+                f"its weights {shown(name)} are {value.layout} on {value.device}; save them dense, "
+                "with their numbers"
+            )
+
+
+def listed(names: Sequence[Any], said: Callable[[Any], str] = shown, most: int = _FEW) -> str:
+    """The first few of some names out of a file, and how many more there are."""
+    if not most:
+        return str(len(names))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(said, names[:most])) + more
 
 
 def _shape(value: Tensor) -> str:

@@ -247,3 +247,16 @@ def test_weights_that_share_their_numbers_take_no_more_memory_than_they_may(
     }
     with pytest.raises(InputError, match="overlap so much"):
         load_denoiser(save(tmp_path / "a.pt", views))
+
+
+def test_no_message_lists_more_than_five_keys(tmp_path: Path) -> None:
+    weights = {f"z{i}.{name}": value for i in range(9) for name, value in told("").items()}
+    weights |= {name: value for name, value in told("").items() if "projections" not in name}
+    weights |= {"first.bias": torch.zeros(3), "last.bias": torch.zeros(3, dtype=torch.int64)}
+    weights |= {f"projections.{i}.0.weight": torch.zeros(16, 16) for i in range(2)}
+    with pytest.raises(
+        InputError, match=r"missing: .*; left over: .*; of another shape: "
+    ) as error:
+        load_denoiser(save(tmp_path / "a.pt", weights))
+    names = {*weights, *told("")}
+    assert sum(f"'{name}'" in str(error.value) for name in names) <= 5
