@@ -34,6 +34,16 @@ def test_fit_scales_finds_the_size_that_the_denoiser_has() -> None:
     assert re.findall(r"size (\d+) ", said("fit_scales", "--true_size", 7))[:3] == ["7", "7", "7"]
 
 
+def test_copying_counts_the_copies_of_the_network_and_of_every_machine() -> None:
+    told = said("copying")
+    found = re.findall(r"^ +60 images  (\w+) +copied (\d+)% \[\d+%, \d+%\]$", told, re.MULTILINE)
+    assert [kind for kind, _ in found] == ["network", "boundary", "local", "ideal"]
+    assert dict(found)["ideal"] == "100"  # that machine can only return its images
+    assert re.search(
+        r"boundary above k_mem at \d+ of 20 t  local above k_mem at \d+ of 20 t$", told
+    )
+
+
 def test_agreement_is_found_for_a_trained_run(trained: Path) -> None:
     done = run("-m", "examples.agreement", trained)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,4 +70,4 @@ def test_every_example_is_short(name: str) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    assert EXAMPLES == ["agreement", "fit_scales", "sample_machine", "third_party"]
+    assert EXAMPLES == ["agreement", "copying", "fit_scales", "sample_machine", "third_party"]
