@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from els.agreement import METRICS
-from els.intervals import ByTime, gap_by_t, mean_by_t, median_by_t, ratio_by_t
+from els.intervals import ByTime, gap_by_t, mean_by_t, median_by_t, ratio_by_t, relative_gap_by_t
 
 UNSEEN, TRAINING = "held_out", "training"
 WIENER = "wiener"  # the machine, and the filter where that is none of the machines
@@ -58,6 +58,17 @@ class Denoising:
         training = self.errors[TRAINING]
         return {
             side: gap_by_t(values, training[side]) for side, values in self.errors[UNSEEN].items()
+        }
+
+    @cached_property
+    def relative_gap(self) -> dict[str, ByTime]:
+        """The gap as a share of the error on held-out images: 1 where training images are known."""
+        if not {UNSEEN, TRAINING} <= set(self.errors):
+            return {}
+        training = self.errors[TRAINING]
+        return {
+            side: relative_gap_by_t(values, training[side])
+            for side, values in self.errors[UNSEEN].items()
         }
 
     def images(self, split: str) -> int:

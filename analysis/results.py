@@ -241,6 +241,12 @@ class Results:
         return {kind: summarise_mean(scores) for kind, scores in self.locality_scores.items()}
 
     @cached_property
+    def twins_by_seed(self) -> dict[str, dict[str, Tensor]]:
+        """The three metrics (n,) of each network of another seed, as of the machines."""
+        target, steps = self.network[self.network_steps], self.network_steps
+        return {name: agreement(drawn[steps], target) for name, drawn in self.twins.items()}
+
+    @cached_property
     def order(self) -> tuple[int, ...]:
         """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
         score = self.by_seed[self.primary]["pearson_r"]
@@ -499,6 +505,7 @@ def denoising_record(denoising: Denoising) -> dict[str, Any]:
         "mse": {split: _by_t(found) for split, found in denoising.mean.items()},
         "over_wiener": {split: _by_t(found) for split, found in denoising.over_wiener.items()},
         "gap": _by_t(denoising.gap),
+        "relative_gap": _by_t(denoising.relative_gap),
     }
 
 

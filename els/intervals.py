@@ -84,6 +84,17 @@ def gap_by_t(values: Tensor, reference: Tensor) -> ByTime:
     return _of(found.tolist(), _ends(_means(values) - _means(reference, seed=1)))
 
 
+def relative_gap_by_t(values: Tensor, reference: Tensor) -> ByTime:
+    """`gap_by_t` as a share of the mean of values: 0 is no gap, 1 a reference of zero.
+
+    Example:
+        >>> relative_gap_by_t(torch.tensor([[4.0, 4.0]]), torch.tensor([[1.0]])).value
+        (0.75,)
+    """
+    found = 1 - reference.double().mean(dim=1) / values.double().mean(dim=1)
+    return _of(found.tolist(), _ends(1 - _means(reference, seed=1) / _means(values)))
+
+
 def _means(values: Tensor, *, seed: int = 0) -> Array:
     """Means of bootstrap resamples (steps resamples) of values (steps n)."""
     rows = values.double().cpu().numpy()

@@ -6,6 +6,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
+from els.errors import InputError
+
 _WIDTH = 66  # of a line of a command, which stands beside a label
 _ONCE = ("--ckpt_path", "--run.overwrite")  # what is said of one start alone
 
@@ -37,12 +41,42 @@ class Command:
     def complete(self) -> list[str]:
         """The arguments; those of a run that is only named are taken from its own configuration."""
         args = [arg if arg != "--help_all" else "--help" for arg in self.args]
+        if args[:1] == ["fit"] and (of := self.option("--run.twin_of")):
+            return ["fit", *self._twin(Path(of)), *args[1:]]
         name, configured = self.option("--run.name"), self.option("--config") or self.option("-c")
         begins = args[:1] == ["fit"] and self.option("--ckpt_path") != "last"
         if begins or not name or configured:
             return args
         config = Path(self.option("--run.dir") or "runs") / name / "config.yaml"
         return [args[0], "--config", str(config), *args[1:]] if config.is_file() else args
+
+    def _twin(self, folder: Path) -> list[str]:
+        """The options of a run, with the next seed and a name that says it.
+
+        Raises:
+            InputError: when there is no such run, or its configuration has no seed.
+        """
+        config = folder / "config.yaml"
+        try:
+            told = yaml.safe_load(config.read_text())
+            name, given = told["run"]["name"], told["seed_everything"]
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise InputError(
+                f"'{folder}' is no run with a config.yaml of training; --run.twin_of takes the "
+                "folder of one, such as runs/digits_resnet"
+            ) from error
+        asked = self.option("--seed_everything")
+        if asked is not None and asked == str(given):
+            raise InputError(
+                f"--seed_everything {asked} is that of '{folder}' itself; a twin has another seed"
+            )
+        seed = asked or str(int(given or 0) + 1)
+        return [
+            *("--config", str(config)),
+            *("--seed_everything", seed),
+            *("--run.dir", str(folder.parent)),
+            *("--run.name", f"{name}_seed{seed}"),
+        ]
 
     def going_on(self) -> str:
         """The command that goes on with the run, in lines that can be pasted."""

@@ -33,6 +33,9 @@ class Run:
             aside, and deleted when the new one has kept its first checkpoint.
         snapshots: how many snapshots of the averaged weights are kept, in snapshots/, at steps from
             the first to the last that are evenly spaced in log; 0 for none.
+        twin_of: the folder of a run whose configuration is taken, with the next seed and a name
+            that says it: A_seed1 beside A. The two differ by chance alone, and say how far a theory
+            can come (`analyze.py A --twin A_seed1`).
     """
 
     name: str = "run"
@@ -41,6 +44,7 @@ class Run:
     project: str = "els"
     overwrite: bool = False
     snapshots: int = 0
+    twin_of: str | None = None
 
     def __post_init__(self) -> None:
         if self.snapshots < 0:

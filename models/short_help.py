@@ -41,6 +41,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--run.logger": ("wandb", "wandb, tensorboard, csv or none"),
         "--run.project": ("els", "the W&B project"),
         "--run.overwrite": (False, "replace a run of this name"),
+        "--run.twin_of": (None, "as that run, from another seed"),
     },
     "data": {
         "--data": (None, "settings of data: data/mnist, ..."),

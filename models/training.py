@@ -374,7 +374,10 @@ class TrainCLI(LightningCLI):
 
     @rank_zero_only
     def _say_finished(self) -> None:
-        next_step = f"{self.command.analyze} {shlex.quote(str(self.run.folder))}"
+        first, twin = str(self.run.folder), ""
+        if self.run.twin_of is not None:
+            first, twin = self.run.twin_of, f" --twin {shlex.quote(first)}"
+        next_step = f"{self.command.analyze} {shlex.quote(first)}{twin}"
         console.print(key_values({"checkpoint": str(self.run.last), "next": next_step}))
         self._finish_logs()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER, Denoising, SameX
 from els.analysis.attribution import (
     COPIES,
     HELD_OUT,
@@ -25,6 +26,7 @@ from els.models.blocks import NetworkFacts
 from els.mosaic import Mosaic
 from els.novelty import Novelty
 from els.probes import Probes
+from els.same_x import PLACES
 from els.stacking import Weights
 
 T = (1.0, 0.75, 0.5, 0.25)
@@ -86,6 +88,44 @@ def made_information(kind: str) -> Information:
         log_count=torch.tensor([6.0, 5.0, 4.0]),
         told=torch.tensor([[1.0, 1.0, 1.0], [2.0, 3.0, 4.0], [3.0, 5.5, 9.0], [7.0, 9.0, 9.0]]),
     )  # fmt: skip
+
+
+def with_answers(results: Results, *, twins: Sequence[str] = ("twin", "other")) -> Results:
+    """The same with networks of other seeds, errors on real images, and answers at the same x."""
+    generator = torch.Generator().manual_seed(3)
+    network, seeds = results.network[results.network_steps], len(results.seeds)
+    drawn = {
+        name: {
+            steps: x + 0.3 * torch.randn(network.shape, generator=generator)
+            for steps, x in results.network.items()
+        }
+        for name in twins
+    }
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64) / 2 + 0.25
+
+    def metrics(count: int) -> dict[str, torch.Tensor]:
+        r = random(len(T), count)
+        return {"pearson_r": r, "r2": r**2, "R2": r - 0.2}
+
+    sides = [NETWORK, *dict.fromkeys([*results.machines, WIENER])]
+    kinds = [*results.machines, *([CEILING] * bool(twins))]
+    files = {name: FileId(f"runs/{name}", "2" * 64) for name in twins}
+    return replace(
+        results,
+        provenance=replace(results.provenance, twins=files),
+        twins=drawn,
+        ceiling_by_t=metrics(seeds) if twins else {},
+        denoising=Denoising(
+            T,
+            {
+                split: {side: random(len(T), count) for side in sides}
+                for split, count in ((UNSEEN, 7), (TRAINING, 9))
+            },
+        ),
+        same_x=SameX(T, {place: {kind: metrics(4) for kind in kinds} for place in PLACES}),
+    )
 
 
 def made_attribution(kinds: Sequence[str], *, seeds: int) -> Attribution:

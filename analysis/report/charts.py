@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import altair as alt
 from els.analysis.report.style import Dashes, Style
 from els.analysis.report.views import (
     TIME,
+    Band,
     Dots,
     HeatMap,
     Lines,
@@ -30,6 +31,8 @@ _BELOW = alt.Legend(orient="bottom", title=None, labelLimit=0, columns=3)
 _POWERS = [10.0**power for power in range(-6, 10)]
 _LEVELS, _LEVEL = 3, 12  # heights of words that may lie beside each other, in pixels
 _FEW = 4  # more bands than these hide each other
+_FAINT = 0.4  # of a band behind everything else
+_BAND = "#B0B0B0"
 _LEAST = 1e-6  # of a logarithmic scale of colours
 _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 # One column for each step; noise is on the left, as in every chart.
@@ -69,14 +72,19 @@ def _draw(view: View) -> Chart:
 
 def _lines(view: Lines) -> Chart:
     """Lines with bands against t, each series in its own colour and dashes."""
-    rows = [row for series in view.series for row in _rows(series)]
+    drawn = [*([] if view.behind is None else [view.behind]), *view.series]
+    rows = [row for series in drawn for row in _rows(series)]
     shape: Literal["step", "linear"] = "step" if view.step else "linear"
     x = _horizontal(view)
     scale = alt.Scale(type="log") if view.log else alt.Scale(zero=False)
+    if view.limits is not None:
+        scale = alt.Scale(
+            type="log" if view.log else "linear", domain=list(view.limits), nice=False
+        )
     y = alt.Y("value:Q", scale=scale, title=view.y, axis=_axis(view))
-    colour, dash = _colour_and_dash({one.name: one.style for one in view.series})
+    colour, dash = _colour_and_dash({one.name: one.style for one in drawn})
     chart = alt.Chart(alt.Data(values=rows))
-    band = chart.mark_area(opacity=0.15, interpolate=shape).encode(
+    band = chart.mark_area(opacity=0.15, interpolate=shape, clip=True).encode(
         x=x,
         y=alt.Y("low:Q", scale=scale, title=view.y, axis=_axis(view)),
         y2="high:Q",
@@ -84,13 +92,13 @@ def _lines(view: Lines) -> Chart:
     )
     legend = alt.Legend(
         orient="bottom",
-        columns=1 if len(view.series) <= _FEW or view.step else 3,
+        columns=1 if len(view.series) <= _FEW or view.step else 2,
         labelLimit=0,
         title=None,
         symbolSize=400,
         symbolType="stroke",
     )
-    line = chart.mark_line(interpolate=shape, strokeWidth=2).encode(
+    line = chart.mark_line(interpolate=shape, strokeWidth=2, clip=True).encode(
         x=x,
         y=y,
         color=alt.Color("series:N", scale=colour, legend=legend),
@@ -99,10 +107,11 @@ def _lines(view: Lines) -> Chart:
     at = alt.Tooltip("t:Q", format=".2f")
     if view.x != TIME:
         at = alt.Tooltip("t:Q", title=view.x, format=",d")
-    tooltip = ["series:N", at, alt.Tooltip("value:Q", format=".4~g")]
-    points = chart.mark_point(opacity=0, size=120).encode(x=x, y=y, tooltip=tooltip)
+    tooltip = ["series:N", at, *_told(drawn)]
+    points = chart.mark_point(opacity=0, size=120, clip=True).encode(x=x, y=y, tooltip=tooltip)
     bands = [band] if len(view.series) <= _FEW or view.step else []
-    layers = alt.layer(*_changes(view, x), *bands, line, points).properties(height=_HEIGHT)
+    behind = [] if view.behind is None else [_behind(view.behind, x, scale)]
+    layers = alt.layer(*behind, *_changes(view, x), *bands, line, points).properties(height=_HEIGHT)
     return layers.resolve_scale(color="independent", strokeDash="independent")
 
 
@@ -112,6 +121,21 @@ def _horizontal(view: Lines) -> alt.X:
         return alt.X("t:Q", axis=_T, scale=alt.Scale(domain=[0, 1], reverse=True))
     axis = alt.Axis(title=view.x, values=_POWERS, format="~s")
     return alt.X("t:Q", axis=axis, scale=alt.Scale(type="log", nice=False))
+
+
+def _told(drawn: Sequence[Series]) -> list[alt.Tooltip]:
+    """The value of a point, and the ends of its band where any of the lines has one."""
+    banded = any(one.low is not None for one in drawn)
+    names = ("value", "low", "high") if banded else ("value",)
+    return [alt.Tooltip(f"{name}:Q", format=".4~g") for name in names]
+
+
+def _behind(series: Series, x: alt.X, scale: alt.Scale) -> Chart:
+    """The band of a line that lies behind the others."""
+    area = alt.Chart(alt.Data(values=_rows(series))).mark_area(
+        color=series.style.colour, opacity=_FAINT
+    )
+    return area.encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q")
 
 
 def _axis(view: Lines) -> alt.Axis:
@@ -248,7 +272,14 @@ def _scatter(view: Scatter) -> Chart:
     least = min(x for one in view.points for x in one.x)
     ends = alt.Chart(alt.Data(values=[{"x": least, "y": least}, {"x": 1, "y": 1}]))
     line = ends.mark_line(color="grey", strokeDash=[4, 4]).encode(x="x:Q", y="y:Q")
-    return alt.layer(line, points).properties(height=_SQUARE)
+    behind = [] if view.behind is None else [_range(view.behind).encode(y="from:Q", y2="to:Q")]
+    return alt.layer(*behind, line, points).properties(height=_SQUARE)
+
+
+def _range(band: Band) -> Chart:
+    """A band across the whole chart."""
+    values = [{"from": band.low, "to": band.high, "behind": band.name}]
+    return alt.Chart(alt.Data(values=values)).mark_rect(color=_BAND, opacity=_FAINT)
 
 
 def _dots(view: Dots) -> Chart:
@@ -262,15 +293,17 @@ def _dots(view: Dots) -> Chart:
     colour = alt.Color("of:N", scale=alt.Scale(domain=names, range=colours), legend=None)
     x = alt.X("value:Q", title=None, axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=False))
     spread = alt.Chart(alt.Data(values=boxes))
-    bar = spread.mark_bar(opacity=0.3, height=14).encode(
-        x=alt.X("low:Q", title=None, scale=alt.Scale(zero=False)), x2="high:Q", y=y, color=colour
-    )
+    low = alt.X("low:Q", title=None, scale=alt.Scale(zero=False))
+    bar = spread.mark_bar(opacity=0.3, height=14).encode(x=low, x2="high:Q", y=y, color=colour)
     stroke = spread.mark_tick(thickness=3, size=18).encode(
         x=x, y=y, color=colour, tooltip=["of:N", alt.Tooltip("value:Q", title="median")]
     )
     dots = alt.Chart(alt.Data(values=values)).mark_point(filled=True, size=24, opacity=0.55)
     dots = dots.encode(x=x, y=y, color=colour, tooltip=["of:N", "value:Q"])
     layers = [bar, dots, stroke]
+    if view.behind is not None:
+        across = alt.X("from:Q", title=None, scale=alt.Scale(zero=False))
+        layers.insert(0, _range(view.behind).encode(x=across, x2="to:Q"))
     if view.limit is not None:
         line = alt.Chart(alt.Data(values=[{"limit": view.limit}]))
         rule = line.mark_rule(color="grey", strokeDash=[4, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -57,8 +58,10 @@ from els.images import to_uint8
 
 _COLUMNS = 12
 _MANY_DECADES = 1e3  # from here on a logarithmic scale of colours has powers of ten alone
+_LEGEND_COLUMNS, _LEGEND_ROW = 5, 0.14  # of a legend for several panels; inches
 _FEW = 4  # more lines than these get a panel each
 _CASING = [patheffects.Stroke(linewidth=3, foreground="black"), patheffects.Normal()]
+_BEHIND: dict[str, Any] = {"color": "#B0B0B0", "alpha": 0.4, "lw": 0, "zorder": 0}
 _BORDER: dict[str, Any] = {"colors": "#D55E00", "linewidths": 0.4}
 
 
@@ -89,6 +92,7 @@ def _apart_figure(view: Lines) -> Figure:
         rows, columns, panels=count, width=TWO_COLUMNS, height=1.3 * rows + 0.6, share=True
     )
     for ax, series in zip(axes, view.series, strict=True):
+        _draw_behind(ax, view)
         for other in view.series:
             ax.plot(other.t, other.value, color="0.85", lw=0.5)
         _draw_series(ax, series)
@@ -99,7 +103,14 @@ def _apart_figure(view: Lines) -> Figure:
     return figure
 
 
+def _draw_behind(ax: Axes, view: Lines) -> None:
+    """The band that is always there, and its line."""
+    if view.behind is not None:
+        _draw_series(ax, replace(view.behind, style=replace(view.behind.style, thin=True)))
+
+
 def _draw_lines(ax: Axes, view: Lines) -> None:
+    _draw_behind(ax, view)
     for series in view.series:
         (_draw_steps if view.step else _draw_series)(ax, series)
     ax.set(ylabel=view.y)
@@ -222,6 +233,8 @@ def _dots_figure(view: Dots) -> Figure:
 
 def _draw_dots(ax: Axes, view: Dots) -> None:
     """A row for each name: every value, their quartiles and their median."""
+    if view.behind is not None:
+        ax.axvspan(view.behind.low, view.behind.high, **_BEHIND)
     for row in view.rows:
         _draw_row(ax, view.names.index(row.name), row)
     ax.set_yticks(range(len(view.names)), list(view.names))
@@ -252,7 +265,10 @@ def _draw_scatter(figure: Figure | SubFigure, view: Scatter) -> None:
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for ax, points in zip(shown_panels(axes, len(view.points)), view.points, strict=True):
         _draw_points(ax, points)
-    figure.suptitle(view.title, x=0.02, ha="left")
+        if view.behind is not None:
+            ax.axhspan(view.behind.low, view.behind.high, **_BEHIND)
+    grey = "" if view.behind is None else f"; grey: {view.behind.name}"
+    figure.suptitle(f"{view.title}{grey}", x=0.02, ha="left")
     figure.supxlabel(view.x, fontsize=8)
     figure.supylabel(view.y, fontsize=8)
 
@@ -304,6 +320,8 @@ def _panels_figure(view: Panels) -> Figure:
     if view.share:
         return _shared_figure([one for one in view.views if isinstance(one, Lines)])
     height = 2.1 if isinstance(first, Dots) else 2.2
+    if isinstance(first, Lines) and len(first.series) > 1:
+        height += _LEGEND_ROW * -(-len(first.series) // _LEGEND_COLUMNS)
     figure, axes = styled_figure(1, len(view.views), width=TWO_COLUMNS, height=height)
     for i, (ax, one) in enumerate(zip(axes, view.views, strict=True)):
         if isinstance(one, Lines):
@@ -314,14 +332,7 @@ def _panels_figure(view: Panels) -> Figure:
             ax.set_xlabel(_in_two_lines(one.x))
             ax.tick_params(labelleft=i == 0)
     if isinstance(first, Lines) and len(first.series) > 1:
-        styles = {
-            series.name: series.style
-            for one in view.views
-            if isinstance(one, Lines)
-            for series in one.series
-        }
-        lines = [Line2D([], [], **_look(style)) for style in styles.values()]
-        figure.legend(lines, list(styles), loc="outside lower center", ncols=5)
+        _legend_of(figure, [one for one in view.views if isinstance(one, Lines)])
     if view.title:
         figure.suptitle(view.title, x=0.01, ha="left")
     return figure
@@ -347,23 +358,31 @@ def _heat_maps_figure(views: Sequence[HeatMap]) -> Figure:
 
 def _shared_figure(views: Sequence[Lines]) -> Figure:
     """Panels with the same lines, and one legend for all of them."""
-    columns = min(3, len(views))
+    columns = 2 if len(views) == 4 else min(3, len(views))
     rows = -(-len(views) // columns)
     figure, axes = styled_figure(
         rows, columns, panels=len(views), width=TWO_COLUMNS, height=2.1 * rows + 0.7, share=True
     )
-    styles: dict[str, Style] = {}
     for ax, one in zip(axes, views, strict=True):
-        styles |= {series.name: series.style for series in one.series}
+        _draw_behind(ax, one)
         for i, series in enumerate(one.series):
             ax.plot(series.t, series.value, markevery=(i % 5, 5), **_look(series.style))
         ax.set(xlim=(1.02, 0), title=one.title)
     for ax in axes[-columns:]:
         ax.set_xlabel(TIME)
     figure.supylabel(views[0].y, fontsize=8)
-    lines = [Line2D([], [], **_look(style)) for style in styles.values()]
-    figure.legend(lines, list(styles), loc="outside lower center", ncols=5)
+    _legend_of(figure, views)
     return figure
+
+
+def _legend_of(figure: Figure, views: Sequence[Lines]) -> None:
+    """One legend below for the lines of several panels."""
+    styles: dict[str, Style] = {}
+    for one in views:
+        drawn = [*([] if one.behind is None else [one.behind]), *one.series]
+        styles |= {series.name: series.style for series in drawn}
+    lines = [Line2D([], [], **_look(style)) for style in styles.values()]
+    figure.legend(lines, list(styles), loc="outside lower center", ncols=_LEGEND_COLUMNS)
 
 
 def _in_two_lines(text: str) -> str:
@@ -399,6 +418,7 @@ def _samples_figure(results: Results) -> Figure:
     order = score.nan_to_num(-np.inf).argsort(descending=True)
     chosen = order[np.linspace(0, len(order) - 1, min(_COLUMNS, len(order))).round()]
     rows = {"noise": results.noise, "network": results.network[results.network_steps]}
+    rows |= {name: drawn[results.network_steps] for name, drawn in results.twins.items()}
     rows |= results.machines
     gutter, cell = 1.15, (TWO_COLUMNS - 1.15) / _COLUMNS
     size = (gutter + len(chosen) * cell, (len(rows) + 0.35) * cell)
@@ -502,6 +522,8 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "information": _of_view("information"),
     "memorisation": _of_view("memorisation"),
     "consistency": _of_view("consistency"),
+    "denoising": _of_view("denoising"),
+    "same_x": _of_view("same_x"),
 }
 
 

@@ -35,8 +35,10 @@ from els.analysis.report.tables import (
     audits_text,
     comparison_cells,
     locality_cells,
+    network_cells,
     pair_cells,
     probes_text,
+    share_cells,
     shown_pairs,
 )
 from els.analysis.report.verdicts import verdicts
@@ -63,6 +65,8 @@ _SECTIONS = {
     "information": ("information",),
     "memorisation": ("memorisation",),
     "consistency": ("consistency",),
+    "denoising": ("denoising",),
+    "same_x": ("same_x",),
 }
 _SCRIPTS = {"page": ("page.js", "mosaic.js"), "comparison": ("comparison.js",), "along": ()}
 _COMPARED = {"scales": "scales", "by_t": "primary"}
@@ -175,10 +179,15 @@ def _page(results: Results, charts: Charts, side_by_side: int | None, explored: 
         "seeds": len(results.seeds),
         "steps": len(results.t),
         "agreement": [
-            (one, *_header_and_rows(agreement_cells(one, named=with_paper_name)))
+            (
+                one,
+                _header_and_rows(agreement_cells(one, named=with_paper_name)),
+                _header_and_rows(share_cells(one, named=with_paper_name)),
+            )
             for one in results.agreement
         ],
         "locality": _header_and_rows(locality_cells(results, named=with_paper_name)),
+        "networks": _header_and_rows(network_cells(results.agreement[0])),
         "attributed": attribution is not None,
         "hero": "hero" in data,
         "memoriser": attribution is not None and IDEAL in attribution.paths,
@@ -290,6 +299,7 @@ def _record(results: Results) -> Data:
         "network": source.network.description,
         "images": f"{source.images} of '{source.data.name}', shape {shape}",
         "checkpoint": f"{source.checkpoint.path}, sha256 {source.checkpoint.sha256[:16]}...",
+        "networks of other seeds": ", ".join(one.path for one in source.twins.values()),
         "self-check": source.self_check and source.self_check.line,
         "seeds": f"{len(results.seeds)} ({first} to {last}), none of them used for fitting",
         "calibration seeds": source.protocol.calibration_seeds,
@@ -311,6 +321,8 @@ def _commands(results: Results) -> str:
         for name, value in asdict(source.protocol).items()
         if value is not None and value != []
     ]
+    if source.twins:
+        options.append(f"--twin {_argument([one.path for one in source.twins.values()])}")
     if source.training is None:  # a checkpoint from elsewhere, which may not name its images
         data = {"data_name": source.data.name, "data_root": source.data.root, "name": "again"}
         options += [f"--{name} {_argument(value)}" for name, value in data.items()]

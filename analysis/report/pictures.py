@@ -72,6 +72,7 @@ def gallery(results: Results, seeds: Sequence[int]) -> Data:
     samples = {
         NOISE: results.noise,
         NETWORK: results.network[results.network_steps],
+        **{name: drawn[results.network_steps] for name, drawn in results.twins.items()},
         **results.machines,
     }
     chosen = list(seeds)
@@ -90,10 +91,11 @@ def _column(results: Results, side: str, seeds: list[int]) -> Data:
     colour = side_style(results, side).colour
     if side == NETWORK:
         return {"name": side, "colour": colour, "network": True}
-    values = results.by_seed[side]
+    values = {**results.twins_by_seed, **results.by_seed}[side]
+    paper = MACHINES[side].paper if side in MACHINES else ""
     return {
         "name": side,
-        "paper": MACHINES[side].paper if side in MACHINES else "",
+        "paper": "another seed" if side in results.twins else paper,
         "colour": colour,
         "metrics": {name: rounded(values[name][seeds]) for name in METRICS},
     }

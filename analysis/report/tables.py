@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from rich.table import Table
 
 from els.agreement import METRICS, Pair
 from els.analysis.along import Along
+from els.analysis.answers import CEILING
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
-from els.analysis.report.views import medians
+from els.analysis.report.views import REACHED, medians
 from els.analysis.report.words import interval_text
 from els.analysis.results import AgreementAt, Results
 from els.calibration import Scales
@@ -35,6 +37,7 @@ EFFECTIVE_PATCHES, LARGEST_WEIGHT = "effective_patches", "largest_weight"
 PREDICTED_ENTROPY, K_MEM, K_COLLAPSE = "predicted_entropy", "k_mem", "k_collapse"
 EQUIVARIANCE, RECEPTIVE_FIELD = "equivariance_error", "erf"
 NOVELTY, LOCALITY_SCORE = "novelty", "locality_score"
+MSE, OVER_WIENER, GAP, SAME_X = "mse", "mse_over_wiener", "mse_gap", "same_x"
 _METRIC_WIDTH, _CELL_WIDTH = 11, 22
 _FEW = 4
 _SHOWN_TIMES = (1, 0.75, 0.5, 0.25, 0)
@@ -92,7 +95,7 @@ def agreement_tables(results: Results) -> list[Table]:
         _table(
             f"Agreement over {plural(len(results.seeds), 'seed')}: median [95 % interval]\n"
             f"network {plural(one.network_steps, 'step')}, machines {one.machine_steps}",
-            agreement_cells(one),
+            _side_by_side(agreement_cells(one), share_cells(one)),
         )
         for one in results.agreement
     ]
@@ -112,6 +115,9 @@ def agreement_cells(
         without = f" ({plural(summary.undefined, 'seed')} undefined)" if summary.undefined else ""
         values = (interval_text(summary.metrics[name]) for name in SHOWN_METRICS)
         rows.append((f"{named(kind)}{without}", *values))
+    if one.ceiling is not None:
+        reached = (interval_text(one.ceiling.metrics[name]) for name in SHOWN_METRICS)
+        rows.append((REACHED, *reached))
     return rows
 
 
@@ -124,6 +130,39 @@ def locality_cells(results: Results, *, named: Callable[[str], str] = str) -> li
     """The header, and the mean score of each machine with its interval, as text."""
     rows = [(named(kind), str(mean)) for kind, mean in results.locality.items()]
     return [("machine", "score"), *rows]
+
+
+def share_cells(one: AgreementAt, *, named: Callable[[str], str] = str) -> list[tuple[str, ...]]:
+    """The header, and each machine's share of what networks of other seeds reach, as text."""
+    rows: list[tuple[str, ...]] = [("machine", *(f"{name} / ceiling" for name in SHOWN_METRICS))]
+    for kind, summary in one.machines.items() if one.ceiling is not None else ():
+        shares = (summary.of_ceiling.get(name) for name in SHOWN_METRICS)
+        rows.append(
+            (named(kind), *("" if share is None else interval_text(share) for share in shares))
+        )
+    return rows
+
+
+def network_cells(one: AgreementAt) -> list[tuple[str, ...]]:
+    """The header, and how alike every two networks draw, as text; no row without twins."""
+    rows: list[tuple[str, ...]] = [("network", "against", *METRICS)]
+    for pair in () if one.ceiling is None else one.ceiling.pairs:
+        metrics = (interval_text(pair.metrics[name]) for name in METRICS)
+        rows.append((pair.network, pair.other, *metrics))
+    return rows
+
+
+def _side_by_side(
+    cells: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]]
+) -> list[tuple[str, ...]]:
+    """Two tables of the same first rows as one; the first alone where the second has none."""
+    if len(others) == 1:
+        return list(cells)
+    blank = ("",) * (len(others[0]) - 1)
+    return [
+        (*row, *other)
+        for row, other in zip_longest(cells, (other[1:] for other in others), fillvalue=blank)
+    ]
 
 
 def pairs_table(results: Results) -> Table:
@@ -245,6 +284,8 @@ def seed_rows(results: Results) -> list[dict[str, Any]]:
             row |= {f"{kind}/{name}": float(values[name][i]) for name in METRICS}
         for kind, scores in results.locality_scores.items():
             row[f"{kind}/{LOCALITY_SCORE}"] = float(scores[i])
+        for name, values_of in results.ceiling_by_seed.items():
+            row[f"{CEILING}/{name}"] = float(values_of[i])
         for side in drawn:
             row |= {
                 f"{NOVELTY}/{side}/{name}": float(value[i]) for name, value in by_seed[side].items()
@@ -269,7 +310,28 @@ def time_rows(results: Results) -> list[dict[str, Any]]:
         if results.probes is not None:
             row |= _probe_cells(results.probes, results.probes.t.index(t))
         row |= {name: values[i] for name, values in mosaics.items() if isfinite(values[i])}
+        row |= {name: value for name, value in _answers(results, i).items() if isfinite(value)}
     return rows
+
+
+def _answers(results: Results, i: int) -> dict[str, float]:
+    """What networks of other seeds reach, errors of denoising, and agreement at the same x."""
+    cells = {
+        f"{CEILING}/{name}": medians(values)[i] for name, values in results.ceiling_by_t.items()
+    }
+    if (found := results.denoising) is not None:
+        for named, by_split in ((MSE, found.mean), (OVER_WIENER, found.over_wiener)):
+            for split, sides in by_split.items():
+                for side, one in sides.items():
+                    cells |= one.columns(f"{named}/{split}/{side}", i)
+        for side, one in found.gap.items():
+            cells |= one.columns(f"{GAP}/{side}", i)
+    if results.same_x is not None:
+        for place, kinds in results.same_x.median.items():
+            for kind, metrics in kinds.items():
+                for name, one in metrics.items():
+                    cells |= one.columns(f"{SAME_X}/{place}/{name}/{kind}", i)
+    return cells
 
 
 def scale_cells(kind: str, scales: Scales, t: float) -> dict[str, float]:

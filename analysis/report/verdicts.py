@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from els.agreement import summarise
+from els.analysis.answers import TRAINING, UNSEEN, Denoising
 from els.analysis.attribution import HELD_OUT, NETWORK
 from els.analysis.report.views import medians, rival
 from els.analysis.report.words import pair_text
 from els.analysis.results import Results
 from els.calibration import Scales
+from els.intervals import ByTime
 from els.machines.local import SIZE
 
 _NOISE = 0.9  # above this t a network's x0_hat is mostly its error in eps, many times over
@@ -78,8 +80,88 @@ def by_t(results: Results) -> str:
     why = ", where the network's guess is mostly its own error" if results.t[worst] > _NOISE else ""
     return (
         f"{results.primary} agrees least at t = {results.t[worst]:.2g} ({values[worst]:.2f}){why}, "
-        f"and ends at {values[-1]:.2f}."
+        f"and ends at {values[-1]:.2f}.{_reached(results, worst)}"
     )
+
+
+def _reached(results: Results, worst: int) -> str:
+    """What networks of other seeds reach where the machine is worst, and at the end."""
+    if not results.ceiling_by_t:
+        return ""
+    reached = medians(results.ceiling_by_t["pearson_r"])
+    return (
+        f" Networks of other seeds agree with it at {reached[worst]:.2f} there and "
+        f"{reached[-1]:.2f} at the end."
+    )
+
+
+def denoising(results: Results) -> str:
+    """Network and machines against the Wiener filter, and whether training images are known."""
+    found = results.denoising
+    if found is None:
+        return ""
+    split = UNSEEN if UNSEEN in found.over_wiener else TRAINING
+    named, ratios = "unseen" if split == UNSEEN else "training", found.over_wiener[split]
+    text = f"On {named} images the network {_against_wiener(ratios[NETWORK], found.t)}."
+    told = [
+        f"{side} {_against_wiener(one, found.t)}"
+        for side, one in ratios.items()
+        if side != NETWORK and min(one.high) < 1
+    ]
+    if told:
+        text += f" Of the machines, {'; '.join(told)}."
+    elif len(ratios) > 1:
+        text += " None of the machines beats it anywhere beyond chance."
+    return text + _gap(found)
+
+
+def _against_wiener(ratio: ByTime, t: Sequence[float]) -> str:
+    """At how many times a side does better than the Wiener filter, beyond chance."""
+    better = sum(high < 1 for high in ratio.high)
+    least = min(range(len(t)), key=ratio.value.__getitem__)
+    low, high = ratio.low[least], ratio.high[least]
+    at = f"{ratio.value[least]:.2f} [{low:.2f}, {high:.2f}] of its error at t = {t[least]:.2g}"
+    if not better:
+        return f"beats the Wiener filter at no time beyond chance (at best {at})"
+    return f"beats the Wiener filter at {better} of {len(t)} times (down to {at})"
+
+
+def _gap(found: Denoising) -> str:
+    gap = found.relative_gap.get(NETWORK)
+    if gap is None:
+        return ""
+    most = max(range(len(found.t)), key=gap.value.__getitem__)
+    seen = [t for t, low in zip(found.t, gap.low, strict=True) if low > 0]
+    if not seen:
+        return (
+            " On training images the network is not better than on unseen ones beyond chance: no "
+            "sign of memorising."
+        )
+    return (
+        f" On training images the network's error is lower at {_times(seen)}, by up to "
+        f"{gap.value[most]:.0%} (t = {found.t[most]:.2g}): it knows them."
+    )
+
+
+def same_x(results: Results) -> str:
+    """Whether the first machine loses in single steps, or along the path."""
+    found, kind = results.same_x, results.primary
+    if found is None:
+        return ""
+    apart = median(medians(results.by_t[kind]))
+    at = {place: median(kinds[kind]["pearson_r"].value) for place, kinds in found.median.items()}
+    text = (
+        f"Medians over t: {kind} agrees with the network at {at['network']:.2f} on the network's "
+        f"path, {at['machine']:.2f} on its own"
+    )
+    if "images" in at:
+        text += f" and {at['images']:.2f} on unseen images"
+    text += f"; at {apart:.2f} where each is on its own path."
+    steps, paths = 1 - at["network"], at["network"] - apart
+    if paths <= 0:
+        return f"{text} Paths add nothing to the errors of single steps."
+    where = "single steps" if steps > paths else "what the path adds up"
+    return f"{text} Most of what it loses is lost in {where}."
 
 
 def scatter(results: Results) -> str:
@@ -185,6 +267,8 @@ VERDICTS: dict[str, Callable[[Results], str]] = {
     "information": information,
     "consistency": consistency,
     "equivariance": equivariance,
+    "denoising": denoising,
+    "same_x": same_x,
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from els.agreement import IDEAL, Summary
 from els.analysis.along import LAST, OWN, Along, Mean
+from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
 from els.analysis.report.released import released_sizes
@@ -33,11 +34,13 @@ from els.analysis.report.style import (
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.information import Information
+from els.intervals import ByTime
 from els.machines import with_paper_name
 from els.machines.local import SIZE
 from els.mosaic import Mosaic
 from els.novelty import COPIED
 from els.probes import Probes
+from els.same_x import PLACES
 
 Numbers = tuple[float, ...]
 
@@ -45,7 +48,12 @@ TIME, STEPS = "t (1 = pure noise)", "training step"
 _IN_PIXELS = (SIZE.name, "width")
 # Of everything that is no machine: the network, images that it has not seen, and those it has.
 _NETWORK, _UNSEEN, _SEEN = "#000000", "#888888", "#8B5E3C"
+_REACHED = "#B0B0B0"  # what networks of other seeds reach
+_WIENER = "#9467BD"
+_IMAGES = {UNSEEN: "unseen", TRAINING: "training"}
+REACHED = "other networks (ceiling)"
 _MOST_TICKED = 41
+_MARGIN, _MOST_USUAL = 1.3, 10.0  # of an axis of errors
 _SMALLEST = 1e-12  # a loss of zero is compared with this
 _CRITERIA = {
     "cosine": "1 - cosine, times the best of a t",
@@ -79,6 +87,21 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Band:
+    """A range of values that is drawn behind everything else.
+
+    Attributes:
+        name: what lies in it.
+        low: its lower end.
+        high: its upper end.
+    """
+
+    name: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Lines:
     """Several lines against t.
 
@@ -93,6 +116,7 @@ class Lines:
         changes: times at which something changes for all lines, and what it is from there on.
         x: what the horizontal axis is: t, which falls from 1 to 0, or else training steps, which
             are on a logarithmic axis.
+        behind: a line whose band is always drawn, behind all others.
     """
 
     title: str
@@ -104,6 +128,7 @@ class Lines:
     ticks: Numbers | None = None
     changes: tuple[tuple[float, str], ...] = ()
     x: str = TIME
+    behind: Series | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +219,7 @@ class Scatter:
         y: what the vertical axis is.
         seeds: of the points.
         points: by machine.
+        behind: a range of y that is drawn behind the points.
     """
 
     title: str
@@ -201,6 +227,7 @@ class Scatter:
     y: str
     seeds: tuple[int, ...]
     points: tuple[Points, ...]
+    behind: Band | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +261,7 @@ class Dots:
         names: every row that there is room for.
         rows: those that have values.
         limit: a value that is drawn as a line.
+        behind: a range of x that is drawn behind the dots.
     """
 
     title: str
@@ -241,6 +269,7 @@ class Dots:
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     limit: float | None = None
+    behind: Band | None = None
 
 
 @dataclass(frozen=True)
@@ -389,7 +418,15 @@ def by_t(results: Results) -> Lines | None:
         for kind, values in results.by_t.items()
     )
     title = "Agreement along the path: median and quartiles"
-    return Lines(title, "pearson_r of x0_hat", series) if series else None
+    behind = _reached_by_t(results)
+    return Lines(title, "pearson_r of x0_hat", series, behind=behind) if series else None
+
+
+def _reached_by_t(results: Results) -> Series | None:
+    """What networks of other seeds reach, each on its own path."""
+    if not results.ceiling_by_t:
+        return None
+    return spread_series(REACHED, results.t, results.ceiling_by_t["pearson_r"], Style(_REACHED))
 
 
 def spread(results: Results) -> Dots:
@@ -399,8 +436,24 @@ def spread(results: Results) -> Dots:
         _row(with_paper_name(kind), values["pearson_r"], machine_style(kinds, kind))
         for kind, values in results.by_seed.items()
     )
-    names = tuple(map(with_paper_name, kinds))
-    return Dots("Seeds, quartiles and median", "pearson_r with the network", names, rows)
+    reached = results.ceiling_by_seed
+    if reached:
+        rows = (*rows, _row(REACHED, reached["pearson_r"], Style(_REACHED)))
+    return Dots(
+        "Seeds, quartiles and median",
+        "pearson_r with the network",
+        tuple(row.name for row in rows),
+        rows,
+        behind=_reached_band(results),
+    )
+
+
+def _reached_band(results: Results) -> Band | None:
+    """The quartiles over seeds of what networks of other seeds reach."""
+    if not results.ceiling_by_seed:
+        return None
+    row = _row(REACHED, results.ceiling_by_seed["pearson_r"], Style(_REACHED))
+    return Band(REACHED, row.low, row.high)
 
 
 def locality(results: Results) -> Dots | None:
@@ -447,6 +500,7 @@ def scatter(results: Results) -> Scatter | None:
         y="pearson_r of the machine",
         seeds=seeds,
         points=points,
+        behind=_reached_band(results),
     )
 
 
@@ -582,6 +636,7 @@ def _scale_title(scale: str) -> str:
 def side_style(results: Results, side: str) -> Style:
     """A machine has its own colour everywhere; the network is black, real images are not."""
     real = {NETWORK: _NETWORK, HELD_OUT: _UNSEEN, COPIES: _SEEN}
+    real |= dict.fromkeys(results.twins, _REACHED)
     return Style(real[side]) if side in real else machine_style(list(results.machines), side)
 
 
@@ -611,6 +666,98 @@ def _changes_of_size(mosaic: Mosaic) -> tuple[tuple[float, str], ...]:
     )
 
 
+def denoising(results: Results) -> Panels | None:
+    """Errors on unseen images, beside the Wiener filter's, and what is lower on training images."""
+    found = results.denoising
+    if found is None:
+        return None
+    split = UNSEEN if UNSEEN in found.errors else TRAINING
+    filters = Series("Wiener filter", Style(_WIENER, DOTTED), (1.0, 0.0), (1.0, 1.0))
+    errors = _sides_series(results, found.mean[split])
+    ratios = (*_sides_series(results, found.over_wiener[split]), filters)
+    views = [
+        Lines(
+            f"error on {_IMAGES[split]} images",
+            "mean squared error",
+            errors,
+            log=True,
+            limits=_without_blow_up(errors, max(found.mean[split][WIENER].value)),
+        ),
+        Lines(
+            "relative to the Wiener filter",
+            "error / Wiener filter's",
+            ratios,
+            log=True,
+            limits=_without_blow_up(ratios, 1),
+        ),
+    ]
+    if found.relative_gap:
+        views.append(
+            Lines(
+                "lower on training images by",
+                "1 - training / unseen",
+                _sides_series(results, found.relative_gap),
+            )
+        )
+    return Panels("Denoising real images: mean and 95 % interval", tuple(views))
+
+
+def _without_blow_up(series: Sequence[Series], usual: float) -> tuple[float, float]:
+    """Of an axis of errors: at t = 1 a network's own is magnified, hundreds of times the usual."""
+    values = [value for one in series for value in one.value if value > 0]
+    least, most = min(values, default=usual), max(values, default=usual)
+    return least / _MARGIN, min(most * _MARGIN, _MOST_USUAL * usual)
+
+
+def _sides_series(results: Results, by_side: Mapping[str, ByTime]) -> tuple[Series, ...]:
+    """A line for the network, each machine, and the Wiener filter where it is no machine."""
+    return tuple(
+        Series(
+            "Wiener filter" if side not in (NETWORK, *results.machines) else with_paper_name(side),
+            _answering_style(results, side),
+            results.t,
+            one.value,
+            one.low,
+            one.high,
+        )
+        for side, one in by_side.items()
+    )
+
+
+def _answering_style(results: Results, side: str) -> Style:
+    if side in (NETWORK, *results.machines):
+        return side_style(results, side)
+    return Style(_WIENER, DOTTED)
+
+
+def same_x(results: Results) -> Panels | None:
+    """Agreement by time where each is on its own path, and where both are asked at the same x."""
+    found = results.same_x
+    if found is None:
+        return None
+    kinds = list(results.machines)
+    own = replace(by_t(results) or Lines("", "", ()), title="each on its own path")
+    views = [own]
+    for place, title in PLACES.items():
+        medians_of = found.median.get(place)
+        if medians_of is None:
+            continue
+        series = {
+            kind: Series(
+                REACHED if kind == CEILING else with_paper_name(kind),
+                Style(_REACHED) if kind == CEILING else machine_style(kinds, kind),
+                found.t,
+                metrics["pearson_r"].value,
+                metrics["pearson_r"].low,
+                metrics["pearson_r"].high,
+            )
+            for kind, metrics in medians_of.items()
+        }
+        behind = series.pop(CEILING, None)
+        views.append(Lines(title, own.y, tuple(series.values()), behind=behind))
+    return Panels("Agreement at the same x: medians", tuple(views), share=True)
+
+
 VIEWS: dict[str, Callable[[Results], View | None]] = {
     "scales": scales,
     "looks": looks,
@@ -627,6 +774,8 @@ VIEWS: dict[str, Callable[[Results], View | None]] = {
     "information": information,
     "memorisation": memorisation,
     "consistency": consistency,
+    "denoising": denoising,
+    "same_x": same_x,
 }
 
 
@@ -670,6 +819,7 @@ def compared_by_t(comparison: Comparison) -> Panels:
                 )
                 for kind, values in one.by_t.items()
             ),
+            behind=_reached_by_t(one),
         )
         for name, one in comparison.by_name.items()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from els.agreement import IDEAL, Pair, Summary
 from els.analysis.along import Along
 from els.analysis.comparison import Comparison
-from els.analysis.results import Provenance, Results
+from els.analysis.results import AgreementAt, Provenance, Results
 from els.console import plural
 
 # How much of a picture is predicted, by the least correlation.
@@ -50,12 +50,23 @@ def headline(results: Results) -> str:
             f" On {plural(undefined, 'seed')} an image is constant and nothing correlates; they "
             "are left out."
         )
+    told += _of_ceiling(main, results.primary)
     seeds, steps = plural(len(results.seeds), "seed"), plural(main.network_steps, "step")
     return (
         f"{start}From the same noise, the {results.primary} machine predicts what the network "
         f"draws with a median pearson_r of {interval_text(metric)} (95 % interval) over "
         f"{seeds}.{told} The network took {steps}, the machines {main.machine_steps}."
     )
+
+
+def _of_ceiling(main: AgreementAt, kind: str) -> str:
+    """What networks of other seeds reach, and the machine's share of it; "" without any."""
+    if main.ceiling is None:
+        return ""
+    reached = interval_text(main.ceiling.metrics["pearson_r"])
+    share = main.machines[kind].of_ceiling.get("pearson_r")
+    of_that = "" if share is None else f", of which that is a share of {interval_text(share)}"
+    return f" A network trained from another seed reaches {reached}{of_that}."
 
 
 def pair_text(pair: Pair) -> str:

@@ -38,6 +38,8 @@ AGREEMENT = "agreement"  # of the first machine, whichever it is; below it each 
 MACHINES, PEARSON_R, BEATS_IDEAL = f"{AGREEMENT}/machines", "pearson_r", "beats_ideal"
 PAIRS = f"{AGREEMENT}/pairs"
 AUDIT, COPIED, LOCALITY = "audit", "copied", "locality"
+CEILING, OF_CEILING = f"{AGREEMENT}/ceiling", f"{AGREEMENT}/of_ceiling"
+NETWORKS = f"{AGREEMENT}/networks"
 SEEDS, REPORT, COMPARISON = "seeds", "report", "comparison"
 SHARE, LEFT, STAGE = "progress/share", "progress/minutes_left", "progress/stage"
 LOSS, PARAMETERS = "val/loss", "network/parameters"
@@ -62,7 +64,9 @@ def rows_by_t(results: Results, *, without: Sequence[str] = ()) -> list[dict[str
     for row in time_rows(results):
         before = [scale_cells(kind, results.scales[kind], row["t"]) for kind in without]
         logged = {name for cells in before for name in cells}
-        rows.append(_named({name: one for name, one in row.items() if name not in logged}))
+        # Ends of intervals are in the files and figures: as curves they would only hide others.
+        shown = {name: one for name, one in row.items() if not name.endswith(("_low", "_high"))}
+        rows.append(_named({name: one for name, one in shown.items() if name not in logged}))
     return rows
 
 
@@ -80,6 +84,7 @@ def panels(results: Results, files: ReportFiles) -> dict[str, object]:
         SEEDS: seed_table(results),
         MACHINES: machine_table(results),
         **({PAIRS: pair_table(results)} if results.pairs else {}),
+        **({NETWORKS: network_table(results)} if results.twins else {}),
         **charts(results),
         **images(results),
         **_pictures_of(files, FIGURES),
@@ -190,7 +195,22 @@ def machine_table(results: Results) -> wandb.Table:
         row: dict[str, Any] = {"machine": kind}
         for metric, value in summary.metrics.items():
             row |= value.columns(metric)
+        for metric in METRICS if results.twins else ():
+            share = summary.of_ceiling.get(metric)
+            row[f"{metric}/ceiling"] = None if share is None else share.median
         rows.append({**row, BEATS_IDEAL: summary.beats_ideal})
+    return _table(rows)
+
+
+def network_table(results: Results) -> wandb.Table:
+    """A row for every two networks of different seeds: how alike they draw."""
+    ceiling = results.agreement[0].ceiling
+    rows = []
+    for pair in () if ceiling is None else ceiling.pairs:
+        row: dict[str, Any] = {"network": pair.network, "against": pair.other}
+        for metric, value in pair.metrics.items():
+            row |= value.columns(metric)
+        rows.append(row)
     return _table(rows)
 
 
@@ -251,13 +271,17 @@ def numbers(results: Results) -> dict[str, float]:
 
 def agreement_numbers(results: Results) -> dict[str, float]:
     """Medians with intervals of the first machine, and the pearson_r of every machine by kind."""
-    machines = results.agreement[0].machines
-    first = machines[results.primary]
+    main = results.agreement[0]
+    machines, first = main.machines, main.machines[results.primary]
     found: dict[str, float] = {}
     for metric, value in first.metrics.items():
         found |= value.columns(f"{AGREEMENT}/{metric}")
     if first.beats_ideal is not None:
         found[f"{AGREEMENT}/{BEATS_IDEAL}"] = first.beats_ideal
+    if main.ceiling is not None:
+        found[CEILING] = main.ceiling.metrics[PEARSON_R].median
+        if PEARSON_R in first.of_ceiling:
+            found[OF_CEILING] = first.of_ceiling[PEARSON_R].median
     for kind, summary in machines.items():
         found[agreement_key(kind)] = summary.metrics[PEARSON_R].median
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import wandb
 
 from els.agreement import METRICS
+from els.analysis.answers import CEILING, UNSEEN
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY
 from els.analysis.report import tables
 from els.analysis.results import NAMED_SEEDS
@@ -147,6 +148,10 @@ def agreement_panels(wr: ModuleType) -> list[object]:
             metrics=[content.agreement_key(kind) for kind in MACHINES],
         ),
         wr.BarPlot(
+            title="Ceiling (another seed), and the share of it that the machine has",
+            metrics=[content.CEILING, content.OF_CEILING],
+        ),
+        wr.BarPlot(
             title="Share of seeds closer than ideal", metrics=[f"{first}/{content.BEATS_IDEAL}"]
         ),
         *(
@@ -175,6 +180,11 @@ def analysis_panels(wr: ModuleType) -> list[object]:
         wr.MediaBrowser(title=criterion, media_keys=[f"{content.FIGURES}/criterion"]),
         _by_time(wr, "Effective receptive field (pixels)", tables.RECEPTIVE_FIELD),
         _by_time(wr, "Equivariance error", tables.EQUIVARIANCE),
+        _by_time(wr, "Networks of other seeds (ceiling)", f"{CEILING}/"),
+        _by_time(wr, "Agreement at the same x", f"{tables.SAME_X}/.*/{tables.PEARSON_R}/"),
+        _by_time(wr, "Error on unseen images", f"{tables.MSE}/{UNSEEN}/", log_y=True),
+        _by_time(wr, "The same / Wiener filter", f"{tables.OVER_WIENER}/{UNSEEN}/", log_y=True),
+        _by_time(wr, "Error on unseen less on training images", f"{tables.GAP}/"),
     ]
 
 
@@ -235,7 +245,7 @@ SECTIONS: dict[str, tuple[Callable[[ModuleType], list[object]], int, int]] = {
     "Training": (training_panels, 3, 3),
     "Analysis in progress": (progress_panels, 2, 1),
     "Agreement": (agreement_panels, 3, 4),
-    "Analysis against t (1 is noise, 0 the image)": (analysis_panels, 3, 2),
+    "Analysis against t (1 is noise, 0 the image)": (analysis_panels, 3, 4),
     "Where samples come from": (attribution_panels, 3, 3),
     "Information and memorisation": (information_panels, 3, 2),
     "Seeds and report": (report_panels, 1, 2),

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from els.errors import InputError
 from els.models.command_line import Command
 
 
@@ -55,3 +56,30 @@ def test_a_run_that_is_only_named_is_read_from_its_own_configuration(
     ):
         assert command(line).complete() == shlex.split(line)
     assert command("fit --help_all").complete() == ["fit", "--help"]
+
+
+def test_a_twin_is_the_same_run_from_the_next_seed(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    folder.mkdir()
+    config = folder / "config.yaml"
+    config.write_text("seed_everything: 4\nrun:\n  name: x\n")
+    base = ["fit", "--config", str(config)]
+    named = ["--run.dir", str(tmp_path), "--run.name"]
+    line = f"fit --run.twin_of {folder} --trainer.max_steps 3"
+    rest = shlex.split(line)[1:]
+    assert command(line).complete() == [*base, "--seed_everything", "5", *named, "x_seed5", *rest]
+    other = command(f"{line} --seed_everything 9").complete()
+    assert other[:9] == [*base, "--seed_everything", "9", *named, "x_seed9"]
+    for text, message in (("run:\n", "is no run"), (":", "is no run"), (None, "is no run")):
+        if text is None:
+            config.unlink()
+        else:
+            config.write_text(text)
+        with pytest.raises(InputError, match=message):
+            command(line).complete()
+
+
+def test_the_same_seed_makes_no_twin(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed_everything: 4\nrun:\n  name: x\n")
+    with pytest.raises(InputError, match="a twin has another seed"):
+        command(f"fit --run.twin_of {tmp_path} --seed_everything 4").complete()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import made_results
+from made_results import made_results, with_answers
 from matplotlib.axis import Tick
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -22,7 +22,7 @@ SETS = {"one": ("ideal",), "three": THREE, "many": MANY}
 
 def drawn(name: str, kinds: tuple[str, ...]) -> Figure | None:
     """A figure laid out."""
-    figure = draw(name, made_results(kinds))
+    figure = draw(name, with_answers(made_results(kinds)))
     if figure is not None:
         figure.draw_without_rendering()
     return figure
@@ -73,7 +73,7 @@ def test_many_machines_get_a_panel_each() -> None:
 
 
 def test_figures_are_written_for_print_in_every_format(tmp_path: Path) -> None:
-    results = made_results(THREE)
+    results = with_answers(made_results(THREE))
     paths = write_figures(results, tmp_path, ("pdf", "png", "svg"))
     assert {path.name for path in paths} == {
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png", "svg")

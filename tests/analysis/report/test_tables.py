@@ -3,18 +3,26 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
-from made_results import made_results, made_scales
+from made_results import made_results, made_scales, with_answers
 from rich.console import Console
 
 from els.analysis.comparison import Comparison
 from els.analysis.report.tables import (
+    agreement_cells,
     agreement_tables,
     comparison_table,
+    network_cells,
     pair_cells,
     pairs_table,
     scale_text,
     scales_table,
+    seed_rows,
+    share_cells,
+    time_rows,
 )
+from els.analysis.report.views import REACHED
+from els.analysis.report.words import interval_text
+from els.ceiling import ceiling_by_seed, network_pairs
 
 
 def said(thing: object, *, terminal: bool, encoding: str = "utf-8", width: int = 100) -> str:
@@ -76,3 +84,46 @@ def test_without_a_terminal_or_its_letters_everything_is_ascii(
     assert ("\x1b" in text) == terminal
     assert not [frame for frame in ("|", "+-") if frame in text]
     assert "─" in said(things[0], terminal=True)
+
+
+def test_shares_of_the_ceiling_stand_beside_the_machines_and_above_what_they_are_of() -> None:
+    results = with_answers(made_results(("boundary", "local", "ideal"), seeds=12))
+    (one,) = results.agreement
+    header, *rows = agreement_cells(one)
+    assert [row[0] for row in rows] == ["boundary", "local", "ideal", REACHED]
+    assert rows[-1][1] == interval_text(one.ceiling.metrics["pearson_r"])
+    shares = share_cells(one)
+    assert shares[0] == ("machine", "pearson_r / ceiling", "R2 / ceiling")
+    share = one.machines["local"].of_ceiling["pearson_r"]
+    assert shares[2][:2] == ("local", interval_text(share))
+    reached = ceiling_by_seed(
+        network_pairs({"n": results.network[20], **{k: x[20] for k, x in results.twins.items()}}),
+        "n",
+    )["pearson_r"]
+    ratio = results.by_seed["local"]["pearson_r"].quantile(0.5) / reached.quantile(0.5)
+    assert share.median == pytest.approx(float(ratio))
+    (table,) = agreement_tables(results)
+    assert [column.header for column in table.columns] == [*header, *shares[0][1:]]
+    assert table.row_count == 4
+    pairs = network_cells(one)
+    assert [row[:2] for row in pairs[1:]] == [
+        ("network", "twin"),
+        ("network", "other"),
+        ("twin", "other"),
+    ]
+
+
+def test_answers_apart_from_paths_are_columns() -> None:
+    results = with_answers(made_results(("boundary", "ideal")))
+    row = time_rows(results)[1]
+    found = results.denoising
+    assert row["mse/held_out/network"] == found.mean["held_out"]["network"].value[1]
+    ratio = found.over_wiener["training"]["ideal"]
+    assert row["mse_over_wiener/training/ideal_high"] == ratio.high[1]
+    assert row["mse_gap/boundary_low"] == found.gap["boundary"].low[1]
+    same = results.same_x.median["machine"]["boundary"]["R2"]
+    assert row["same_x/machine/R2/boundary"] == same.value[1]
+    assert row["same_x/images/pearson_r/ceiling"] > 0
+    assert row["ceiling/r2"] == pytest.approx(float(results.ceiling_by_t["r2"][1].quantile(0.5)))
+    seed = seed_rows(results)[2]
+    assert seed["ceiling/pearson_r"] == float(results.ceiling_by_seed["pearson_r"][2])

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_results import T, made_results, made_scales
+from made_results import T, made_results, made_scales, with_answers
 
+from els.analysis.answers import Denoising, SameX
 from els.analysis.attribution import HELD_OUT, NETWORK
 from els.analysis.report import verdicts
 from els.analysis.report.views import VIEWS
@@ -146,9 +147,78 @@ def test_a_network_knows_its_place_by_the_border_everywhere_or_not(
 
 
 def test_there_is_a_sentence_or_nothing_for_every_figure(results: Results) -> None:
-    found = verdicts.verdicts(results)
-    assert set(found) <= set(VIEWS)
-    assert all(text.endswith(".") for text in found.values())
+    for found in map(verdicts.verdicts, (results, with_answers(results))):
+        assert set(found) <= set(VIEWS)
+        assert all(text.endswith(".") for text in found.values() if text)
+    assert all(found.values())
+    assert all(verdicts.verdicts(results)[name] for name in set(found) - {"denoising", "same_x"})
     bare = replace(results, scales={}, probes=None, attribution=None)
     told = {name for name, text in verdicts.verdicts(bare).items() if text}
     assert told == {"by_t", "scatter"}
+
+
+# --- answers apart from paths ---------------------------------------------------------------------
+
+
+def errors(network: float, machine: float, training: float) -> Denoising:
+    """Errors of the filter are 1; those of others vary a little, by image."""
+    spread = torch.linspace(0.98, 1.02, 9).double().expand(len(T), 9)
+    sides = {"network": network, "boundary": machine, "wiener": 1.0}
+    return Denoising(
+        T,
+        {
+            "held_out": {side: value * spread for side, value in sides.items()},
+            "training": {side: value * spread * training for side, value in sides.items()},
+        },
+    )
+
+
+def test_who_beats_the_filter_is_told_and_whether_training_images_are_known(
+    results: Results,
+) -> None:
+    assert verdicts.denoising(results) == ""
+    good = verdicts.denoising(replace(results, denoising=errors(0.5, 1.2, 0.5)))
+    assert "On unseen images the network beats the Wiener filter at 4 of 4 times" in good
+    assert "down to 0.50 [0.50, 0.50] of its error" in good
+    assert "None of the machines beats it anywhere beyond chance." in good
+    assert "lower at 4 times from t = 1 to 0.25, by up to 50%" in good
+    bad = verdicts.denoising(replace(results, denoising=errors(1.5, 0.9, 1.0)))
+    assert "the network beats the Wiener filter at no time beyond chance (at best 1.50" in bad
+    assert "Of the machines, boundary beats the Wiener filter at 4 of 4 times" in bad
+    assert bad.endswith("no sign of memorising.")
+
+
+def same(network: float, machine: float) -> SameX:
+    def metrics(value: float) -> dict[str, torch.Tensor]:
+        return dict.fromkeys(("pearson_r", "r2", "R2"), torch.full((len(T), 3), value))
+
+    places = {"network": network, "machine": machine}
+    return SameX(T, {place: {"boundary": metrics(value)} for place, value in places.items()})
+
+
+@pytest.mark.parametrize(
+    ("at_network", "own", "said"),
+    [
+        (0.95, 0.7, "Most of what it loses is lost in what the path adds up."),
+        (0.75, 0.7, "Most of what it loses is lost in single steps."),
+        (0.6, 0.7, "Paths add nothing to the errors of single steps."),
+    ],
+)
+def test_errors_of_steps_are_told_from_those_of_paths(
+    at_network: float, own: float, said: str, results: Results
+) -> None:
+    assert verdicts.same_x(results) == ""
+    by_t = {"boundary": torch.full((len(T), 6), own)}
+    found = verdicts.same_x(replace(results, by_t=by_t, same_x=same(at_network, 0.9)))
+    assert f"at {at_network:.2f} on the network's path, 0.90 on its own; at {own:.2f}" in found
+    assert found.endswith(said)
+
+
+def test_what_other_networks_reach_is_told_by_time(results: Results) -> None:
+    answered = with_answers(results)
+    found = verdicts.by_t(answered)
+    last = float(answered.ceiling_by_t["pearson_r"][-1].median())
+    assert "Networks of other seeds agree with it at " in found
+    assert float(found.split(" there and ")[1].split(" at the end")[0]) == pytest.approx(
+        last, abs=0.12
+    )

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from made_results import T, made_results, made_scales
+from made_results import T, made_results, made_scales, with_answers
 
+from els.agreement import agreement
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
 from els.analysis.report import charts, figures, views
@@ -20,6 +21,7 @@ from els.analysis.report.style import machine_style
 from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, Dots, HeatMap, Lines, Panels, View
 from els.analysis.results import Results
 from els.machines import MACHINES, with_paper_name
+from els.same_x import PLACES
 
 KINDS = ("boundary", "tempered", "local", "ideal")
 MANY = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
@@ -355,6 +357,75 @@ def test_networks_are_compared_by_their_first_machines(comparison: Comparison) -
             assert series.low is None
 
 
+# --- answers apart from paths ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def answered(results: Results) -> Results:
+    return with_answers(results)
+
+
+def test_what_other_networks_reach_is_behind_every_figure_of_agreement(answered: Results) -> None:
+    low, middle, high = quartiles(answered.ceiling_by_t["pearson_r"])
+    shown = [
+        VIEWS["by_t"](answered).behind,
+        COMPARISON_VIEWS["by_t"](Comparison((answered,))).views[0].behind,
+    ]
+    for behind in shown:
+        assert (behind.name, list(behind.value)) == (views.REACHED, middle)
+        assert (list(behind.low), list(behind.high)) == (low, high)
+    twins = [drawn[20] for drawn in answered.twins.values()]
+    scores = [agreement(x, answered.network[20])["pearson_r"] for x in twins]
+    low, middle, high = quartiles(sum(scores) / 2)
+    for name in ("spread", "scatter"):
+        band = VIEWS[name](answered).behind
+        assert (band.name, band.low, band.high) == (views.REACHED, low, high)
+    *_, row = VIEWS["spread"](answered).rows
+    assert (row.name, row.middle) == (views.REACHED, middle)
+
+
+def test_errors_are_shown_beside_the_filters_and_on_both_sets(answered: Results) -> None:
+    errors, ratios, gaps = VIEWS["denoising"](answered).views
+    found = answered.denoising
+    names = ["network", *map(with_paper_name, KINDS)]
+    assert [one.name for one in errors.series] == [*names, "Wiener filter"]
+    for side, one in zip(("network", *KINDS, "wiener"), errors.series, strict=True):
+        mean = found.mean["held_out"][side]
+        assert (one.value, one.low, one.high) == (mean.value, mean.low, mean.high)
+    for side, one in zip(("network", *KINDS), ratios.series, strict=False):
+        assert one.value == found.over_wiener["held_out"][side].value
+    assert gaps.series[0].value == found.relative_gap["network"].value
+    assert errors.log
+    assert ratios.limits[1] <= 10
+
+
+def test_at_t_of_one_an_error_that_is_magnified_does_not_flatten_the_rest(
+    answered: Results,
+) -> None:
+    values = answered.denoising.errors["held_out"]
+    large = {**values, "network": values["network"] * torch.tensor([1e4, 1, 1, 1])[:, None]}
+    denoising = replace(answered.denoising, errors={"held_out": large})
+    errors, ratios = VIEWS["denoising"](replace(answered, denoising=denoising)).views
+    assert errors.limits[1] == 10 * max(denoising.mean["held_out"]["wiener"].value)
+    assert ratios.limits[1] == 10
+    assert max(ratios.series[0].value) > 1000
+
+
+def test_the_same_x_has_a_panel_for_each_place(answered: Results) -> None:
+    own, *places = VIEWS["same_x"](answered).views
+    assert own.series == VIEWS["by_t"](answered).series
+    assert [one.title for one in places] == list(PLACES.values())
+    for place, panel in zip(PLACES, places, strict=True):
+        found = answered.same_x.median[place]
+        assert [one.name for one in panel.series] == list(map(with_paper_name, KINDS))
+        for kind, series in zip(KINDS, panel.series, strict=True):
+            assert series.value == found[kind]["pearson_r"].value
+            assert series.low == found[kind]["pearson_r"].low
+        assert panel.behind.value == found["ceiling"]["pearson_r"].value
+    alone = VIEWS["same_x"](with_answers(answered, twins=()))
+    assert all(panel.behind is None for panel in alone.views)
+
+
 # --- what is not there --------------------------------------------------------------------------
 
 
@@ -377,7 +448,8 @@ def test_what_there_is_nothing_of_is_not_shown() -> None:
     "kinds", [KINDS, ("tempered", "local"), MANY], ids=["few", "other", "many"]
 )
 def test_both_backends_draw_it(name: str, kinds: tuple[str, ...]) -> None:
-    assert_drawn(VIEWS[name](made_results(kinds)))
+    for results in (made_results(kinds), with_answers(made_results(kinds))):
+        assert_drawn(VIEWS[name](results))
 
 
 @pytest.mark.parametrize("name", COMPARISON_VIEWS)
@@ -404,7 +476,8 @@ def assert_holds(spec: dict, panel: View) -> None:
     layers = [part["data"] for part in (spec, *spec.get("layer", [])) if "data" in part]
     found = [row for data in layers for row in data["values"]]
     if isinstance(panel, Lines):
-        points = {(s.name, t, v) for s in panel.series for t, v in zip(s.t, s.value, strict=True)}
+        lines = [*panel.series, *([] if panel.behind is None else [panel.behind])]
+        points = {(s.name, t, v) for s in lines for t, v in zip(s.t, s.value, strict=True)}
         wanted = {one for one in points if not np.isnan(one[-1])}
         drawn = {(row["series"], row["t"], row["value"]) for row in found if "series" in row}
         assert drawn == wanted
@@ -412,16 +485,25 @@ def assert_holds(spec: dict, panel: View) -> None:
         cells = [cell for line in panel.cells for cell in line if not np.isnan(cell)]
         assert [row["colour"] for row in found if "colour" in row] == cells
     elif isinstance(panel, Dots):
+        assert_behind(found, panel)
+        found = [row for row in found if "behind" not in row]
         dots = [row["value"] for row in found if "value" in row and "low" not in row]
         assert dots == [value for row in panel.rows for value in row.values]
         keys = ("of", "low", "value", "high")
         drawn = {tuple(row[key] for key in keys) for row in found if "low" in row}
         assert drawn == {(one.name, one.low, one.middle, one.high) for one in panel.rows}
     else:
+        assert_behind(found, panel)
         wanted = [
             (one.name, x, y) for one in panel.points for x, y in zip(one.x, one.y, strict=True)
         ]
         assert [(row["machine"], row["x"], row["y"]) for row in found if "seed" in row] == wanted
+
+
+def assert_behind(found: list[dict], panel: views.Dots | views.Scatter) -> None:
+    bands = [(row["behind"], row["from"], row["to"]) for row in found if "behind" in row]
+    behind = panel.behind
+    assert bands == ([] if behind is None else [(behind.name, behind.low, behind.high)])
 
 
 # --- the rule -----------------------------------------------------------------------------------

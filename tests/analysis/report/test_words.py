@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_results import made_results
+from made_results import made_results, with_answers
 
 from els.agreement import Pair, Summary
 from els.analysis.comparison import Comparison
@@ -95,3 +95,14 @@ def test_of_two_networks_the_one_that_is_predicted_better_is_named() -> None:
     assert "equally well" in alike
     apart = replace(badly, seeds=tuple(range(100, 112)))
     assert "no seeds in common" in comparison_headline(Comparison((well, apart)))
+
+
+def test_the_headline_says_what_another_network_reaches_and_the_share_of_it() -> None:
+    results = with_answers(made_results(("boundary", "ideal"), seeds=12))
+    (one,) = results.agreement
+    reached = interval_text(one.ceiling.metrics["pearson_r"])
+    share = interval_text(one.machines["boundary"].of_ceiling["pearson_r"])
+    assert f"another seed reaches {reached}, of which that is a share of {share}." in headline(
+        results
+    )
+    assert "another seed" not in headline(made_results(("boundary", "ideal")))

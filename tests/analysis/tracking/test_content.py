@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_results import made_provenance, made_results
+from made_results import made_provenance, made_results, with_answers
 from PIL import Image
 from wandb.sdk.lib.hashutil import md5_file_b64
 
@@ -84,6 +84,24 @@ def test_machines_against_each_other_are_a_table(results: Results) -> None:
         *pair.difference.ci95,
         False,
     ]
+
+
+def test_networks_of_other_seeds_are_a_table_and_two_numbers() -> None:
+    results = with_answers(made_results(["boundary", "ideal"]))
+    numbers, ceiling = content.agreement_numbers(results), results.agreement[0].ceiling
+    assert numbers["agreement/ceiling"] == ceiling.metrics["pearson_r"].median
+    share = results.agreement[0].machines["boundary"].of_ceiling["pearson_r"]
+    assert numbers["agreement/of_ceiling"] == share.median
+    table = content.network_table(results)
+    assert [row[:3] for row in table.data] == [
+        [pair.network, pair.other, pair.metrics["pearson_r"].median] for pair in ceiling.pairs
+    ]
+    machines = content.machine_table(results)
+    column = machines.columns.index("pearson_r/ceiling")
+    assert machines.data[0][column] == share.median
+    rows = content.rows_by_t(results)
+    assert "analysis/mse/held_out/network" in rows[0]
+    assert not [name for name in rows[0] if name.endswith(("_low", "_high"))]
 
 
 def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:

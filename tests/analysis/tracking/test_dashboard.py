@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import wandb
 from entry import refusal, wandb_records, wandb_summary
 
@@ -22,10 +23,15 @@ needs_library = pytest.mark.skipif(
 def logged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """What a training and an analysis have really logged, by the section that shows it."""
     folder = tmp_path_factory.mktemp("analysed")
+    twin = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    twin["state_dict"] = {name: 1.01 * value for name, value in twin["state_dict"].items()}
+    torch.save(twin, folder / "twin.ckpt")
     commands.main([
         "--checkpoint", str(trained / "checkpoints" / "last.ckpt"), "--out", str(folder),
         "--seeds", "4", "--calibration_seeds", "1", "--steps", "2", "--network_steps", "[2]",
         "--sizes", "[3,5]", "--held_out", "4", "--device", "cpu", "--information", "1",
+        "--denoising", "2",
+        "--same_x", "1", "--twin", str(folder / "twin.ckpt"), "--self_check", "off",
     ])  # fmt: skip
     keys = {}
     for job_type, place in (("train", trained), ("analysis", folder)):
