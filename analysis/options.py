@@ -201,6 +201,12 @@ class Protocol:
                     f"{LOCALITY_STEPS} steps on both sides and clamps x0_hat itself; leave it out"
                 )
             object.__setattr__(self, name, own)
+        if self.same_x:
+            # From clamped answers paths cannot be walked again without asking.
+            raise InputError(
+                f"same_x is {self.same_x} with protocol locality, whose steps clamp x0_hat; give "
+                "--same_x 0, or ask at the same x by the default protocol"
+            )
 
     @property
     def real_images(self) -> int:

@@ -51,7 +51,7 @@ class Command:
         return [args[0], "--config", str(config), *args[1:]] if config.is_file() else args
 
     def _twin(self, folder: Path) -> list[str]:
-        """The options of a run, with the next seed and a name that says it.
+        """The options of a run, with the next seed of weights and noise and a name that says it.
 
         Raises:
             InputError: when there is no such run, or its configuration has no seed.
@@ -59,23 +59,32 @@ class Command:
         config = folder / "config.yaml"
         try:
             told = yaml.safe_load(config.read_text())
-            name, given = told["run"]["name"], told["seed_everything"]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+            name, given = told["run"]["name"], int(told["seed_everything"] or 0)
+            noise = int(told.get("model", {}).get("seed", 0))
+        except (
+            OSError,
+            UnicodeDecodeError,
+            yaml.YAMLError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise InputError(
                 f"'{folder}' is no run with a config.yaml of training; --run.twin_of takes the "
                 "folder of one, such as runs/digits_resnet"
             ) from error
-        asked = self.option("--seed_everything")
-        if asked is not None and asked == str(given):
+        asked = self.option("--seed_everything") or str(given + 1)
+        if not asked.isdecimal() or int(asked) == given:
             raise InputError(
-                f"--seed_everything {asked} is that of '{folder}' itself; a twin has another seed"
+                f"--seed_everything is {asked}; a twin of '{folder}' has a seed other than {given}"
             )
-        seed = asked or str(int(given or 0) + 1)
         return [
             *("--config", str(config)),
-            *("--seed_everything", seed),
+            *("--seed_everything", asked),
+            # The choice and the division of the images are of data.seed, which stays.
+            *("--model.seed", str(max(0, noise + int(asked) - given))),
             *("--run.dir", str(folder.parent)),
-            *("--run.name", f"{name}_seed{seed}"),
+            *("--run.name", f"{name}_seed{asked}"),
         ]
 
     def going_on(self) -> str:

@@ -33,9 +33,10 @@ class Run:
             aside, and deleted when the new one has kept its first checkpoint.
         snapshots: how many snapshots of the averaged weights are kept, in snapshots/, at steps from
             the first to the last that are evenly spaced in log; 0 for none.
-        twin_of: the folder of a run whose configuration is taken, with the next seed and a name
-            that says it: A_seed1 beside A. The two differ by chance alone, and say how far a theory
-            can come (`analyze.py A --twin A_seed1`).
+        twin_of: the folder of a run whose configuration is taken, with the next seed of the first
+            weights and of the training noise and a name that says it: A_seed1 beside A. The two
+            differ by chance alone, and say how far a theory can come (`analyze.py A --twin
+            A_seed1`).
     """
 
     name: str = "run"

@@ -30,6 +30,12 @@ def test_values_without_a_meaning_are_refused(group: type, options: dict, messag
         group(**options)
 
 
+def test_the_same_x_goes_with_the_default_protocol_alone() -> None:
+    assert Protocol(same_x=3, denoising=5, held_out=0).unseen_images == 5
+    with pytest.raises(InputError, match="same_x is 3 with protocol locality"):
+        Protocol(same_x=3, protocol="locality")
+
+
 def test_seeds_are_for_calibration_first_and_never_for_both() -> None:
     protocol = Protocol(seeds=7, calibration_seeds=2)
     assert list(protocol.calibration) == [0, 1]

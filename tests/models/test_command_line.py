@@ -62,14 +62,16 @@ def test_a_twin_is_the_same_run_from_the_next_seed(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     folder.mkdir()
     config = folder / "config.yaml"
-    config.write_text("seed_everything: 4\nrun:\n  name: x\n")
+    config.write_text("seed_everything: 4\nrun:\n  name: x\nmodel:\n  seed: 2\n")
     base = ["fit", "--config", str(config)]
     named = ["--run.dir", str(tmp_path), "--run.name"]
     line = f"fit --run.twin_of {folder} --trainer.max_steps 3"
     rest = shlex.split(line)[1:]
-    assert command(line).complete() == [*base, "--seed_everything", "5", *named, "x_seed5", *rest]
+    seeds = ["--seed_everything", "5", "--model.seed", "3"]  # of the weights, and of the noise
+    assert command(line).complete() == [*base, *seeds, *named, "x_seed5", *rest]
+    seeds = ["--seed_everything", "9", "--model.seed", "7"]
     other = command(f"{line} --seed_everything 9").complete()
-    assert other[:9] == [*base, "--seed_everything", "9", *named, "x_seed9"]
+    assert other[:11] == [*base, *seeds, *named, "x_seed9"]
     for text, message in (("run:\n", "is no run"), (":", "is no run"), (None, "is no run")):
         if text is None:
             config.unlink()
@@ -81,5 +83,5 @@ def test_a_twin_is_the_same_run_from_the_next_seed(tmp_path: Path) -> None:
 
 def test_the_same_seed_makes_no_twin(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed_everything: 4\nrun:\n  name: x\n")
-    with pytest.raises(InputError, match="a twin has another seed"):
+    with pytest.raises(InputError, match="has a seed other than 4"):
         command(f"fit --run.twin_of {tmp_path} --seed_everything 4").complete()
