@@ -263,9 +263,9 @@ def numbers(results: Results) -> dict[str, float]:
     found = agreement_numbers(results)
     found |= {f"{AUDIT}/{kind}/error": one.found for kind, one in results.audits.items()}
     found |= {f"{LOCALITY}/{kind}": one.mean for kind, one in results.locality.items()}
-    for side in (NETWORK, HELD_OUT, COPIES):
+    found |= novelty_numbers(results, NETWORK) | copies_numbers(results)
+    for side in (HELD_OUT, COPIES):
         found |= novelty_numbers(results, side)
-    found |= copies_numbers(results)
     return dict(islice(found.items(), MOST_NUMBERS - len((PARAMETERS, LOSS))))
 
 
