@@ -198,7 +198,7 @@ def _as_asked(path: Path, loaded: Loaded, asked: Asked) -> Loaded:
     """The network as the user says that it is to be read, where its file does not say it."""
     told = loaded.declared
     if asked.image_range is not None and loaded.data is not None:
-        _check_told(path, "image_range", RANGES[asked.image_range], told.image_range)
+        _check_told(path, "image_range", asked.image_range, "signed")  # as all training here is
     prediction = asked.prediction if "prediction" in told.assumed else None
     image_range = told.image_range if asked.image_range is None else RANGES[asked.image_range]
     assumed = tuple(one for one in told.assumed if getattr(asked, one) is None)
