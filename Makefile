@@ -1,6 +1,7 @@
 # make demo   install, train on the garments that come along, analyse, open the page
 # make bench  measure the machines, side by side in one run
 # make test   install, lint, run every test
+# make faults kill, damage, fill and fuzz everything, in 20 minutes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 DEMO := runs/garments_resnet
 
-.PHONY: demo bench test lint types format clean
+.PHONY: demo bench test faults lint types format clean
 
 # A second time it goes on where it was stopped, and finds finished what is.
 demo: $(INSTALLED)
@@ -21,6 +22,9 @@ bench: $(DEVELOPED)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+faults: $(DEVELOPED)
+	PYTHONPATH=.:tests:tests/faults OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py
 
 lint: $(DEVELOPED) types
 	$(BIN)/ruff check .
