@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,12 +30,31 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, which many writers choose the format by.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed have left of writing the same file."""
+    for left in path.parent.glob(f".{escape(path.stem)}.*.partial{escape(path.suffix)}"):
+        number = left.name.removeprefix(f".{path.stem}.").partition(".")[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def sha256_of(path: Path) -> str:
