@@ -164,9 +164,14 @@ Hook = Callable[[int], None]
 
 
 def forked(
-    run: Callable[[], object], *, folder: Path | None = None, hook: Hook | None = None,
-    kill_after: float | None = None, most_bytes: int | None = None, limit: float = 120,
-) -> Ended:  # fmt: skip
+    run: Callable[[], object],
+    *,
+    folder: Path | None = None,
+    hook: Hook | None = None,
+    kill_after: float | None = None,
+    most_bytes: int | None = None,
+    limit: float = 120,
+) -> Ended:
     """Run something in a fork of this process.
 
     Args:
@@ -451,8 +456,16 @@ class Campaign:
         """Every file of a finished analysis truncated, emptied, another's, and computed again."""
         row = self.row("analysis: each file truncated, emptied or another's, run again")
         other = self.folder()
-        forked(lambda: analyze([str(write_checkpoint(self.work / "other/last.ckpt", seed=1)),
-                                *ANALYSIS, "--out", str(other / "run")]))  # fmt: skip
+        forked(
+            lambda: analyze(
+                [
+                    str(write_checkpoint(self.work / "other/last.ckpt", seed=1)),
+                    *ANALYSIS,
+                    "--out",
+                    str(other / "run"),
+                ]
+            )
+        )
         whole = base / "run/analysis"
         names = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
         parts = [name for name in names if name.parts[0] == ".work"]
@@ -539,9 +552,13 @@ class Campaign:
             out = self.folder() / "run"
             words = [str(self.checkpoint), *ANALYSIS, "--out", str(out), "--devices", str(count)]
             done = subprocess.run(
-                [sys.executable, "analyze.py", *words], cwd=ROOT, capture_output=True, text=True,
-                timeout=240, check=False,
-            )  # fmt: skip
+                [sys.executable, "analyze.py", *words],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
             if done.returncode:
                 row.count(f"{count} processes", f"exit {done.returncode}: {done.stderr[-160:]}")
                 continue
@@ -663,12 +680,14 @@ def fuzz_reader(
     tried, end = 0, time.monotonic() + seconds
     edits = st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=8), st.integers(0, 8)),
-        min_size=1, max_size=4,
-    )  # fmt: skip
+        min_size=1,
+        max_size=4,
+    )
 
     @seed(number)
-    @settings(max_examples=examples, deadline=None, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(edits, st.one_of(st.none(), st.floats(0, 1)))
     def change(edits: Sequence[tuple[float, bytes, int]], cut: float | None) -> None:
         nonlocal tried
@@ -739,8 +758,10 @@ def main() -> int:
     rows = campaign.rows
     print(table(rows))
     tried, survived = (sum(getattr(row, name) for row in rows) for name in ("tried", "survived"))
-    print(f"\n{survived} of {tried} survived, seed {options.seed}, "
-          f"{(time.monotonic() - start) / 60:.0f} minutes")  # fmt: skip
+    print(
+        f"\n{survived} of {tried} survived, seed {options.seed}, "
+        f"{(time.monotonic() - start) / 60:.0f} minutes"
+    )
     return int(survived < tried)
 
 
