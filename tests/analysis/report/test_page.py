@@ -133,7 +133,7 @@ def test_the_sections_come_in_the_order_of_the_argument(desktop: Tab, path: Path
     assert desktop.page.locator("h2").all_inner_texts() == [
         "Machine against machine", "Agreement in numbers", "Network and machines, side by side",
         "Where a sample comes from", "Fitted scale", "Calibration", "Agreement by time",
-        "Machine against ideal", "Novelty", "Local consistency", "Equivariance error",
+        "Machine against ideal", "Novelty", "Copies", "Local consistency", "Equivariance error",
         "What this page shows", "How this was made",
     ]  # fmt: skip
 
