@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,10 +25,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as ProgressBar
+from rich.segment import Segment
 from rich.text import Text
 
 from els.configurations import check_readable, find_configuration
-from els.errors import InputError, reason
+from els.errors import InputError, printable, reason
 
 if TYPE_CHECKING:
     from els.work import Advance
@@ -37,9 +38,21 @@ _PLAIN_WIDTH = 120  # a table in a file or a log need not fit a window
 _SECONDS_PER_LINE = 60
 
 
+class _PlainConsole(Console):
+    """Prints names and messages of others as text, with no control over the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """See `Console.render`."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text), style)
+
+
 def _standard_output() -> Console:
     """Tables and colours on a terminal, plain lines anywhere else."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = _PlainConsole(highlight=False, soft_wrap=True, markup=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     return console
@@ -270,6 +283,9 @@ def _as_list(text: str) -> str:
     return text if text.startswith("[") or text in _NOT_LISTS else f"[{text}]"
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def exit_cleanly() -> Iterator[None]:
     """Turn what the user can mend into a line on standard error and exit code 2."""
@@ -289,8 +305,11 @@ def exit_cleanly() -> Iterator[None]:
               "images, a smaller network, or a smaller --batch or --chunk")  # fmt: skip
     except OSError as error:
         if error.errno in _FULL:
-            _quit(f"the disk is full ({error.filename or 'while writing results'}); free some "
-                  "space and run the same command again")  # fmt: skip
+            where = error.filename or "while writing results"
+            _quit(
+                f"the disk is full ({where}); free some space and run the same command again (of a "
+                "training: with --ckpt_path last)"
+            )
         name = error.filename2 or error.filename  # of a renaming, what it would have been called
         if name is None:
             raise
@@ -314,5 +333,6 @@ _WAYS_OUT = {
 
 
 def _quit(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    line = " ".join(message.split("\n"))
+    print(f"error: {printable(line)}", file=sys.stderr)
     sys.exit(2)

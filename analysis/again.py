@@ -17,6 +17,7 @@ from els.analysis.results import AGREEMENT, Results
 from els.analysis.tracking.log import log_comparison
 from els.console import console
 from els.errors import InputError
+from els.reading import has
 
 
 def analysis_folder(given: str | Path) -> Path:
@@ -27,9 +28,10 @@ def analysis_folder(given: str | Path) -> Path:
     """
     folder = Path(given)
     for found in (folder, folder / "analysis"):
-        if (found / AGREEMENT).is_file():
+        if has(folder, found / AGREEMENT):
             return found
-    others = sorted(str(path.parent) for path in folder.glob(f"analysis-*/{AGREEMENT}"))
+    finished = (path for path in folder.glob(f"analysis-*/{AGREEMENT}") if has(folder, path))
+    others = sorted(str(path.parent) for path in finished)
     if len(others) == 1:
         return Path(others[0])
     way_out = f"analyse it first: python analyze.py {shlex.quote(str(folder))}"

@@ -14,7 +14,8 @@ from scipy.stats import t as student
 from els.agreement import METRICS, Summary, summarise
 from els.analysis.results import Provenance
 from els.errors import InputError
-from els.files import read_record, write_record
+from els.files import write_record
+from els.reading import member, read_record
 from els.schedule import COSINE, CosineSchedule
 
 ALONG = "along.json"
@@ -199,7 +200,7 @@ class Along:
             InputError: when it is missing or damaged.
         """
         try:
-            return read_record(cls, Path(folder) / ALONG)
+            return read_record(cls, member(Path(folder), ALONG))
         except (OSError, ValueError) as error:
             raise InputError(f"'{folder}' holds no agreement along training: {error}") from error
 

@@ -15,8 +15,10 @@ from els.analysis import earlier
 from els.calibration import Scales
 from els.files import replacing
 from els.images import ImageSet
+from els.machines import MACHINES
 from els.mosaic import Mosaic
 from els.novelty import Novelty, Share, copied_share
+from els.reading import read_arrays
 
 NETWORK = "network"
 HELD_OUT = "held-out images"
@@ -160,14 +162,56 @@ class Attribution:
             scales: the fitted scales, for files of earlier versions, which lack the sides of
                 the mosaics' windows.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file}
+        arrays = read_arrays(path)
         novelty = _part(arrays, "novelty")
-        return cls(
+        found = cls(
             novelty={earlier.name(side): earlier.novelty(one) for side, one in novelty.items()},
             paths={earlier.name(side): x for side, x in _part(arrays, "path")[""].items()},
             tracing=_tracing(arrays, scales),
         )
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        """Make sure that the parts are of known sides and fit together.
+
+        Raises:
+            ValueError: when they do not.
+        """
+        told = self.tracing
+        mosaics = {} if told is None else {**told.mosaics, **told.yardsticks}
+        known = {NETWORK, HELD_OUT, COPIES, *MACHINES}
+        if strange := {*self.paths, *self.novelty, *mosaics} - known:
+            raise ValueError(f"'{min(strange)[:40]}' is neither the network nor a machine")
+        shape = self.paths[NETWORK].shape
+        if len(shape) != 5 or {one.shape for one in self.paths.values()} != {shape}:
+            raise ValueError("the paths are of different shapes")
+        for side, one in self.novelty.items():
+            if {len(values) for values in one.tensors().values()} != {len(one.nearest)}:
+                raise ValueError(f"the novelty of '{side}' is of different lengths")
+        for side, mosaic in mosaics.items():
+            _check_mosaic(side, mosaic, shape[2:])
+
+
+def _check_mosaic(side: str, mosaic: Mosaic, image: tuple[int, ...]) -> None:
+    """Make sure that a mosaic's tensors are of the shapes that `Mosaic` says.
+
+    Raises:
+        ValueError: when one is not.
+    """
+    (m, n), (_, h, w) = mosaic.weight.shape[:2], image
+    forms = {
+        "pixels": (m, n, *image),
+        "best": (m, n, 3, h, w),
+        "second": (n, 3, h, w),
+        "second_weight": (n, h, w),
+        "consistency": (m, n),
+    }
+    for name, values in mosaic.tensors().items():
+        if tuple(values.shape) != forms.get(name, (m, n, h, w)):
+            raise ValueError(f"{name} in the mosaic of '{side}' is of another shape")
+    if not len(mosaic.t) == len(mosaic.sides) == m:
+        raise ValueError(f"the mosaic of '{side}' has {len(mosaic.t)} times, not {m}")
 
 
 def _tracing_arrays(tracing: Tracing) -> _Arrays:

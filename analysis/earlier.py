@@ -7,7 +7,6 @@ Later ones still knew no second nearest images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from els.engines.windows import window
 from els.machines.local import SCALES
 from els.models.blocks import NetworkFacts
 from els.novelty import Novelty
+from els.reading import has, member, read_table
 from els.stacking import Weights
 
 _KINDS = {"best": "mixture"}
@@ -55,7 +55,7 @@ def record(summary: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "protocol": {
             **settings,
             "machines": [name(kind) for kind in machines],
-            "mosaic": (folder / "origins.npz").exists(),
+            "mosaic": has(folder, "origins.npz"),
         },
         "training": {"path": training["config"], "text": training["text"]} if training else None,
         "versions": {key: str(value) for key, value in summary.get("versions", {}).items()},
@@ -93,8 +93,8 @@ def novelty(arrays: Mapping[str, Tensor]) -> Novelty:
 
 def _measures(folder: Path) -> dict[str, Any]:
     """The network's size, which network.json told."""
-    path = folder / "network.json"
-    content = json.loads(path.read_text()) if path.exists() else {}
+    name = "network.json"
+    content = read_table(member(folder, name)) if has(folder, name) else {}
     return {
         key: content.get(key, default)
         for key, default in (("parameters", 0), ("receptive_field", None))

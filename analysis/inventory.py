@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from els.console import console, plural
 from els.errors import InputError
 from els.models.checkpoints import load_denoiser
 from els.models.denoiser import NetworkDenoiser
+from els.reading import has, member, read_table, read_text
 
 _CONFIG = "config.yaml"
 # What the table shows; the CSV has everything.
@@ -46,7 +46,7 @@ def run_folders(folder: Path) -> list[Path]:
     """The folders in it that hold a training run or an analysis, in order."""
     if not folder.is_dir():
         raise InputError(f"there is no folder '{folder}'; give the one that your runs are in")
-    return sorted(run for run in folder.iterdir() if (run / _CONFIG).is_file() or _analyses(run))
+    return sorted(run for run in folder.iterdir() if has(run, _CONFIG) or _analyses(run))
 
 
 def run_rows(run: Path) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def run_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def _analyses(run: Path) -> list[Path]:
-    return sorted(path.parent for path in run.glob(f"analysis*/{AGREEMENT}"))
+    return sorted(path.parent for path in run.glob(f"analysis*/{AGREEMENT}") if has(run, path))
 
 
 def _network(run: Path) -> dict[str, Any]:
@@ -84,9 +84,9 @@ def _facts(network: NetworkDenoiser) -> dict[str, Any]:
 
 def _options(run: Path) -> dict[str, Any]:
     """The options of the training, by their flags."""
-    path = run / _CONFIG
     try:
-        config = training_options(TrainingConfig(str(path), path.read_text()))
+        path = member(run, _CONFIG)
+        config = training_options(TrainingConfig(str(path), read_text(path)))
     except (OSError, ValueError):
         return {}
     return dict(_flat("", {name: config[name] for name in _TRAINING if name in config}))
@@ -103,7 +103,7 @@ def _flat(start: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _agreement(folder: Path) -> dict[str, Any]:
     """The first machine's agreement, and that of the others."""
     try:
-        summary = json.loads((folder / AGREEMENT).read_text())
+        summary = read_table(member(folder, AGREEMENT))
         machines = summary["machines"]
         first = next(iter(machines))
         row = {"analysis": folder.name, "machine": first, "seeds": summary["seeds"]}
@@ -117,7 +117,7 @@ def _agreement(folder: Path) -> dict[str, Any]:
                 key = f"{kind}/{name}"
                 row |= {key: metrics[name]["median"], f"{key}_low": low, f"{key}_high": high}
         return row
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         return {"analysis": folder.name, "note": f"cannot be read: {error!r}"}
 
 

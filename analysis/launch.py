@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from els.analysis.options import Compute
+from els.files import alone_in
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,22 @@ class Processes:
     rank: int = 0
     world: int = 1
     barrier: Callable[[], None] = lambda: None
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes, or the only one."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def alone(folder: Path, compute: Compute) -> AbstractContextManager[None]:
+    """Keep other analyses out of a folder, where this is the first process and computes anything.
+
+    Raises:
+        InputError: as `alone_in`.
+    """
+    if not is_first() or compute.dry_run:
+        return nullcontext()
+    return alone_in(folder, "running an analysis")
 
 
 def launch(compute: Compute, device: torch.device) -> Processes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from els.analysis.results import AGREEMENT, Provenance
 from els.errors import InputError
 from els.files import as_record
 from els.models.formats.loaded import Declared
+from els.reading import member, read_table
 
 
 def check_earlier(
@@ -47,7 +47,7 @@ def check_earlier(
 def _differences(path: Path, now: Provenance) -> Iterator[str]:
     """What differs, as "seeds 40, now 8"."""
     try:
-        summary = json.loads(path.read_text())
+        summary = read_table(member(path.parent, path.name))
         summary = summary.get("provenance", summary)
         if earlier.is_earlier(summary):
             yield "by an earlier version"

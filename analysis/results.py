@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -35,20 +34,26 @@ from els.analysis.self_check import SelfCheck
 from els.audit import Audit
 from els.calibration import Scales
 from els.ceiling import Ceiling, Pairs, ceiling_by_seed, network_pairs, summarise_ceiling
-from els.errors import InputError
-from els.files import as_plain, as_record, replacing, write_json
+from els.errors import InputError, reason
+from els.files import as_plain, as_record, replacing, sha256_of, write_json
 from els.images import DataSpec
 from els.information import Information
 from els.intervals import ByTime
+from els.machines import MACHINES
 from els.models.blocks import NetworkFacts, Trained
 from els.models.formats.loaded import Declared
 from els.probes import Probes
+from els.reading import member, read_arrays, read_table
 from els.stacking import Weights
 
 AGREEMENT, SAMPLES, ATTRIBUTION = "agreement.json", "samples.npz", "origins.npz"
 INFORMATION = "information_"  # of a machine, whose kind follows
 NETWORK_FILE, WEIGHTS_FILE, DATA_SCALES = "network.json", "weights.json", "data_scales.json"
 NAMED_SEEDS = ("best", "median", "worst")
+_FILES = re.compile(
+    r"(data_)?scales(_\w+)?\.json|weights\.json|network\.json|samples\.npz|origins\.npz|"
+    r"information_\w+\.npz"
+)
 _Part = TypeVar("_Part")
 
 
@@ -332,8 +337,8 @@ class Results:
     def save(self, folder: str | Path) -> list[Path]:
         """Write everything to a folder; returns the paths.
 
-        agreement.json is taken away first and written last, so that while it is there all the
-        files belong together.
+        agreement.json is taken away first and written last, with a digest of each of the others,
+        so that while it is there all the files belong together.
         """
         folder = Path(folder)
         (folder / AGREEMENT).unlink(missing_ok=True)
@@ -352,7 +357,8 @@ class Results:
             information.save(path)
         with replacing(folder / SAMPLES) as partial:
             np.savez_compressed(partial, **self._arrays())
-        write_json(folder / AGREEMENT, self.summary)
+        digests = {path.name: sha256_of(path) for path in paths if path.name != AGREEMENT}
+        write_json(folder / AGREEMENT, {**self.summary, "files": digests})
         return paths
 
     @classmethod
@@ -363,7 +369,8 @@ class Results:
             folder: that of the analysis, such as runs/digits_resnet/analysis.
 
         Raises:
-            InputError: when there is no such folder, or a file is missing or damaged.
+            InputError: when there is no such folder, or a file is missing, damaged, of another
+                analysis or a link that leads out of it.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -373,16 +380,20 @@ class Results:
             )
         try:
             return cls._load(folder)
-        except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile) as error:
+        except Exception as error:  # files that somebody else wrote can be anything
+            why = f"it has no {error}" if isinstance(error, KeyError) else reason(error, length=400)
             raise InputError(
-                f"'{folder}' holds no complete analysis ({error}); run analyze.py again"
+                f"'{folder}' holds no complete analysis ({why}); run analyze.py again"
             ) from error
 
     @classmethod
     def _load(cls, folder: Path) -> Results:
-        summary = json.loads((folder / AGREEMENT).read_text())
-        with np.load(folder / SAMPLES, allow_pickle=False) as file:
-            arrays = {earlier.name(name): torch.from_numpy(file[name]) for name in file}
+        summary = read_table(member(folder, AGREEMENT))
+        files = _checked_files(folder, summary)
+        arrays = {
+            earlier.name(name): torch.from_numpy(one)
+            for name, one in read_arrays(files[SAMPLES]).items()
+        }
         if earlier.is_earlier(summary):
             provenance = as_record(Provenance, earlier.record(summary, folder))
             network = earlier.described(provenance.network, summary)
@@ -390,10 +401,11 @@ class Results:
         else:
             provenance = as_record(Provenance, summary)
         machines = _group(arrays, "machine")
-        fitted = {one.machine: one for one in map(Scales.load, folder.glob("scales*.json"))}
+        tables = [path for name, path in files.items() if name.startswith("scales")]
+        fitted = {one.machine: one for one in map(Scales.load, tables)}
         scales = {kind: fitted[kind] for kind in machines if kind in fitted}
-        attribution, t = folder / ATTRIBUTION, tuple(arrays["t"].tolist())
-        return cls(
+        t = tuple(arrays["t"].tolist())
+        found = cls(
             provenance=provenance,
             seeds=tuple(arrays["seeds"].tolist()),
             labels=arrays.get("labels"),
@@ -403,10 +415,10 @@ class Results:
             by_t=_group(arrays, "by_t"),
             t=t,
             scales=scales,
-            probes=_read(Probes.load, folder / NETWORK_FILE),
-            weights=_read(earlier.load_weights, folder / WEIGHTS_FILE),
-            data_scales=_read(Scales.load, folder / DATA_SCALES),
-            attribution=Attribution.load(attribution, scales) if attribution.exists() else None,
+            probes=_read(Probes.load, files.get(NETWORK_FILE)),
+            weights=_read(earlier.load_weights, files.get(WEIGHTS_FILE)),
+            data_scales=_read(Scales.load, files.get(DATA_SCALES)),
+            attribution=_read(lambda path: Attribution.load(path, scales), files.get(ATTRIBUTION)),
             seen=_group(arrays, "seen"),
             twins=_twins(arrays),
             ceiling_by_t=_group(arrays, "ceiling"),
@@ -414,10 +426,45 @@ class Results:
             same_x=SameX.of(_group(arrays, "same_x"), t),
             audits={kind: as_record(Audit, one) for kind, one in summary.get("audits", {}).items()},
             information={
-                kind: Information.load(folder / f"{INFORMATION}{kind}.npz")
+                kind: Information.load(files[f"{INFORMATION}{kind}.npz"])
                 for kind in summary.get("information", {})
             },
         )
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        """Make sure that the parts are of known machines and fit together.
+
+        Raises:
+            ValueError: when they do not.
+        """
+        told = {*self.machines, *self.seen, *self.audits, *self.information}
+        if strange := told - set(MACHINES):
+            raise ValueError(
+                f"'{min(strange)[:40]}' is no machine; known are {', '.join(MACHINES)}"
+            )
+        n, shape, steps = len(self.seeds), self.noise.shape, len(self.t)
+        if not (n and steps and len(shape) == 4 and self.network and self.machines):
+            raise ValueError("it has no seeds, no steps, no samples of a network or of a machine")
+        if self.labels is not None and self.labels.shape != (n,):
+            raise ValueError(f"it has labels of shape {tuple(self.labels.shape)}, of {n} seeds")
+        groups: list[tuple[Mapping[Any, Tensor], tuple[int, ...]]] = [
+            ({"noise": self.noise}, (n, *shape[1:])),
+            (self.network, shape),
+            (self.machines, shape),
+            (self.by_t, (steps, n)),
+            (self.seen, (steps,)),
+            (self.ceiling_by_t, (steps, n)),
+            *((drawn, shape) for drawn in self.twins.values()),
+        ]
+        for group, form in groups:
+            for name, values in group.items():
+                if tuple(values.shape) != tuple(form) or not values.is_floating_point():
+                    raise ValueError(f"{name} is of shape {tuple(values.shape)}, not {tuple(form)}")
+        samples = (self.noise, *self.network.values(), *self.machines.values())
+        if not all(values.isfinite().all() for values in samples):
+            raise ValueError("it has samples that are NaN or infinite")
 
     def _agreement_at(self, network_steps: int) -> AgreementAt:
         by_seed = self._by_seed_at(network_steps)
@@ -557,5 +604,23 @@ def _group(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _read(load: Callable[[Path], _Part], path: Path) -> _Part | None:
-    return load(path) if path.exists() else None
+def _checked_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
+    """The files that belong to an agreement.json, by their names; earlier versions list none.
+
+    Raises:
+        OSError, ValueError: when one is missing, not the one that was written with it, or a link
+            that leads out of the folder.
+    """
+    digests = summary.get("files")
+    if digests is None:
+        names = sorted(path.name for path in folder.iterdir() if _FILES.fullmatch(path.name))
+        return {name: member(folder, name) for name in names}
+    found = {name: member(folder, name) for name in digests if _FILES.fullmatch(name)}
+    for name, path in found.items():
+        if sha256_of(path) != digests[name]:
+            raise ValueError(f"{name} is damaged, or that of another analysis")
+    return found
+
+
+def _read(load: Callable[[Path], _Part], path: Path | None) -> _Part | None:
+    return None if path is None else load(path)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from els.analysis.again import check_unique, comparison_folder, name_of, print_page, write_and_log
 from els.analysis.along import Along
-from els.analysis.launch import launch
+from els.analysis.launch import alone, is_first, launch
 from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.pipeline import analyse
@@ -39,6 +38,7 @@ from els.calibration import Scales
 from els.console import console, key_values, progress
 from els.errors import InputError
 from els.models.snapshots import snapshots_in
+from els.reading import within
 from els.work import Work
 
 Group = TypeVar("Group")
@@ -73,8 +73,15 @@ def run(options: dict[str, Any]) -> Results | list[Results] | Along | None:
 
 def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output) -> Results | None:
     """Analyse one network, and report it where this is the first process; None of a dry run."""
-    folder = output.analysis(source)
+    folder = within(output.folder(source), output.analysis(source))
     study = load_study(source, protocol, compute, run=name_of(folder))
+    with alone(folder, compute):
+        return _run_study(study, folder, source, compute, output)
+
+
+def _run_study(
+    study: Study, folder: Path, source: Source, compute: Compute, output: Output
+) -> Results | None:
     replaces = check_earlier(folder, study.provenance, force=compute.force)
     console.print(key_values(_summary(study, folder)))
     _print_earlier(folder, compute)
@@ -87,7 +94,7 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
         return None
     with tracked(study, folder, source, output, anew=compute.force, first=first) as tracker:
         work = Work(
-            folder / ".work",
+            within(folder, ".work"),
             context=RESULTS_VERSION,
             batch=compute.batch,
             rank=processes.rank,
@@ -203,11 +210,6 @@ def _own_output(output: Output, source: Source, *, several: bool) -> Output:
 
 def _group(kind: type[Group], options: dict[str, Any]) -> Group:
     return kind(**{one.name: options[one.name] for one in fields(kind)})  # type: ignore[arg-type]
-
-
-def is_first() -> bool:
-    """Whether this is the first of the processes, or the only one."""
-    return not getattr(rank_zero_only, "rank", 0)
 
 
 def _peak_gigabytes() -> float:

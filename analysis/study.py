@@ -19,7 +19,7 @@ from els.calibration import Scales
 from els.console import console, progress
 from els.denoiser import Denoiser
 from els.engines.dictionary import inside
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.files import sha256_of
 from els.images import DATASETS, DataSpec, ImageSet
 from els.machines import MACHINES, Machine, make_machine
@@ -31,7 +31,9 @@ from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats.loaded import Declared
 from els.models.readings import Reading
+from els.models.runs import CONFIG, is_configuration
 from els.models.user_code import is_code
+from els.reading import member, read_text
 from els.sampling import Starts
 from els.schedule import LinearSteps
 from els.stacking import Weights
@@ -485,8 +487,16 @@ def _training(checkpoint: str) -> TrainingConfig | None:
     if not path.exists():
         return None
     for folder in (path.parent.parent, path.parent, path):
-        if (config := folder / "config.yaml").is_file():
-            return TrainingConfig(str(config), config.read_text())
+        try:
+            config = member(folder, CONFIG)
+            text = read_text(config)
+        except FileNotFoundError:
+            continue
+        except (OSError, InputError) as error:
+            console.print(f"the training's configuration is left out: {reason(error, length=400)}")
+            return None
+        if is_configuration(text):
+            return TrainingConfig(str(config), text)
     return None
 
 

@@ -12,7 +12,7 @@ import torch
 from els.analysis.again import name_of, print_page
 from els.analysis.along import ALONG, Along
 from els.analysis.following import follow
-from els.analysis.launch import launch
+from els.analysis.launch import alone, launch
 from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.plan import plan_along
@@ -27,6 +27,7 @@ from els.errors import InputError
 from els.files import sha256_of
 from els.models.denoiser import NetworkDenoiser
 from els.models.snapshots import SNAPSHOTS, snapshots_in
+from els.reading import within
 from els.work import Work
 
 
@@ -39,12 +40,25 @@ def run_along(source: Source, protocol: Protocol, compute: Compute, output: Outp
     paths = snapshots_in(source.checkpoint)
     last = replace(source, checkpoint=str(paths[max(paths)]))
     output = replace(output, name=output.name or SNAPSHOTS)
-    folder = output.analysis(last)
+    folder = within(output.folder(last), output.analysis(last))
     study = load_study(last, protocol, compute, run=name_of(folder))
     digests = {step: sha256_of(path) for step, path in paths.items()}
     study = _of_all(study, source, digests)
+    with alone(folder, compute):
+        return _run_study(study, folder, last, paths, digests, compute, output)
+
+
+def _run_study(
+    study: Study,
+    folder: Path,
+    last: Source,
+    paths: dict[int, Path],
+    digests: dict[int, str],
+    compute: Compute,
+    output: Output,
+) -> Along | None:
     replaces = check_earlier(folder, study.provenance, force=compute.force, name=ALONG)
-    console.print(key_values(_summary(study, source, len(paths), folder)))
+    console.print(key_values(_summary(study, len(paths), folder)))
     processes = launch(compute, torch.device(study.starts.device))
     study = study.to(processes.device)
     first = not processes.rank
@@ -54,7 +68,7 @@ def run_along(source: Source, protocol: Protocol, compute: Compute, output: Outp
         return None
     networks = _networks(study, last, paths)
     work = Work(
-        folder / ".work",
+        within(folder, ".work"),
         context=RESULTS_VERSION,
         batch=compute.batch,
         rank=processes.rank,
@@ -100,12 +114,12 @@ def _networks(study: Study, source: Source, paths: dict[int, Path]) -> dict[int,
     return found
 
 
-def _summary(study: Study, source: Source, count: int, folder: Path) -> dict[str, str]:
+def _summary(study: Study, count: int, folder: Path) -> dict[str, str]:
     protocol, facts = study.protocol, study.provenance.network
     fitted = "to each snapshot, and to the last" if protocol.refit else "to the last snapshot"
     return {
         "network": f"{facts.name}, {facts.padding} padding, {plural(count, 'snapshot')}",
-        "snapshots": source.checkpoint,
+        "snapshots": study.provenance.checkpoint.path,
         "images": study.images.description,
         "machines": ", ".join(machine.kind for machine in study.machines),
         "scales": f"fitted {fitted}",

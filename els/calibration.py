@@ -5,7 +5,6 @@ Or, with no network at all, the scale at which it denoises images that it has no
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,12 +29,15 @@ from els.images import ImageSet
 from els.machines import Machine
 from els.machines.base import Number
 from els.machines.local import PatchMachine
+from els.reading import read_bytes, read_json
 from els.sampling import Starts, ddim_steps
 from els.schedule import CosineSchedule
 from els.search import searched
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 SAME = 0.01  # a share of the loss that makes no difference
+_WORD = r"^\w*$"  # names of machines and scales
+_NAME = Field(pattern=_WORD)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Scales:
         scale: what the values are: "size" in pixels, "width", "threshold", ...
     """
 
-    machine: str
+    machine: Annotated[str, _NAME]
     criterion: Criterion
     seeds: tuple[int, ...]
     candidates: tuple[Number, ...]
@@ -68,7 +70,7 @@ class Scales:
     by_seed: tuple[tuple[Number, ...], ...]
     table: tuple[tuple[tuple[float | None, ...], ...], ...]
     source: str = ""
-    scale: Annotated[str, Field(alias="dial")] = "size"
+    scale: Annotated[str, Field(alias="dial", pattern=_WORD)] = "size"
 
     def __repr__(self) -> str:
         ends = [f"{self.values[i]:g} at t = {self.t[i]:g}" for i in (0, -1) if self.t]
@@ -171,13 +173,34 @@ class Scales:
                 content = _named(content["scales"], name, path)
             if isinstance(content, list):
                 return cls._of_sizes(content, source=str(path))
-            return as_record(cls, content)
+            found = as_record(cls, content)
+            found._check()
+            return found
         except FileNotFoundError as error:
             raise InputError(f"there is no file '{path}'") from error
         except (ValueError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"'{path}' holds no fitted scales: {error}") from error
+
+    def _check(self) -> None:
+        """Make sure that the parts fit together.
+
+        Raises:
+            ValueError: when they do not.
+        """
+        if not len(self.t) == len(self.values) > 0:
+            raise ValueError(f"it has {len(self.values)} values for {len(self.t)} times")
+        if not set(self.values) <= set(self.candidates):
+            raise ValueError("a value is none of those that were tried")
+        if not all(map(math.isfinite, (*self.t, *self.values, *self.candidates))):
+            raise ValueError("a value is not finite")
+        if self.table and np.array(self.table, dtype=float).shape != (
+            len(self.t),
+            len(self.candidates),
+            len(self.seeds),
+        ):
+            raise ValueError("its table is not of its times, values and seeds")
 
     @classmethod
     def _of_sizes(cls, sizes: list[object], *, source: str) -> Scales:
@@ -195,10 +218,12 @@ class Scales:
 
 def _read(path: Path) -> object:
     """The content of a JSON file, or of a list or tensor that torch saved."""
-    with open(path, "rb") as file:
-        data = file.read()
-    if path.suffix not in (".pt", ".pth"):
-        return json.loads(data)
+    try:
+        if path.suffix not in (".pt", ".pth"):
+            return read_json(path)
+        data = read_bytes(path)
+    except InputError as error:
+        raise ValueError(str(error)) from error
     try:
         content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     # Bytes that torch did not save can make its parser raise anything.

@@ -1,5 +1,7 @@
 """Invalid user input. The message names the value, what was expected, and the fix."""
 
+import re
+
 
 class InputError(ValueError):
     """Bad input from the user: a value, a file, a data set.
@@ -56,6 +58,15 @@ def check_whole(name: str, value: object, low: int, high: int | None = None) -> 
         told = repr(value)[:80]
         raise InputError(f"{name} is {told}; it must be a whole number of at least {low}")
     check_between(name, value, low, high)
+
+
+# What moves a terminal's cursor, changes its colours or turns the direction of text.
+_CONTROL = re.compile("[\0-\b\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text of others for a terminal or a log: control characters as they are written in Python."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def reason(error: BaseException, *, named: bool = False, length: int = 160) -> str:

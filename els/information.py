@@ -26,6 +26,7 @@ from els.files import replacing
 from els.images import ImageSet, to_float
 from els.machines.base import Number
 from els.machines.local import SCALES, PatchMachine, moves
+from els.reading import read_arrays
 from els.sampling import Starts, ddim_steps
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
@@ -106,8 +107,7 @@ class Information:
         Raises:
             OSError, ValueError, KeyError: when the file is missing or something else.
         """
-        with np.load(path, allow_pickle=False) as file:
-            found = {one.name: file[one.name] for one in fields(cls)}
+        found = read_arrays(Path(path))
         return cls(
             machine=str(found["machine"]),
             scale=str(found["scale"]),

@@ -22,7 +22,8 @@ from els.denoiser import (
     schedule_of,
 )
 from els.errors import InputError
-from els.files import read_record, write_json
+from els.files import write_json
+from els.reading import read_record
 from els.sampling import Starts, Step, ddim_steps
 from els.work import IN_MEMORY, Advance, Tensors, Work
 

@@ -17,8 +17,9 @@ from els.calibration import path_points
 from els.criterion import Point
 from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError
-from els.files import read_record, write_record
+from els.files import write_record
 from els.machines.mixture import Mixture
+from els.reading import read_record
 from els.sampling import Starts
 from els.work import IN_MEMORY, Advance, Tensors, Work
 

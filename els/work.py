@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from els.errors import InputError
-from els.files import write_tensors
+from els.files import replacing, tensor_bytes
+from els.reading import read_bytes
 
 # What was found for some items: the first axis of every tensor runs over them.
 Tensors = dict[str, Tensor]
@@ -27,6 +28,9 @@ Advance = Callable[[float], None]
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Compute = Callable[[list[int], Advance], Tensors]
 
+_Part = tuple[Tensors, list[str]]  # of an item, and the files of all items of its batch
+_MARK = b"els part 2\n"  # a kept part begins with it, then a digest of its name and what follows
+_MOST = 1 << 34  # bytes of a part
 
 _on_tick: ContextVar[Advance] = ContextVar("on_tick", default=lambda images: None)
 
@@ -74,9 +78,11 @@ class Work:
 
     With a folder, what was found for an item is kept there as soon as its batch is done: a
     computation that was killed goes on where it was, and one that asks for more items computes only
-    these. Files are known by what they depend on, never by when or where they were made. Several
-    processes that see the same folder share the items; which process or batch an item is computed
-    in changes its result by rounding at most.
+    these. Files are known by what they depend on, never by when or where they were made; one that
+    is damaged, or was put in the place of another, is dropped and its item is computed again, with
+    the others of its batch, so that it comes out the same to the byte.
+    Several processes that see the same folder share the items; which process or batch an item is
+    computed in changes its result by rounding at most.
 
     Attributes:
         computed: how many items were computed, by the name of the computation; those that were
@@ -141,29 +147,37 @@ class Work:
         """
         keys = items if keys is None else keys
         paths = [self._path(depends, key) for key in keys]
-        found = [self._read(path) for path in paths]
+        kept = [self._read(path) for path in paths]
+        found = [None if one is None else one[0] for one in kept]
+        if not _alike(found):  # and then nobody knows which of them are as they should be
+            found = [None] * len(items)
         missing = [i for i, one in enumerate(found) if one is None]
         self.barrier()  # all processes have looked before any of them writes
         size = max(1, min(batch or self.batch, math.ceil(len(missing) / self.world)))
-        batches = [missing[i : i + size] for i in range(0, len(missing), size)]
-        mine = batches[self.rank :: self.world]
-        if mine:
-            with self.progress(name, steps * sum(map(len, mine))) as advance:
-                for some in mine:
+
+        def fill(batches: list[list[int]]) -> None:
+            with self.progress(name, steps * sum(map(len, batches))) as advance:
+                for some in batches:
                     with _ticking(advance, len(some)) as ticking:
                         rows = _rows(compute([items[i] for i in some], ticking), len(some))
+                    names = [path.name for i in some if (path := paths[i]) is not None]
                     for i, row in zip(some, rows, strict=True):
-                        found[i] = row
-                        self._write(paths[i], row)
-            self.computed[name] += sum(map(len, mine))
-        elif items and not missing:
-            with self.progress(name, 0):
-                pass
+                        if found[i] is None:
+                            found[i] = row
+                            self._write(paths[i], row, names)
+                            self.computed[name] += 1
+
+        mine = _batches(missing, size, paths, kept)[self.rank :: self.world]
+        if mine or (items and not missing):
+            fill(mine)
         self.barrier()
-        every = [self._read(paths[i]) if one is None else one for i, one in enumerate(found)]
-        whole = [row for row in every if row is not None]
-        if len(whole) < len(every):
-            raise RuntimeError(f"{name}: another process has not written what it computed")
+        for i, path in enumerate(paths):
+            if found[i] is None and (one := self._read(path)) is not None:
+                found[i] = one[0]
+        # What another process should have written, and a file system lost.
+        if lost := [i for i, one in enumerate(found) if one is None]:
+            fill(_batches(lost, size, paths, kept))
+        whole = [row for row in found if row is not None]
         return {key: torch.stack([row[key] for row in whole]) for key in whole[0]}
 
     def prune(self) -> None:
@@ -196,21 +210,77 @@ class Work:
         self._used.add(path)
         return path
 
-    def _read(self, path: Path | None) -> Tensors | None:
+    def _read(self, path: Path | None) -> _Part | None:
         """What was kept; None where there is nothing, or nothing whole."""
         if path is None:
             return None
         try:
-            return torch.load(path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            content = read_bytes(path, most=_MOST)
+            start = len(_MARK) + hashlib.sha256().digest_size
+            if content[:start] != _MARK + _digest(path, content[start:]):
+                raise ValueError("damaged, or of another computation")
+            part = torch.load(BytesIO(content[start:]), weights_only=True)
+            return part["row"], part["batch"]
+        except FileNotFoundError:
+            return None
+        except Exception:  # nobody knows what a file that is damaged makes of its reader
+            _remove(path)
             return None
 
-    def _write(self, path: Path | None, row: Tensors) -> None:
+    def _write(self, path: Path | None, row: Tensors, batch: list[str]) -> None:
         if path is not None:
-            write_tensors(path, row)
+            data = tensor_bytes({"row": row, "batch": batch})
+            # Not durable: what a power cut leaves of it is not taken up.
+            with replacing(path, durable=False) as partial, open(partial, "wb") as file:
+                file.write(_MARK + _digest(path, data))
+                file.write(data)
 
 
 IN_MEMORY = Work()
+
+
+def _digest(path: Path, data: bytes | memoryview) -> bytes:
+    """Of a part's name, which tells all that it depends on, and of its content."""
+    digest = hashlib.sha256(path.name.encode() + b"\0")
+    digest.update(data)
+    return digest.digest()
+
+
+def _remove(path: Path) -> None:
+    """Drop what stands in the place of a part, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _batches(
+    missing: list[int], size: int, paths: Sequence[Path | None], kept: Sequence[_Part | None]
+) -> list[list[int]]:
+    """The batches in which missing items are computed.
+
+    One that was in a batch of which others are still there is computed with them again: alone it
+    would come out otherwise by rounding.
+    """
+    places = {path.name: i for i, path in enumerate(paths) if path is not None}
+    before = {tuple(one[1]) for one in kept if one is not None}
+    again = [
+        [places[name] for name in names] for names in sorted(before) if places.keys() >= {*names}
+    ]
+    again = [some for some in again if {*some} & {*missing}]
+    alone = [i for i in missing if not any(i in some for some in again)]
+    return [*again, *(alone[i : i + size] for i in range(0, len(alone), size))]
+
+
+def _alike(found: Sequence[Tensors | None]) -> bool:
+    """Whether the tensors of all that was found have the same names, shapes and types."""
+    forms = {
+        tuple((key, value.shape, value.dtype) for key, value in row.items())
+        for row in found
+        if row is not None
+    }
+    return len(forms) <= 1
 
 
 def _rows(found: Tensors, count: int) -> list[Tensors]:

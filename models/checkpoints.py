@@ -36,6 +36,7 @@ from els.models.formats.loaded import (
 from els.models.formats.own import METADATA_KEY, describe
 from els.models.networks import MisfitError
 from els.models.readings import reread
+from els.reading import member
 from els.schedule import CosineSchedule
 
 __all__ = [
@@ -90,24 +91,39 @@ def find_checkpoint(source: str | Path) -> Path:
         InputError: when there is no checkpoint there, or it could not be downloaded.
     """
     path = sources.fetch(str(source))
-    if not path.exists():
-        raise InputError(f"there is no checkpoint '{path}'; it may be {READABLE}")
+    if not _exists(path):
+        raise InputError(f"there is no checkpoint '{str(path)[:200]}'; it may be {READABLE}")
     if path.suffix == ".safetensors":
         return _folder_of(path)
     if path.is_file():
         return path
     if diffusers.is_pipeline(path):
         return path if diffusers.is_whole(path) else diffusers.newest(path) or path
+    if not path.is_dir():
+        raise InputError(f"'{path}' is neither a file nor a folder; it may be {READABLE}")
+    return _checkpoint_in(path)
+
+
+def _checkpoint_in(run: Path) -> Path:
+    """The checkpoint in a run's folder, or in that of its checkpoints."""
+    path = run
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
-    files = sorted(path.glob("*.ckpt"))
+    files = sorted(file for file in path.glob("*.ckpt") if file.exists())
     named = [path / name for name in _PREFERRED if path / name in files]
     if named or len(files) == 1:
-        return (named or files)[0]
+        return member(run, (named or files)[0])
     found = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
     if files:
         raise InputError(f"the folder '{path}' holds several checkpoints; name one of: {found}")
     raise InputError(f"the folder '{path}' holds no checkpoint, but {found}. Give {READABLE}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # of a name that is too long, or none
+        return False
 
 
 def _folder_of(weights: Path) -> Path:

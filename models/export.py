@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.models.denoiser import NetworkDenoiser
 from els.models.formats import exported, own
 from els.models.networks import NETWORKS
+from els.reading import member, read_table
 from els.schedule import CosineSchedule
 
 PROGRAM, PICTURE, CARD = "denoiser.pt2", "samples.png", "README.md"
@@ -111,7 +111,7 @@ def _write(denoiser: NetworkDenoiser, agreement: Sequence[str], folder: Path, na
     torch.export.save(program(denoiser), folder / PROGRAM)
     _picture(denoiser).save(folder / PICTURE)
     text = card(denoiser, name, agreement, _use(denoiser, name))
-    (folder / CARD).write_text(text)
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 class _Denoising(nn.Module):
@@ -171,7 +171,7 @@ def _agreement(checkpoint: Path, weights: str | None, analysis: str | Path | Non
     folders = [one for folder in near for one in sorted(folder.glob("analysis*"))]
     for folder in folders if analysis is None else [Path(analysis)]:
         try:
-            content = json.loads((folder / "agreement.json").read_text())
+            content = read_table(member(folder, "agreement.json"))
             declared = content.get("declared") or {}
             same = declared.get("weights") in (None, weights)
             if content["checkpoint"]["sha256"] == digest and same:

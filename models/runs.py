@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from els.errors import InputError
+from els.files import LOCK
 from els.models.checkpoints import find_checkpoint
 from els.models.tracking import TrainingLogger, name_in_sweep
+from els.reading import member, read_text
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
@@ -118,10 +120,14 @@ def is_run(folder: Path) -> bool:
     if any((folder / CHECKPOINTS / name).is_file() for name in _KEPT):
         return True
     try:
-        lines = (folder / CONFIG).read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+        return is_configuration(read_text(member(folder, CONFIG)))
+    except (OSError, InputError):
         return False
-    return set(lines) >= _SECTIONS
+
+
+def is_configuration(text: str) -> bool:
+    """Whether a text looks like the configuration that a run keeps."""
+    return set(text.splitlines()) >= _SECTIONS
 
 
 def check_replaceable(folder: Path) -> None:
@@ -130,7 +136,9 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         InputError: when it holds anything else, which is never removed.
     """
-    if not folder.exists() or is_run(folder) or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or is_run(folder):
+        return
+    if folder.is_dir() and all(path.name == LOCK for path in folder.iterdir()):
         return
     raise InputError(
         f"'{folder}' is not a run of train.py (it has neither its checkpoints nor its {CONFIG}) "

@@ -15,12 +15,17 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 
 from els.console import console
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.files import replacing
+from els.reading import member, read_text
 
 LoggerName = Literal["wandb", "csv", "none"]
 TrainingLogger = Literal["wandb", "tensorboard", "csv", "none"]
+_OUT_OF_REACH = re.compile(
+    "(?i)timed out|connection|unreachable|name resolution|no such host|dial tcp"
+)
 _MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
+_SECONDS = 20.0  # after which W&B counts as out of reach
 _RUN_ID = "wandb-id.txt"  # in a run's folder
 
 
@@ -58,8 +63,44 @@ def wandb_settings(run: str, folder: Path, project: str, job_type: str) -> dict[
         "mode": wandb_mode(),
         "dir": str(folder),
         # `print_run_link` tells what matters.
-        "settings": wandb.Settings(quiet=True, silent=True),
+        "settings": wandb.Settings(quiet=True, silent=True, init_timeout=_SECONDS),
     }
+
+
+def offline_instead(settings: dict[str, Any], error: wandb.errors.Error) -> dict[str, Any] | None:
+    """The settings of a run that begins offline, where W&B could not be reached; said in a line.
+
+    Args:
+        settings: of the run that could not begin, see `wandb_settings`.
+        error: why.
+
+    Returns:
+        None where W&B was reached and refuses the run, or it was to be offline.
+    """
+    if settings["mode"] != "online" or not _OUT_OF_REACH.search(str(error)):
+        return None
+    console.print(f"W&B cannot be reached ({reason(error, length=80)}): this run is logged offline")
+    return {**settings, "mode": "offline"}
+
+
+class PatientLogger(WandbLogger):
+    """Lightning's logger, which begins offline where W&B cannot be reached."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """See `WandbLogger.experiment`."""
+        try:
+            return super().experiment
+        except wandb.errors.CommError as error:
+            settings = offline_instead(self._wandb_init, error)
+            if settings is None:
+                raise InputError(
+                    f"W&B refuses the run ({reason(error)}); WANDB_MODE=offline logs it here, to "
+                    "be uploaded later, and --run.logger none does without"
+                ) from error
+            self._wandb_init.update(settings)
+            return super().experiment
 
 
 def name_in_sweep(name: str) -> str:
@@ -153,7 +194,7 @@ def training_logger(
                 "--run.logger tensorboard needs TensorBoard; pip install tensorboard"
             ) from error
     settings = wandb_settings(run, folder, project, "train")
-    logger = WandbLogger(
+    logger = PatientLogger(
         **settings,
         save_dir=settings["dir"],
         log_model=True,
@@ -166,8 +207,10 @@ def training_logger(
 
 def _run_id(folder: Path) -> str | None:
     """The id of the W&B run that a run is logged as, if it was."""
-    path = folder / _RUN_ID
-    return path.read_text().strip() if path.is_file() else None
+    try:
+        return read_text(member(folder, _RUN_ID)).strip()
+    except (OSError, InputError):
+        return None
 
 
 def remember_run(logger: Logger, folder: Path) -> None:

@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from els.console import Parser, console, key_values, plural
 from els.errors import InputError, check_between, reason
+from els.files import alone_in
 from els.models.blocks import Trained
 from els.models.callbacks import (
     EMA,
@@ -282,10 +284,10 @@ class TrainCLI(LightningCLI):
             return
         if self.snapshots is not None:
             self.snapshots.check(self.trainer)
-        with self.stopping.listening():
+        with ExitStack() as folder, self.stopping.listening():
             try:
-                if self.fitting:
-                    self._begin()
+                if self.fitting and self.trainer.global_rank == 0:
+                    folder.enter_context(self._begun())
                 self.trainer.fit(**options)
             except SystemExit:
                 if self.stopping.signum is not None:
@@ -323,15 +325,25 @@ class TrainCLI(LightningCLI):
                 return True
         return False
 
-    @rank_zero_only
-    def _begin(self) -> None:
-        """Give the run its folder: what is replaced is moved aside."""
-        folder = self.run.folder
-        if self.run.overwrite and (moved := move_aside(folder)):
-            self.last.replaced = moved
-            console.print(f"the run before is now {moved}")
-            console.print("  and is deleted when the new one has kept its first checkpoint")
-        folder.mkdir(parents=True, exist_ok=True)
+    def _begun(self) -> AbstractContextManager[None]:
+        """Give the run its folder, alone: what is replaced is moved aside.
+
+        Raises:
+            InputError: when another process is training there.
+        """
+        folder, doing = self.run.folder, "training"
+        if self.run.overwrite and folder.exists():
+            with alone_in(folder, doing):
+                self._move_aside()
+        return alone_in(folder, doing)
+
+    def _move_aside(self) -> None:
+        moved = move_aside(self.run.folder)
+        if moved is None:
+            return
+        self.last.replaced = moved
+        console.print(f"the run before is now {moved}")
+        console.print("  and is deleted when the new one has kept its first checkpoint")
 
     def validate(self, **options: Any) -> None:
         """Print the held-out loss of a checkpoint."""

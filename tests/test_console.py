@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from els import console as console_module
 from els.console import (
@@ -141,3 +142,29 @@ def test_sub_commands_have_names_too(args: list[str], message: str) -> None:
     made.add_subcommands().add_subcommand("draw", draw)
     with pytest.raises(InputError, match=message):
         made.parse_args(args)
+
+
+def test_names_of_others_do_not_move_the_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    hostile = "\x1b[31mred\x1b]0;title\x07 \r\u202egnp \x9b2J"
+    for terminal in (True, False):
+        file = StringIO()
+        monkeypatch.setattr(file, "isatty", lambda shown=terminal: shown)
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        table = Table("network")
+        table.add_row(hostile)
+        for one in (key_values({"run": hostile}), hostile, table):
+            _standard_output().print(one)
+        said = file.getvalue()
+        assert not {"\x07", "\r", "\u202e", "\x9b"} & set(said)
+        assert "\x1b[31m" not in said
+        assert "\\x1b[31mred" in said
+        assert ("\x1b[1;36m" in said) == terminal  # its own colours stay
+    monkeypatch.undo()
+    with pytest.raises(SystemExit), exit_cleanly():
+        raise InputError(f"'{hostile}'\nis refused")
+    assert capsys.readouterr().err == (
+        "error: '\\x1b[31mred\\x1b]0;title\\x07 \\r\\u202egnp \\x9b2J' is refused\n"
+    )

@@ -23,6 +23,7 @@ from els.analysis.report.words import interval_text
 from els.analysis.results import AgreementAt, Results
 from els.calibration import Scales
 from els.console import plural
+from els.errors import printable
 from els.files import replacing
 from els.information import Information
 from els.machines import with_paper_name
@@ -40,6 +41,7 @@ NOVELTY, LOCALITY_SCORE = "novelty", "locality_score"
 MSE, OVER_WIENER, GAP, SAME_X = "mse", "mse_over_wiener", "mse_gap", "same_x"
 _METRIC_WIDTH, _CELL_WIDTH = 11, 22
 _FEW = 4
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 _SHOWN_TIMES = (1, 0.75, 0.5, 0.25, 0)
 _DASHES = box.Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 
@@ -418,9 +420,22 @@ def audits_text(results: Results) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; a key that a row lacks is an empty cell."""
+    """Write rows as CSV, whole or not at all; a key that a row lacks is an empty cell.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     columns = dict.fromkeys(name for row in rows for name in row)
-    with replacing(path) as partial, open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
+    with (
+        replacing(path) as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(map(_csv_cell, columns))
+        writer.writerows([_csv_cell(row.get(name, "")) for name in columns] for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if value.startswith(_FORMULA) else text

@@ -21,12 +21,18 @@ from els.analysis.results import Results
 from els.analysis.study import Study
 from els.analysis.tracking import config, content
 from els.analysis.tracking.record import LoggedRun, digest_of, new_id, run_of
-from els.analysis.tracking.tracker import LiveRun, Run, Tracker
+from els.analysis.tracking.tracker import LiveRun, Run, Tracker, forgiving
 from els.console import console
 from els.errors import InputError, reason
 from els.models.artifacts import PREFIX, full_name, is_artifact, version_of
 from els.models.checkpoints import find_checkpoint
-from els.models.tracking import checkpoint_name, print_run_link, wandb_mode, wandb_settings
+from els.models.tracking import (
+    checkpoint_name,
+    offline_instead,
+    print_run_link,
+    wandb_mode,
+    wandb_settings,
+)
 from els.models.user_code import is_code
 
 _INTERRUPTED = 130  # the exit code of a command that was stopped with Ctrl-C
@@ -76,12 +82,18 @@ def tracked(
         yield live
         if live.report is None:
             return
-        checkpoint = use_checkpoint(run, source)
-        follows = _log_files(run, *live.report, name=name, checkpoint=checkpoint)
-        live.stage("finished")
+        follows, logged = None, False
+        with forgiving("the files"):
+            checkpoint = use_checkpoint(run, source)
+            follows = _log_files(run, *live.report, name=name, checkpoint=checkpoint)
+            live.stage("finished")
+            logged = True
+    if not logged:
+        return
     replace(live.record, finished=True).save(folder)
     if follows is not None:
-        _log_what_follows(*follows, home, name, output)
+        with forgiving("the report"):
+            _log_what_follows(*follows, home, name, output)
     if _is_online(run):  # what is to be uploaded later is needed still
         shutil.rmtree(_kept(run), ignore_errors=True)
 
@@ -100,8 +112,9 @@ def _run(
         # An analysis with a name of its own is in the group of its run too.
         settings = wandb_settings(home.name, home, output.project, job_type)
         settings["name"] = f"{name}-{job_type}"
+        described = {"id": record.id, "resume": "allow", **described}
         try:
-            run = wandb.init(**settings, id=record.id, resume="allow", **described)
+            run = _begun(settings, described)
         except wandb.errors.Error as error:
             raise InputError(
                 f"W&B refuses the run ({reason(error)}); WANDB_MODE=offline logs it here, to be "
@@ -112,7 +125,23 @@ def _run(
         except BaseException as error:
             run.finish(exit_code=_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1)
             raise
-        run.finish()
+        with forgiving("the end of this run"):
+            run.finish()
+
+
+def _begun(settings: dict[str, Any], described: Mapping[str, Any]) -> Run:
+    """A run that has begun, offline where W&B cannot be reached.
+
+    Raises:
+        wandb.errors.Error: when W&B refuses it.
+    """
+    try:
+        return wandb.init(**settings, **described)
+    except wandb.errors.CommError as error:
+        offline = offline_instead(settings, error)
+        if offline is None:
+            raise
+        return wandb.init(**offline, **described)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import wandb
 
-from els.files import read_record, write_record
+from els.files import write_record
+from els.reading import read_record
 
 RECORD = ".wandb.json"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import wandb
 
@@ -14,9 +15,12 @@ from els.analysis.results import Results
 from els.analysis.tracking import content
 from els.analysis.tracking.record import LoggedRun
 from els.calibration import Scales
+from els.console import console
+from els.errors import reason
 from els.work import Advance, Progress
 
 Run = wandb.sdk.wandb_run.Run
+Row = dict[str, Any]
 EVERY = 5.0  # seconds between two points of the curve of progress
 
 
@@ -37,8 +41,17 @@ class Tracker:
         """Everything has been computed, and its report is written."""
 
 
+@contextmanager
+def forgiving(what: str = "") -> Iterator[None]:
+    """Say in a line that W&B failed, and go on: results are worth more than their log."""
+    try:
+        yield
+    except Exception as error:  # of W&B, of its process, or of what lies between
+        console.print(f"W&B does not get {what or 'all of this'} ({reason(error, named=True)})")
+
+
 class LiveRun(Tracker):
-    """Of an analysis that is logged as it goes.
+    """Of an analysis that is logged as it goes; what W&B fails to take is left out.
 
     Attributes:
         run: the W&B run, which somebody else begins and ends.
@@ -51,6 +64,7 @@ class LiveRun(Tracker):
         self.record = record
         self.report: tuple[Results, ReportFiles] | None = None
         self._scales: list[str] = []  # the machines whose scales have been logged
+        self._silent = False
         for name, axis in content.CURVES.items():
             run.define_metric(name, step_metric=axis, summary="none")
         record.save(folder)
@@ -61,7 +75,7 @@ class LiveRun(Tracker):
         @contextmanager
         def told(name: str, total: int) -> Iterator[Advance]:
             self.stage(name)
-            stage = _Stage(self.run, total)
+            stage = _Stage(self._log, total)
             with shown(name, total) as advance:
 
                 def both(count: float) -> None:
@@ -74,29 +88,39 @@ class LiveRun(Tracker):
 
     def stage(self, name: str) -> None:
         """The name of the stage stands in the summary."""
-        self.run.summary[content.STAGE] = name
+        with forgiving():
+            self.run.summary[content.STAGE] = name
 
     def fitted(self, scales: Scales) -> None:
         """Log the scales; after an interruption again, since what was last logged may be lost."""
         for row in content.scale_rows(scales):
-            self.run.log(row)
+            self._log(row)
         self._scales.append(scales.machine)
 
     def finished(self, results: Results, files: ReportFiles) -> None:
         """Log what was found: what is no curve in the summary alone."""
-        for row in content.rows_by_t(results, without=self._scales):
-            self.run.log(row)
-        self.run.log(content.panels(results, files))
-        self.run.summary.update(content.numbers(results))
-        self.run.notes = content.notes(results)
-        self.report = results, files
+        with forgiving():
+            for row in content.rows_by_t(results, without=self._scales):
+                self.run.log(row)
+            self.run.log(content.panels(results, files))
+            self.run.summary.update(content.numbers(results))
+            self.run.notes = content.notes(results)
+            self.report = results, files
+
+    def _log(self, row: Row) -> None:
+        """Log a row of a curve, unless one could not be logged before."""
+        if not self._silent:
+            self._silent = True
+            with forgiving("the curves"):
+                self.run.log(row)
+                self._silent = False
 
 
 class _Stage:
     """One stage of an analysis: how much of it is done, and how long the rest will take."""
 
-    def __init__(self, run: Run, total: int) -> None:
-        self.run = run
+    def __init__(self, log: Callable[[Row], None], total: int) -> None:
+        self.log = log
         self.total = total
         self.done = 0.0
         self.begun = time.monotonic()
@@ -115,4 +139,4 @@ class _Stage:
         row = {content.SHARE: share}
         if self.done:
             row[content.LEFT] = (self.logged - self.begun) * (1 / share - 1) / 60
-        self.run.log(row)
+        self.log(row)

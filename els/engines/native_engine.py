@@ -2,7 +2,8 @@
 
 `native.cpp` has a plain C interface and none of torch's headers, so that it compiles in seconds
 with whatever C++ compiler there is. It is built at first use into a cache folder, `$ELS_CACHE` or
-else `~/.cache/els`, under a name that says all that the machine code depends on.
+else `~/.cache/els`, under a name that says all that the machine code depends on, see
+`els.engines.compiled`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from els.engines import compiled
 from els.engines.dictionary import RULES
 from els.engines.posterior import Details, Posterior, named
 from els.engines.query import PatchQuery, refuses_numbers
@@ -197,19 +198,21 @@ def library() -> ctypes.CDLL:
         NativeUnavailableError: when it cannot be built or loaded here.
     """
     compiler = _compiler()
-    path = cache_folder() / f"native-{_fingerprint(compiler)}.so"
     try:
-        return _load(path)
-    except OSError:  # not there yet, or damaged
-        _build(compiler, path)
-    try:
+        path = compiled.own_folder() / f"native-{_fingerprint(compiler)}.so"
+        if not compiled.is_whole(path):
+            _LOG.warning("compiling the CPU engine, once for this machine (about 20 s) ...")
+            compiled.store(path, lambda built: compile_library(_SOURCES, built, compiler))
         return _load(path)
     except OSError as error:
-        raise NativeUnavailableError(f"the compiled engine cannot be loaded ({error})") from error
+        raise NativeUnavailableError(
+            f"the compiled engine cannot be kept in {cache_folder()} and loaded "
+            f"from there ({error}); set ELS_CACHE to a folder of your own"
+        ) from error
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    code = ctypes.CDLL(str(path))
+    code = compiled.load(path)
     code.els_patch_posteriors.argtypes = [ctypes.POINTER(_Job)]
     code.els_patch_posteriors.restype = ctypes.c_int
     return code
@@ -251,22 +254,6 @@ def _processor() -> bytes:
     known = (b"model name", b"flags", b"Features", b"CPU part")
     told = {line.partition(b"\t")[0]: line for line in lines if line.startswith(known)}
     return b"\n".join(told.values()) or platform.machine().encode()
-
-
-def _build(compiler: list[str], path: Path) -> None:
-    """Compile to `path` by way of a new name beside it, so that it is only ever there whole."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
-            built = Path(folder) / path.name
-            _LOG.warning("compiling the CPU engine, once for this machine (about 20 s) ...")
-            compile_library(_SOURCES, built, compiler)
-            built.replace(path)
-    except OSError as error:
-        raise NativeUnavailableError(
-            f"the compiled engine cannot be stored in {path.parent} ({error}); "
-            "set ELS_CACHE to a folder that can be written to"
-        ) from error
 
 
 def compile_library(

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from els.errors import InputError
+from els.errors import InputError, reason
 from els.images.pictures import VERSION, Pictures
 from els.images.source import SHARES, Source, divide, materialise
+from els.reading import JSON, open_regular, walk
 from els.work import Progress, silent
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 _LABELS = "dataset.json"
+_MOST_CLASSES = 100_000
 _MANY = 2000  # files that take long enough to read for progress to be shown
 
 
@@ -78,11 +79,6 @@ def file_source(
     )
 
 
-def open_file(path: Path) -> IO[bytes]:
-    """How the files of a folder are opened."""
-    return path.open("rb")
-
-
 def is_image(path: PurePath) -> bool:
     """Whether a file, by its path from the root, is an image that a person put there.
 
@@ -96,7 +92,7 @@ def load_folder(root: Path, split: str, download: bool, seed: int) -> tuple[Sour
     """The images below a folder, and which of them are of the split; sub-folders are classes."""
     if not root.is_dir():
         raise InputError(f"there is no folder '{root}'; give the folder of images as the data root")
-    there = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    there = list(walk(root))
     files = sorted(path for path in there if is_image(path.relative_to(root)))
     if not files:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -107,7 +103,7 @@ def load_folder(root: Path, split: str, download: bool, seed: int) -> tuple[Sour
     classes = sorted(set(tops)) if labelled else []
     labels = torch.tensor([classes.index(top) for top in tops]) if labelled else None
     others = len(there) - len(files)
-    source = file_source(Pictures(files, open_file), labels, classes, root, passed_over=others)
+    source = file_source(Pictures(files, open_regular), labels, classes, root, passed_over=others)
     return source, divide(source.count, split, seed, SHARES, f"'{root}'")
 
 
@@ -119,28 +115,54 @@ def load_zip(root: Path, split: str, download: bool, seed: int) -> tuple[Source,
         archive = zipfile.ZipFile(root)
         there = [one.filename for one in archive.infolist() if not one.is_dir()]
         names = sorted(name for name in there if is_image(PurePosixPath(name)))
-        meta = json.loads(archive.read(_LABELS)) if _LABELS in there else {}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"'{root}' is not a readable zip of images: {error}") from error
+        meta = json.loads(_content(archive, _LABELS)) if _LABELS in there else {}
+    except Exception as error:  # a damaged list of its members can raise anything
+        raise InputError(f"'{root}' is not a readable zip of images: {reason(error)}") from error
     if not names:
         raise InputError(f"'{root}' holds no image")
     labels = _zip_labels(meta, names, root)
     classes = [] if labels is None else [str(i) for i in range(int(labels.max()) + 1)]
-    pictures = Pictures(names, lambda name: BytesIO(archive.read(name)))
+    pictures = Pictures(names, lambda name: BytesIO(_content(archive, name)))
     others = len(there) - len(names) - (_LABELS in there)
     source = file_source(pictures, labels, classes, root, passed_over=others)
     return source, divide(source.count, split, seed, SHARES, f"'{root}'")
 
 
-def _zip_labels(meta: dict, names: Sequence[str], root: Path) -> Tensor | None:
-    """Labels in the layout of EDM and StyleGAN: {"labels": [[file, class], ...]} or null."""
-    if not meta.get("labels"):
-        return None
-    by_name = dict(meta["labels"])
-    missing = [name for name in names if name not in by_name]
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member of an archive, which says how large it is."""
+    size = archive.getinfo(name).file_size
+    if size > JSON:
+        raise InputError(f"'{name}' has {size:,} bytes; files of at most {JSON:,} are read")
+    return archive.read(name)
+
+
+def _zip_labels(meta: Any, names: Sequence[str], root: Path) -> Tensor | None:
+    """Labels in the layout of EDM and StyleGAN: {"labels": [[file, class], ...]} or null.
+
+    Raises:
+        InputError: when it is of another form, a label is missing, or is no class.
+    """
+    try:
+        pairs = meta.get("labels")
+        if not pairs:
+            return None
+        by_name = dict(pairs)
+        missing = [name for name in names if name not in by_name]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"dataset.json in '{root}' must hold {{\"labels\": [[file, class], ...]}}, and holds "
+            f"something else ({reason(error)})"
+        ) from error
     if missing:
         raise InputError(
             f"dataset.json in '{root}' has no label for {len(missing)} images, the "
             f"first of them '{missing[0]}'"
         )
-    return torch.tensor([int(by_name[name]) for name in names])
+    labels = [by_name[name] for name in names]
+    for name, label in zip(names, labels, strict=True):
+        if type(label) is not int or not 0 <= label < _MOST_CLASSES:
+            raise InputError(
+                f"dataset.json in '{root}' says that '{name}' is of class "
+                f"{str(label)[:40]}; classes are whole numbers from 0 to {_MOST_CLASSES - 1:,}"
+            )
+    return torch.tensor(labels)

@@ -12,11 +12,12 @@ from einops import rearrange
 from torch import Tensor
 
 from els.errors import InputError, check_whole, reason
-from els.images.files import file_source, load_folder, load_zip, open_file
+from els.images.files import file_source, load_folder, load_zip
 from els.images.garments import CLASSES, load_garments
 from els.images.pictures import Pictures
 from els.images.sets import ImageSet, Origin
 from els.images.source import SHARES, Source, array_source, divide, limited
+from els.reading import open_regular
 from els.work import Progress, silent
 
 SPLITS = ("train", "val", "test", "all")
@@ -215,7 +216,7 @@ def _celeba(root: Path, split: str, download: bool, seed: int) -> tuple[Source, 
         data = CelebA(str(root), split=official, download=download)
     folder = root / "celeba" / "img_align_celeba"
     files = [folder / name for name in data.filename]
-    source = file_source(Pictures(files, open_file), None, [], folder)
+    source = file_source(Pictures(files, open_regular), None, [], folder)
     return source, torch.arange(source.count)
 
 

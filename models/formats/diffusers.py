@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from els.errors import InputError, reason, shown
+from els.errors import InputError, shown
 from els.models.diffusers import DiffusersNetwork
 from els.models.formats.loaded import (
     WAY_IN,
@@ -27,6 +26,7 @@ from els.models.formats.loaded import (
     note_of,
 )
 from els.models.networks import listed
+from els.reading import member, read_table, walk
 
 # What networks predict, as diffusers calls it, and as this project does.
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -90,6 +90,8 @@ def load(content: Path, asked: Asked) -> Loaded:
     """
     parts = _parts(content, asked)
     config = _json(parts.unet / "config.json")
+    for _ in walk(parts.unet):  # refuses links that lead out of it
+        pass
     _check_network(config, parts.unet)
     settings = _settings(parts.scheduler, asked)
     net, alphas_cumprod = _built(content, parts.unet, config, settings)
@@ -334,12 +336,9 @@ def _check_scheduler(settings: Mapping[str, Any], folder: Path) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"there is no file '{path}', which every folder of diffusers has")
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"'{path}' is not JSON: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"'{path}' holds a {type(content).__name__}, not a table of settings")
-    return content
+        return read_table(member(path.parent, path.name), infinite=True)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no file '{path}', which every folder of diffusers has"
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from els.models.blocks import Network
 from els.models.formats import own
 from els.models.formats.loaded import Asked, Declared, Loaded, explained
 from els.models.networks import restore_network
+from els.reading import member, read_table
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KIND = "els"
@@ -39,13 +39,14 @@ def write(folder: Path, net: Network, meta: dict[str, Any]) -> None:
 
 def claims(content: object) -> bool:
     """Whether this is a folder that `train.py export` wrote."""
-    if not isinstance(content, Path) or not (content / CONFIG).is_file():
-        return False
     try:
-        config = json.loads((content / CONFIG).read_text())
+        return isinstance(content, Path) and _config(content).get("kind") == KIND
     except (ValueError, OSError):
         return False
-    return isinstance(config, dict) and config.get("kind") == KIND
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return read_table(member(folder, CONFIG), infinite=True)  # which of others may be diffusers'
 
 
 def load(content: Path, asked: Asked) -> Loaded:
@@ -66,14 +67,18 @@ def load(content: Path, asked: Asked) -> Loaded:
             f"--weights {asked.weights} was given, but '{content}' has one network; leave "
             "--weights out"
         )
-    config = json.loads((content / CONFIG).read_text())
+    config = _config(content)
     if config.get("format") != own.FORMAT:
         was = shown(config.get("format"))
         raise InputError(f"'{content / CONFIG}' is of format {was}, not {own.FORMAT}")
-    if not (content / WEIGHTS).is_file():
-        raise InputError(f"there is no file '{content / WEIGHTS}', which belongs to {CONFIG}")
+    try:
+        path = member(content, WEIGHTS)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no file '{content / WEIGHTS}', which belongs to {CONFIG}"
+        ) from error
     with explained(f"'{content / WEIGHTS}' is damaged"):
-        weights = load_file(content / WEIGHTS)
+        weights = load_file(path)
     with explained(f"'{content / CONFIG}' is not complete"):
         told = own.described(config)
         return Loaded(

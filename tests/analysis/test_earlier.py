@@ -28,7 +28,7 @@ def as_version_2(results: Results, folder: Path) -> None:
     results.save(folder)
     record = json.loads((folder / "agreement.json").read_text())
     protocol = record.pop("protocol")
-    del record["images"], protocol["mosaic"]
+    del record["images"], record["files"], protocol["mosaic"]
     record["network"] = SENTENCE
     record["data"] |= {"images": 20, "shape": [1, 8, 8], "sha256": "1" * 64}
     record["training"] = {"config": "runs/made/config.yaml", "text": "seed_everything: 0\n"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stages import assert_alike
 
 from els.analysis.results import Results
 from els.errors import InputError
+from els.files import sha256_of
 
 KINDS = ("boundary", "mixture", "local", "ideal")
 
@@ -127,6 +129,82 @@ def test_damage_is_one_line(name: str, content: bytes, results: Results, tmp_pat
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError):
         Results.load(tmp_path)
+
+
+def test_each_file_is_the_one_that_was_written_with_the_others(
+    results: Results, tmp_path: Path
+) -> None:
+    results.save(tmp_path / "a")
+    replace(results, noise=results.noise + 1).save(tmp_path / "b")
+    kept = json.loads((tmp_path / "a" / "agreement.json").read_text())["files"]
+    names = {path.name for path in (tmp_path / "a").iterdir()} - {"agreement.json"}
+    assert set(kept) == names
+    assert Results.load(tmp_path / "a").summary == results.summary
+    shutil.copy(tmp_path / "b" / "samples.npz", tmp_path / "a" / "samples.npz")
+    with pytest.raises(InputError, match=r"samples.npz is damaged, or that of another analysis"):
+        Results.load(tmp_path / "a")
+    for name in names:
+        path = tmp_path / "b" / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        with pytest.raises(InputError, match=f"{name} is damaged"):
+            Results.load(tmp_path / "b")
+        path.unlink()
+        with pytest.raises(InputError, match="no complete analysis"):
+            Results.load(tmp_path / "b")
+        path.write_bytes(before)
+    assert Results.load(tmp_path / "b").seeds == results.seeds
+
+
+def _changed(folder: Path, name: str, changes: dict[str, np.ndarray]) -> None:
+    """Arrays of a file changed by somebody who makes the digests right again."""
+    with np.load(folder / name) as file:
+        arrays = dict(file)
+    np.savez(folder / name, **arrays | changes)
+    path = folder / "agreement.json"
+    summary = json.loads(path.read_text())
+    summary["files"][name] = sha256_of(folder / name)
+    path.write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("samples.npz", {"machine/<img src=x onerror=alert(1)>": np.zeros(1)}, "is no machine"),
+        ("samples.npz", {"machine/local": np.zeros((6, 1, 8, 9))}, "local is of shape"),
+        ("samples.npz", {"machine/local": np.full((6, 1, 8, 8), np.nan)}, "NaN or infinite"),
+        ("samples.npz", {"machine/local": np.zeros((6, 1, 8, 8), complex)}, "is an array of"),
+        ("samples.npz", {"seeds": np.arange(5)}, "of 5 seeds"),
+        ("samples.npz", {"seeds": np.array(5)}, "no complete analysis"),
+        ("samples.npz", {"labels": np.zeros((6, 2), int)}, "labels of shape"),
+        ("samples.npz", {"network/<b>": np.zeros((6, 1, 8, 8))}, "no complete analysis"),
+        ("origins.npz", {"path/<b>": np.zeros((4, 6, 1, 8, 8))}, "neither the network nor a"),
+        ("origins.npz", {"path/network": np.zeros((4, 6, 1, 8, 9))}, "of different shapes"),
+        ("origins.npz", {"mosaic/network/weight": np.zeros((1, 6, 8, 9))}, "of another shape"),
+        ("origins.npz", {"mosaic/network/t": np.zeros(7)}, "has 7 times"),
+        ("origins.npz", {"novelty/network/distance": np.zeros(2)}, "of different lengths"),
+    ],
+)
+def test_what_somebody_made_up_is_one_line(
+    name: str, changes: dict, told: str, results: Results, tmp_path: Path
+) -> None:
+    results.save(tmp_path)
+    _changed(tmp_path, name, changes)
+    with pytest.raises(InputError, match=told) as error:
+        Results.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_links_that_leave_the_folder_are_not_followed(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path / "a")
+    for name in ("agreement.json", "samples.npz", "network.json"):
+        path = tmp_path / "a" / name
+        path.rename(tmp_path / name)
+        path.symlink_to(tmp_path / name)
+        with pytest.raises(InputError, match="is a link that leads out of"):
+            Results.load(tmp_path / "a")
+        path.unlink()
+        (tmp_path / name).rename(path)
 
 
 def test_a_folder_may_be_named_by_a_string(results: Results, tmp_path: Path) -> None:

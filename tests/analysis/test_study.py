@@ -126,6 +126,22 @@ def test_images_of_another_shape_are_refused(checkpoint: Path, tmp_path: Path) -
 
 def test_the_training_configuration_is_kept_where_it_lies_beside(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    (tmp_path / "run" / "config.yaml").write_text("seed: 1\n")
+    path, text = tmp_path / "run" / "config.yaml", "seed: 1\nrun:\ndata:\nmodel:\ntrainer:\n"
+    path.write_text(text)
     training = small_study(checkpoint).provenance.training
-    assert (training.path, training.text) == (str(tmp_path / "run" / "config.yaml"), "seed: 1\n")
+    assert (training.path, training.text) == (str(path), text)
+
+
+def test_a_configuration_that_is_a_link_to_something_private_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    path, secret = tmp_path / "run" / "config.yaml", tmp_path / "secret"
+    secret.write_text("run:\ndata:\nmodel:\ntrainer:\npassword: 1\n")
+    path.symlink_to(secret)
+    assert small_study(checkpoint).provenance.training is None
+    assert "is a link that leads out of" in capsys.readouterr().out
+    path.unlink()
+    for content in (b"password: 1\n", b"run:\ndata:\nmodel:\ntrainer:\n\xff\xfe", bytes(2 << 20)):
+        path.write_bytes(content)
+        assert small_study(checkpoint).provenance.training is None

@@ -79,7 +79,7 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     damaged = sorted(tmp_path.glob("*.pt"))[2]
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert squares(Work(tmp_path), compute) == [0, 1, 4, 9, 16]
-    assert [len(batch) for batch in compute.batches] == [5, 1]
+    assert [len(batch) for batch in compute.batches] == [5, 5]  # in the batch that it was in
 
 
 def test_a_row_is_kept_without_the_rest_of_its_batch(tmp_path: Path) -> None:
@@ -179,3 +179,110 @@ def test_a_pass_over_a_large_set_ticks_by_its_parts() -> None:
     Work(progress=progress).map("x", range(2), compute, depends="x")
     assert len(moves) == 15  # of 1,437 images, 100 at a time
     assert sum(moves) == pytest.approx(2)
+
+
+def _nothing(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _foreign(path: Path) -> None:
+    """Another part, whole and in its place."""
+    others = sorted(set(path.parent.glob("*.pt")) - {path})
+    path.write_bytes(others[0].read_bytes())
+
+
+def _flipped(path: Path) -> None:
+    """One bit, in the middle of the numbers."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\x04\0\0\0\0\0\0\0")] ^= 1  # 2 squared
+    path.write_bytes(data)
+
+
+def _of_torch(path: Path) -> None:
+    """As an earlier version kept it."""
+    torch.save({"square": torch.tensor(7), "row": torch.arange(3)}, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _nothing,
+        _foreign,
+        _flipped,
+        _of_torch,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+        lambda path: path.write_bytes(b"PK\x03\x04 text"),
+        lambda path: path.write_bytes(path.read_bytes()[:43]),
+    ],
+)
+def test_a_part_that_is_not_as_it_was_written_is_computed_again(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    compute = Squares()
+    squares(Work(tmp_path, batch=5), compute)
+    paths = {Work(tmp_path)._path("squares", i): i for i in range(5)}
+    path = next(path for path, i in paths.items() if i == 2)
+    damage(path)
+    assert squares(Work(tmp_path), compute) == [0, 1, 4, 9, 16]
+    assert compute.batches[1:] == [[0, 1, 2, 3, 4]]
+    again = Work(tmp_path)
+    assert squares(again, compute) == [0, 1, 4, 9, 16]  # and it stays whole
+    assert not again.computed
+
+
+def test_planted_parts_that_do_not_fit_each_other_are_all_computed_again(tmp_path: Path) -> None:
+    compute = Squares()
+    squares(Work(tmp_path), compute)
+    work = Work(tmp_path)
+    planted = {"square": torch.zeros(2), "other": torch.zeros(1)}
+    work._write(work._path("squares", 3), planted, [])
+    assert squares(Work(tmp_path), compute) == [0, 1, 4, 9, 16]
+    assert compute.batches[1:] == [[0, 1, 2, 3, 4]]
+
+
+def test_a_lost_item_comes_out_the_same_to_the_byte(tmp_path: Path) -> None:
+    """Results depend on the batch by rounding; here by much, so that it shows."""
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        return {"x": torch.tensor([float(i) + len(some) / 10 for i in some])}
+
+    def found(work: Work, items: range = range(5)) -> list[float]:
+        return work.map("x", items, compute, depends="x")["x"].tolist()
+
+    first = found(Work(tmp_path, batch=3))
+    for i in range(5):  # one by one, and what a kill leaves of a batch that was being written
+        Work(tmp_path)._path("x", i).unlink()
+        work = Work(tmp_path, batch=2)
+        assert found(work) == first
+        assert work.computed == {"x": 1}
+    for i in (1, 2, 4):
+        Work(tmp_path)._path("x", i).unlink()
+    assert found(Work(tmp_path, batch=16)) == first
+    # Fewer items than the batch had: then there is no other way.
+    Work(tmp_path)._path("x", 1).unlink()
+    assert found(Work(tmp_path), range(1, 2)) == [pytest.approx(1.1)]
+
+
+@pytest.mark.timeout(60)
+def test_what_another_process_lost_is_computed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier, computes = threading.Barrier(2), [Squares(), Squares()]
+    found: dict[int, list[int]] = {}
+    write = Work._write
+    monkeypatch.setattr(Work, "_write", lambda work, *args: work.rank or write(work, *args))
+
+    def one(rank: int) -> None:
+        work = Work(tmp_path, rank=rank, world=2, barrier=barrier.wait)
+        found[rank] = squares(work, computes[rank])
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {0: [0, 1, 4, 9, 16], 1: [0, 1, 4, 9, 16]}
+    assert computes[0].batches == [[0, 1, 2], [3, 4]]

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import vega
 from made_results import made_provenance, made_results
 from PIL import Image
 
@@ -552,6 +554,39 @@ def test_a_large_analysis_shows_fewer_seeds_and_says_so(
     assert [row["note"] for row in less["gallery"]["rows"]] == ["best", "median", "worst"]
     assert len(less["mosaic"]["seeds"]) == len(less["path"]["seeds"]) == 1
     assert "3 of 5 seeds are shown" in (tmp_path / "report.html").read_text()
+
+
+def test_a_script_that_is_not_the_pages_own_does_not_run(desktop: Tab, tmp_path: Path) -> None:
+    """Behind the escaping of names there is a second wall."""
+    path = tmp_path / "report.html"
+    write_page(made_results(("boundary", "local", "ideal")), path)
+    desktop.open(path)
+    assert desktop.complaints == []
+    planted = (
+        "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
+        "<script type=module>window.ran = 3</script><iframe srcdoc='x'></iframe>"
+        "<a href='javascript:window.ran = 4' id=planted>link</a>"
+    )
+    changed = path.with_name("changed.html")
+    changed.write_text(path.read_text().replace("<main>", f"<main>{planted}"))
+    desktop.open(changed)
+    desktop.page.locator("#planted").click()
+    assert desktop.page.evaluate("window.ran") is None
+    assert len([said for said in desktop.complaints if "Content Security Policy" in said]) >= 4
+    changed.write_text(changed.read_text().replace("Content-Security-Policy", "none"))
+    desktop.open(changed)
+    assert desktop.page.evaluate("window.ran") is not None  # without the wall
+
+
+def test_the_library_of_charts_is_as_it_was_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vega.PATH.read_text(encoding="utf-8").startswith("/* Vega ")
+    if vega.versions() in vega.PATH.read_text(encoding="utf-8"):
+        assert vega.PATH.read_text(encoding="utf-8") == vega.made(), "python tests/vega.py"
+    # And nothing bundles it while a page is written, which would start V8.
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    write_page(made_results(("boundary",)), tmp_path / "report.html")
 
 
 def test_names_are_text_and_nothing_else(desktop: Tab, results: Results, tmp_path: Path) -> None:

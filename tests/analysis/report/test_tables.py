@@ -1,5 +1,7 @@
+import csv
 from dataclasses import replace
 from io import BytesIO, TextIOWrapper
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from els.analysis.report.tables import (
     seed_rows,
     share_cells,
     time_rows,
+    write_csv,
 )
 from els.analysis.report.views import REACHED
 from els.analysis.report.words import interval_text
@@ -127,3 +130,18 @@ def test_answers_apart_from_paths_are_columns() -> None:
     assert row["ceiling/r2"] == pytest.approx(float(results.ceiling_by_t["r2"][1].quantile(0.5)))
     seed = seed_rows(results)[2]
     assert seed["ceiling/pearson_r"] == float(results.ceiling_by_seed["pearson_r"][2])
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
+    path = tmp_path / "é" / "rows.csv"
+    first = {"run": '=HYPERLINK("x")', "@sum": -1.5, "r": None, "é": "a,b"}
+    write_csv(path, [first, {"run": "-1\x1b"}])
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        "run,'@sum,r,é",
+        '"\'=HYPERLINK(""x"")",-1.5,,"a,b"',
+        "'-1\\x1b,,,",
+    ]
+    for start in "=+-@\t\r":
+        write_csv(path, [{"a": f"{start}1", "b": "x"}])
+        with open(path, newline="", encoding="utf-8") as file:
+            assert not list(csv.reader(file))[1][0].startswith(start)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -21,9 +21,10 @@ from els.analysis.comparison import Comparison
 from els.analysis.options import Output, Source
 from els.analysis.report.write import write_comparison, write_report
 from els.analysis.tracking.log import log_comparison, tracked, use_checkpoint
-from els.analysis.tracking.record import RECORD
+from els.analysis.tracking.record import RECORD, LoggedRun
 from els.analysis.tracking.tracker import LiveRun
 from els.errors import InputError
+from els.work import silent
 
 Records = dict[str, list[dict[str, Any]]]
 
@@ -230,6 +231,55 @@ def test_a_run_that_is_refused_is_one_line(tmp_path: Path, monkeypatch: pytest.M
         raise AssertionError("nothing begins")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "analysis" / RECORD).exists()
+
+
+def test_a_run_begins_offline_where_nobody_answers_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    begin, tried = wandb.init, []
+
+    def init(**settings: object) -> object:
+        tried.append((settings["mode"], settings["settings"].init_timeout))
+        if settings["mode"] == "online":
+            raise wandb.errors.CommError("Timed out while retrying: dial tcp 127.0.0.1:9: refused")
+        return begin(**settings)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    checkpoint = write_checkpoint(tmp_path / "tiny" / "last.ckpt")
+    study = small_study(checkpoint)
+    with tracked(study, tmp_path / "analysis", Source(str(checkpoint)), Output()) as tracker:
+        assert tracker.run.settings.mode == "offline"
+    assert [mode for mode, _ in tried] == ["online", "offline"]
+    assert all(0 < seconds <= 30 for _, seconds in tried)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "cannot be reached" in x]
+    assert "this run is logged offline" in line
+
+
+def test_what_cannot_be_logged_is_said_once_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    class Broken:
+        """A run whose process has died."""
+
+        summary: ClassVar[dict] = {}
+
+        def define_metric(self, *args: object, **options: object) -> None: ...
+
+        def log(self, row: dict) -> None:
+            raise ConnectionResetError("Connection lost")
+
+    live = LiveRun(Broken(), LoggedRun("id", "digest"), tmp_path)
+    results = made_results(("boundary", "local"))
+    live.fitted(results.scales["boundary"])
+    with live.progress(silent)("sampling", 4) as advance:
+        advance(4)
+    live.finished(results, None)
+    assert live.report is None  # so that the next start logs it
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2
+    assert all("(ConnectionResetError: Connection lost)" in line for line in said)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from queries import assert_held_alike, native, reference
 from torch import Tensor
 
 from els.denoiser import add_noise
-from els.engines import native_engine
+from els.engines import compiled, native_engine
 from els.engines.dictionary import RULES
 from els.engines.native_engine import NativeUnavailableError, available
 from els.engines.posterior import Posterior
@@ -245,7 +245,8 @@ def start() -> subprocess.Popen:
 def test_two_processes_build_at_once_and_a_third_does_not(cache):
     both = [start(), start()]
     assert [process.communicate()[0].strip() for process in both] == ["None", "None"]
-    (library,) = cache.iterdir()
+    library, digest = sorted((cache / "compiled").iterdir())
+    assert digest.name == f"{library.name}.sha256"
     built = library.stat()
     assert start().communicate()[0].strip() == "None"
     assert (library.stat().st_mtime_ns, library.stat().st_ino) == (built.st_mtime_ns, built.st_ino)
@@ -254,10 +255,11 @@ def test_two_processes_build_at_once_and_a_third_does_not(cache):
 @needs_compiler
 @pytest.mark.usefixtures("quick")
 def test_a_damaged_library_is_built_anew(cache):
-    library = cache / f"native-{native_engine._fingerprint(native_engine._compiler())}.so"
+    compiled.own_folder()
+    name = f"native-{native_engine._fingerprint(native_engine._compiler())}.so"
+    library = cache / "compiled" / name
     library.write_bytes(b"half a file")
     assert available() is None
-    assert list(cache.iterdir()) == [library]
     assert library.stat().st_size > 1000
 
 
@@ -275,7 +277,7 @@ def test_without_a_compiler_there_is_a_reason(cache, monkeypatch):
 def test_a_compiler_that_fails_leaves_nothing_behind(cache, monkeypatch):
     monkeypatch.setenv("CXX", "false")
     assert "does not compile" in available()
-    assert not list(cache.iterdir())
+    assert not list((cache / "compiled").iterdir())
 
 
 @needs_compiler
