@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -71,12 +72,12 @@ def _moment(
     count = study.protocol.denoising or study.protocol.real_images
     images = {"held_out": study.unseen_of(count), "training": study.seen_of(count)}
     trained = study.network.trained
-    try:
-        found = {name: _agreement(side.paths, drawn.samples) for name, side in sides.items()}
-    except InputError as error:
+    found = {name: _agreement(side.paths, drawn.samples) for name, side in sides.items()}
+    if not all(map(math.isfinite, _numbers(found))):
         raise InputError(
-            f"the snapshot of step {step:,} cannot be compared, move it to another folder: {error}"
-        ) from error
+            f"the snapshot of step {step:,} cannot be compared, move it to another folder: an "
+            "image has the same value everywhere, so that there is nothing to correlate"
+        )
     return Moment(
         step=step,
         sha256=digest,
@@ -107,6 +108,14 @@ def _agreement(
         }
         for kind, paths in machines.items()
     }
+
+
+def _numbers(found: Mapping[str, dict[str, dict[str, tuple[float, ...]]]]) -> Iterator[float]:
+    """Every number of agreement."""
+    for kinds in found.values():
+        for metrics in kinds.values():
+            for values in metrics.values():
+                yield from values
 
 
 def _medians(values: Tensor) -> list[float]:

@@ -284,6 +284,21 @@ class Results:
         return next(found, None)
 
     @cached_property
+    def mixture_pairs(self) -> tuple[Pair, ...]:
+        """The mixture against every single machine by R2, the hardest to beat first."""
+        if self.weights is None or self.weights.machine not in self.by_seed:
+            return ()
+        mixture, scores = self.weights.machine, self.by_seed
+        medians = {
+            kind: one.metrics["R2"].median for kind, one in self.agreement[0].machines.items()
+        }
+        others = sorted(scores.keys() - {mixture}, key=lambda kind: (-medians[kind], kind))
+        return tuple(
+            compare_pairs({mixture: scores[mixture], kind: scores[kind]}, "R2")[0]
+            for kind in others
+        )
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """The content of agreement.json: medians, intervals and what they were measured on."""
         first, *others = (one.record() for one in self.agreement)
@@ -295,6 +310,8 @@ class Results:
             found["same_x"] = same_x_record(self.same_x)
         if self.locality_scores:
             found["locality"] = {kind: asdict(mean) for kind, mean in self.locality.items()}
+        if self.mixture_pairs:
+            found["mixture_R2"] = [asdict(pair) for pair in self.mixture_pairs]
         if self.audits:
             found["audits"] = {kind: as_plain(audit) for kind, audit in self.audits.items()}
         if self.attribution is not None:

@@ -71,8 +71,9 @@ class Pair:
     Attributes:
         machine: the one.
         other: the other.
-        wins: the share of seeds on which the machine's pearson_r is above the other's, in [0, 1].
-        difference: of their pearson_r on the same seed, the machine's less the other's.
+        wins: the share of seeds on which the machine's metric (pearson_r unless something else is
+            said) is above the other's, in [0, 1].
+        difference: of their metric on the same seed, the machine's less the other's.
         seeds: how many seeds there are.
     """
 
@@ -283,8 +284,10 @@ def resamples(n: int, *, seed: int = 0) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
 
 
-def compare_pairs(by_seed: Mapping[str, Mapping[str, Tensor]]) -> tuple[Pair, ...]:
-    """Every two machines on the same seeds, from what `agreement` found of each.
+def compare_pairs(
+    by_seed: Mapping[str, Mapping[str, Tensor]], metric: str = "pearson_r"
+) -> tuple[Pair, ...]:
+    """Every two machines on the same seeds, by a metric of what `agreement` found of each.
 
     A paired test: seeds are predicted well or badly by all machines alike, which cancels in the
     difference on a seed and makes intervals of single machines overlap.
@@ -300,29 +303,33 @@ def compare_pairs(by_seed: Mapping[str, Mapping[str, Tensor]]) -> tuple[Pair, ..
         Pair(
             machine=machine,
             other=other,
-            wins=beats(by_seed[machine], by_seed[other]),
+            wins=beats(by_seed[machine], by_seed[other], metric),
             difference=summarise(differences),
             seeds=int((~differences.isnan()).sum()),
         )
-        for (machine, other), differences in _differences(by_seed).items()
+        for (machine, other), differences in _differences(by_seed, metric).items()
     )
 
 
-def _differences(by_seed: Mapping[str, Mapping[str, Tensor]]) -> dict[tuple[str, str], Tensor]:
-    """What pearson_r of the one is above that of the other (n,), of every two machines."""
+def _differences(
+    by_seed: Mapping[str, Mapping[str, Tensor]], metric: str
+) -> dict[tuple[str, str], Tensor]:
+    """What the metric of the one is above that of the other (n,), of every two machines."""
     pairs = {
-        (one, other): by_seed[one]["pearson_r"] - by_seed[other]["pearson_r"]
+        (one, other): by_seed[one][metric] - by_seed[other][metric]
         for one, other in combinations(by_seed, 2)
     }
     return {names: values for names, values in pairs.items() if not values.isnan().all()}
 
 
-def beats(machine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """The share of seeds on which one machine's pearson_r is above another's, in [0, 1].
+def beats(
+    machine: Mapping[str, Tensor], other: Mapping[str, Tensor], metric: str = "pearson_r"
+) -> float:
+    """The share of seeds on which one machine's metric is above another's, in [0, 1].
 
     Of the seeds on which both are defined; 0 where there are none.
     """
-    difference = machine["pearson_r"] - other["pearson_r"]
+    difference = machine[metric] - other[metric]
     difference = difference[~difference.isnan()]
     return float((difference > 0).double().mean()) if len(difference) else 0.0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 from torch import Tensor
 
@@ -27,6 +28,10 @@ from els.work import IN_MEMORY, Advance, Tensors, Work
 _SUM_TO_ONE = 1e3
 # Components with less weight are left out, so that they need not be computed.
 _LEAST_WEIGHT = 0.01
+# Of cross-validation; the first is none.
+PENALTIES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_SMALLEST = 1e-9  # of the square of what is answered
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,10 @@ class Weights:
         weights: of each component at each t; those of a t add up to 1.
         seeds: the calibration seeds.
         source: empty; files from before have a digest of what they were fitted to.
+        penalty: what the squares of the weights cost, see `solve`.
+        tried: the penalties that were tried.
+        losses: of each, the squared error on calibration seeds that were left out, relative to that
+            without a penalty; empty where there was a single seed.
     """
 
     machine: str
@@ -48,6 +57,9 @@ class Weights:
     weights: tuple[tuple[float, ...], ...]
     seeds: tuple[int, ...]
     source: str = ""
+    penalty: float = 0.0
+    tried: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -91,7 +103,8 @@ def fit_weights(
 ) -> Weights:
     """The convex weights at each t that bring a mixture's x0_hat closest to the network's.
 
-    Least squares over all seeds and pixels, on the network's own path.
+    Least squares over all seeds and pixels, on the network's own path, with a penalty that is
+    picked by cross-validation over the seeds; see `solve`.
 
     Args:
         network: the denoiser to be explained.
@@ -113,7 +126,7 @@ def fit_weights(
         return normal_equations([points[i] for i in some], mixture, label, advance)
 
     depends = [
-        "weights",
+        "weights by seed",
         identity_of(network),
         mixture.identity,
         steps,
@@ -131,7 +144,7 @@ def normal_equations(
     label: Tensor | None,
     advance: Advance = lambda count: None,
 ) -> Tensors:
-    """What least squares needs to know, in sums over seeds and pixels.
+    """What least squares needs to know, in sums over pixels.
 
     Args:
         points: what ought to be answered, at every t.
@@ -140,26 +153,40 @@ def normal_equations(
         advance: called with the number of images after each point.
 
     Returns:
-        `gram` (t k k), inner products of the components' answers, and `right` (t k), those with
-        what ought to be answered.
+        `gram` (t n k k), inner products of the components' answers for each seed, `right` (t n k),
+        those with what ought to be answered, and `square` (t n), that of the latter.
     """
-    gram, right = [], []
+    gram, right, square = [], [], []
     for point in points:
         answers = mixture.components(point.x, at_time(point.x, point.t), label).double().cpu()
-        flat = rearrange(answers, "k b c h w -> k (b c h w)")
-        gram.append(flat @ flat.T)
-        right.append(flat @ point.x0_hat.double().cpu().flatten())
+        flat = rearrange(answers, "k n c h w -> n k (c h w)")
+        wanted = point.x0_hat.double().cpu().flatten(1)
+        gram.append(flat @ flat.mT)
+        right.append(torch.einsum("nkd,nd->nk", flat, wanted))
+        square.append(wanted.square().sum(dim=1))
         advance(len(point.x))
-    return {"gram": torch.stack(gram), "right": torch.stack(right)}
+    found = {"gram": gram, "right": right, "square": square}
+    return {name: torch.stack(values) for name, values in found.items()}
 
 
 def solve(
     equations: Tensors, mixture: Mixture, *, t: Sequence[float], seeds: Sequence[int]
 ) -> Weights:
-    """The weights, at least 0 and adding up to 1, with the smallest squared error at each t."""
+    """The weights, at least 0 and adding up to 1, with the smallest squared error at each t.
+
+    To the squared error is added `penalty` times the mean square of the components' answers times
+    the sum of the squared weights, which draws weights of components that are alike together. Of
+    `PENALTIES` the one is taken that is best on average over t on seeds that are left out, each in
+    turn, relative to no penalty at all.
+    """
+    gram, right, square = (equations[name].numpy() for name in ("gram", "right", "square"))
+    losses: tuple[float, ...] = ()
+    penalty = 0.0
+    if len(seeds) > 1:
+        losses = _cross_validated(gram, right, square)
+        penalty = PENALTIES[int(np.argmin(losses))]
     rows = [
-        _convex(gram.numpy(), right.numpy())
-        for gram, right in zip(equations["gram"], equations["right"], strict=True)
+        _convex(g.sum(axis=0), r.sum(axis=0), penalty) for g, r in zip(gram, right, strict=True)
     ]
     return Weights(
         machine=mixture.kind,
@@ -167,14 +194,30 @@ def solve(
         t=tuple(t),
         weights=tuple(tuple(row.tolist()) for row in rows),
         seeds=tuple(seeds),
+        penalty=penalty,
+        tried=PENALTIES if losses else (),
+        losses=losses,
     )
 
 
-def _convex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _cross_validated(gram: Array, right: Array, square: Array) -> tuple[float, ...]:
+    """The error of each penalty on seeds that are left out, a mean over t relative to none."""
+    errors = np.zeros((len(PENALTIES), len(gram)))
+    for at, (g, r, e) in enumerate(zip(gram, right, square, strict=True)):
+        for i, penalty in enumerate(PENALTIES):
+            for n in range(len(g)):  # the seed that is left out
+                w = _convex(g.sum(axis=0) - g[n], r.sum(axis=0) - r[n], penalty)
+                errors[i, at] += w @ g[n] @ w - 2 * w @ r[n] + e[n]
+    without = np.maximum(errors[0], _SMALLEST * square.sum(axis=1))  # an exact mixture has none
+    return tuple((errors / without).mean(axis=1).tolist())
+
+
+def _convex(gram: Array, right: Array, penalty: float = 0.0) -> Array:
     """Argmin of w G w / 2 - r w over the simplex; components that hardly count are dropped first.
 
     The problem is solved once, and again with those that have some weight.
     """
+    gram = gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram))
     weights = _simplex(gram, right)
     kept = weights >= _LEAST_WEIGHT
     weights[:] = 0
@@ -182,7 +225,7 @@ def _convex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _simplex(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _simplex(gram: Array, right: Array) -> Array:
     scale = np.trace(gram) / len(gram)
     values, vectors = np.linalg.eigh(gram / scale)
     root = np.sqrt(np.clip(values, 1e-12, None))

@@ -90,7 +90,7 @@ TESTED_ELSEWHERE = {
     "els.images.files": "tests/els/test_images.py and test_image_modes.py",
     **dict.fromkeys(
         (f"els.machines.{name}" for name in ("tempered", "nearest", "smoothed", "wiener",
-         "pca_local", "patch_composite", "global_equivariant")),
+         "pca_local", "patch_composite", "soft_composite", "global_equivariant")),
         "tests/els/machines/test_machines.py and tester.py, which go over all of them",
     ),
     "els.machines.mixture": "tests/els/test_stacking.py",

@@ -516,6 +516,7 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
     "by_t": _of_view("by_t"),
     "locality": _of_view("locality"),
     "criterion": _of_view("criterion"),
+    "weights": _of_view("weights"),
     "mosaic": _mosaic_figure,
     "novelty": _of_view("novelty"),
     "copies": _of_view("copies"),

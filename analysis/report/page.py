@@ -57,6 +57,7 @@ _HERE = Path(__file__).parent
 _SECTIONS = {
     "scales": ("sizes", "other_scale"),
     "criterion": ("criterion",),
+    "weights": ("weights",),
     "by_t": ("by_t",),
     "scatter": ("scatter",),
     "locality": ("locality",),

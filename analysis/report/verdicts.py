@@ -8,8 +8,9 @@ from statistics import median
 from els.agreement import summarise
 from els.analysis.answers import TRAINING, UNSEEN, Denoising
 from els.analysis.attribution import HELD_OUT, NETWORK
+from els.analysis.report import views
 from els.analysis.report.views import medians, rival
-from els.analysis.report.words import pair_text
+from els.analysis.report.words import interval_text, pair_text
 from els.analysis.results import Results
 from els.calibration import Scales
 from els.intervals import ByTime
@@ -70,6 +71,31 @@ def criterion(results: Results) -> str:
     return (
         f"At {_times(wide)} three or more values of {one.machine} are as good as each other, so "
         "that the one chosen there means little."
+    )
+
+
+def weights(results: Results) -> str:
+    """Which machines the mixture is made of, and whether it beats each of them by R2."""
+    view, pairs = views.weights(results), results.mixture_pairs
+    if view is None:
+        return ""
+    ends = []
+    for i in (0, len(view.series[0].t) // 2, -1):
+        most = max(view.series, key=lambda one: one.value[i])
+        ends.append(f"{most.name} at t = {most.t[i]:.2g} ({most.value[i]:.0%})")
+    text = f"It is mostly {', '.join(ends)}."
+    if not pairs:
+        return text
+    ahead = [one for one in pairs if one.distinguishable and one.difference.median > 0]
+    hardest = pairs[0]
+    difference = interval_text(hardest.difference, sign=True)
+    if len(ahead) == len(pairs):
+        how = f"Its R2 is above that of every single machine, of {hardest.other}, the best, by"
+        return f"{text} {how} {difference}."
+    others = ", ".join(one.other for one in pairs if one not in ahead)
+    return (
+        f"{text} Its R2 is not above that of every single machine by more than chance: not of "
+        f"{others}. From that of {hardest.other}, the best, it differs by {difference}."
     )
 
 
@@ -260,6 +286,7 @@ def equivariance(results: Results) -> str:
 VERDICTS: dict[str, Callable[[Results], str]] = {
     "scales": scales,
     "criterion": criterion,
+    "weights": weights,
     "by_t": by_t,
     "scatter": scatter,
     "novelty": novelty,

@@ -410,6 +410,24 @@ def _criterion(kind: str, one: Scales) -> HeatMap:
     )
 
 
+def weights(results: Results) -> Lines | None:
+    """The weight of each machine in the mixture, over all values of its scale, at each t."""
+    found = results.weights
+    if found is None:
+        return None
+    shares: dict[str, list[float]] = {}
+    for i, component in enumerate(found.components):
+        kind = component.split(" ")[0]
+        before = shares.get(kind, [0.0] * len(found.t))
+        shares[kind] = [share + row[i] for share, row in zip(before, found.weights, strict=True)]
+    kinds = list(dict.fromkeys([*results.machines, *shares]))
+    series = tuple(
+        Series(with_paper_name(kind), machine_style(kinds, kind), found.t, tuple(values))
+        for kind, values in shares.items()
+    )
+    return Lines("What the mixture is made of", "weight", series, limits=(0, 1))
+
+
 def by_t(results: Results) -> Lines | None:
     """Agreement of the x0_hats at each step, every denoiser on its own path."""
     kinds = list(results.machines)
@@ -764,6 +782,7 @@ VIEWS: dict[str, Callable[[Results], View | None]] = {
     "sizes": sizes,
     "other_scale": other_scale,
     "criterion": criterion,
+    "weights": weights,
     "by_t": by_t,
     "spread": spread,
     "scatter": scatter,

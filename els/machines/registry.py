@@ -27,6 +27,7 @@ from els.machines.nearest import Nearest
 from els.machines.patch_composite import PatchComposite
 from els.machines.pca_local import PcaLocal
 from els.machines.smoothed import Smoothed
+from els.machines.soft_composite import SoftPatchComposite
 from els.machines.tempered import Tempered
 from els.machines.wiener import Wiener
 from els.schedule import COSINE, CosineSchedule
@@ -47,6 +48,7 @@ class Entry:
         pads: the networks that it is meant for, by their padding.
         patches: whether it answers with training patches, which mosaics are made of.
         symmetries: whether it takes mirrored and turned images.
+        shifts: whether it takes a largest displacement.
         paper: what the paper calls it, in short; empty for machines that are not the paper's.
     """
 
@@ -57,6 +59,7 @@ class Entry:
     pads: tuple[str, ...] = PADDINGS
     patches: bool = False
     symmetries: bool = False
+    shifts: bool = False
     paper: str = ""
 
 
@@ -66,7 +69,24 @@ def _patches(
     make = partial(PatchMachine, rule=rule, window=window)
     scale = "size" if window == "hard" else "width"
     cites = _ELS if paper else ""
-    return Entry(make, says, cites, scale, pads, patches=True, symmetries=True, paper=paper)
+    return Entry(
+        make, says, cites, scale, pads, patches=True, symmetries=True, shifts=True, paper=paper
+    )
+
+
+_AFFORDED = 1e10  # multiplications of one answer at one value, of machines in a mixture
+
+
+def _mixture_kinds(images: ImageSet, around: Around) -> tuple[str, ...]:
+    """What is mixed: hard and soft windows anywhere, and at their own places what is affordable.
+
+    By count and not by the clock, so that a mixture is the same on every machine.
+    """
+    c, h, w = images.image_shape
+    masked = len(images) * (h * w) ** 2
+    costs = {"pca_local": masked * (1 + c), "patch_composite_soft": masked * (1 + c) * 9}
+    afforded = (name for name, cost in costs.items() if cost <= _AFFORDED)
+    return (around, f"{around}_soft", "local", *afforded)
 
 
 def _mixture(
@@ -77,11 +97,11 @@ def _mixture(
     schedule: CosineSchedule,
     options: MachineOptions,
 ) -> Mixture:
-    """Hard and soft windows anywhere, hard ones in place, and `wiener`; all of them exact."""
+    """The machines of `_mixture_kinds` at all their candidates, and `wiener`; all of them exact."""
     options = replace(options, tolerance=0.0)
     side = min(images.image_shape[1:])
     parts = []
-    for name in (options.around, f"{options.around}_soft", "local"):
+    for name in _mixture_kinds(images, options.around):
         machine = MACHINES[name].make(name, images, schedule=schedule, options=options)
         candidates = machine.scale.candidates if machine.scale else ()
         values = [v for v in candidates if machine.scale != SIZE or v <= side]
@@ -144,6 +164,14 @@ MACHINES: dict[str, Entry] = {
         "Whole patches at their own places, averaged where they overlap.",
         "Niedoba et al., arXiv 2411.19339 (PSPC)",
         scale="size",
+    ),
+    "patch_composite_soft": Entry(
+        SoftPatchComposite,
+        "Like `patch_composite`, with soft patches of images that are moved by a pixel, too.",
+        "after Niedoba et al., arXiv 2605.24192",
+        scale="width",
+        symmetries=True,
+        shifts=True,
     ),
     "local": _patches(
         "local",
@@ -228,7 +256,8 @@ def make_machine(
             and all other machines stay exact.
         window: "hard", "flat" or "gaussian" windows of a patch machine; default: as its kind says.
             The sides of flat windows are continuous. See `els.engines.windows`.
-        shift: the largest displacement of a patch (`boundary` alone): 0 makes it `local`.
+        shift: the largest displacement of a patch of `boundary`, which 0 makes `local`; of the
+            training images of `patch_composite_soft`, in each direction (default: 1).
         symmetries: "flip" and "turns" add the mirrored and quarter-turned images to the dictionary
             of a patch machine, or of those in `mixture`, for networks trained so.
         temperature: what a patch machine's log-weights are divided by.
@@ -253,7 +282,10 @@ def make_machine(
     if not len(images):
         raise InputError(f"the {kind} machine was given no training images")
     entry = MACHINES[kind]
-    if not entry.patches and (window is not None or shift is not None or temperature != 1):
+    if shift is not None and shift < 0:
+        raise InputError(f"shift {shift} is a largest displacement; it must be at least 0")
+    misplaced = window is not None or (shift is not None and not entry.shifts) or temperature != 1
+    if not entry.patches and misplaced:
         raise InputError(
             f"the {kind} machine has no patches: window, shift and temperature are for "
             f"{', '.join(name for name, one in MACHINES.items() if one.patches)}"

@@ -73,6 +73,15 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
     assert summarise(values) == summarise(values)
 
 
+def test_pairs_are_compared_by_the_metric_that_is_named() -> None:
+    a = {"pearson_r": torch.tensor([0.9, 0.8]), "R2": torch.tensor([0.1, 0.2])}
+    b = {"pearson_r": torch.tensor([0.5, 0.5]), "R2": torch.tensor([0.3, 0.7])}
+    (r,), (explained,) = (compare_pairs({"a": a, "b": b}, name) for name in ("pearson_r", "R2"))
+    assert (r.wins, explained.wins) == (1.0, 0.0)
+    assert r.difference.median == pytest.approx(0.35)
+    assert explained.difference.median == pytest.approx(-0.35)
+
+
 def test_beats_counts_seeds() -> None:
     better, worse = torch.tensor([0.9, 0.5, 0.7, 0.8]), torch.tensor([0.8, 0.6, 0.6, 0.8])
     assert beats({"pearson_r": better}, {"pearson_r": worse}) == 0.5

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images
@@ -7,11 +8,11 @@ from torch import Tensor
 
 from els.calibration import path_points
 from els.errors import InputError
-from els.images import load_images
+from els.images import ImageSet, load_images
 from els.machines import make_machine
 from els.sampling import Starts, seeded_noise
 from els.schedule import COSINE
-from els.stacking import Weights, fit_weights, normal_equations
+from els.stacking import PENALTIES, Weights, _convex, fit_weights, normal_equations, solve
 
 
 def test_the_weights_of_a_mixture_are_found_again() -> None:
@@ -49,7 +50,8 @@ def test_a_mixture_answers_as_its_weights_say_at_each_time_and_label() -> None:
     mixture = make_machine("mixture", images, size=Switch(), around="equivariant")
     assert mixture.names[:4] == ("equivariant 3", "equivariant 5", "equivariant 7",
                                  "equivariant_soft 0.5")  # fmt: skip
-    assert mixture.names[-2:] == ("local 7", "wiener")
+    assert mixture.names[-2:] == ("patch_composite_soft 4", "wiener")
+    assert "local 7" in mixture.names
     x, label = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
     t = torch.tensor([0.9, 0.2])
     expected = torch.cat([
@@ -69,8 +71,74 @@ def test_sums_over_seeds_are_those_of_all() -> None:
         return normal_equations(points, mixture, label=None)
 
     whole, parts = equations(range(4)), (equations(range(2)), equations(range(2, 4)))
-    for name in ("gram", "right"):
-        torch.testing.assert_close(whole[name], parts[0][name] + parts[1][name])
+    for name in ("gram", "right", "square"):
+        both = torch.cat([part[name] for part in parts], dim=1)
+        torch.testing.assert_close(whole[name], both, atol=1e-4, rtol=1e-5)
+
+
+def made_equations(gram: list, right: list, square: list) -> dict[str, Tensor]:
+    """Those of one time, by seed."""
+    found = {"gram": gram, "right": right, "square": square}
+    return {name: torch.tensor(one, dtype=torch.float64)[None] for name, one in found.items()}
+
+
+class TwoParts:
+    """As much of a mixture as solving asks."""
+
+    kind, names = "mixture", ("a", "b")
+
+
+def solved(equations: dict[str, Tensor], seeds: range) -> Weights:
+    return solve(equations, TwoParts(), t=(0.5,), seeds=seeds)
+
+
+def test_a_penalty_draws_weights_together_by_hand() -> None:
+    """With G = diag(1, 1), r = (0.8, 0.2) and penalty p: (1 + p) |w|^2 / 2 - r w on the simplex.
+
+    w_1 - w_2 = (r_1 - r_2) / (1 + p), as the trace over the number of components is 1.
+    """
+    gram, right = np.eye(2), np.array([0.8, 0.2])
+    for penalty in (0.0, 0.5, 2.0):
+        first, second = _convex(gram, right, penalty)
+        assert first + second == pytest.approx(1)
+        assert first - second == pytest.approx(0.6 / (1 + penalty), abs=1e-4)
+
+
+def test_the_penalty_is_picked_on_seeds_that_were_left_out() -> None:
+    """Each seed is a picture of two pixels, in which the parts answer one pixel each.
+
+    What is wanted is (0.9, 0.1) of one seed and (0.1, 0.9) of the other: what the one teaches is
+    wrong of the other, and the largest penalty is the least wrong. Of two that want the same,
+    none is right.
+    """
+    eye = [[[1.0, 0.0], [0.0, 1.0]]] * 2
+    first, second = [0.9, 0.1], [0.1, 0.9]
+    apart = solved(made_equations(eye, [first, second], [0.82, 0.82]), range(2))
+    assert apart.penalty == PENALTIES[-1]
+    w = 0.5 + 0.4 / (1 + PENALTIES[-1])
+    assert apart.losses[-1] == pytest.approx((w - 0.1) ** 2 / 0.8**2, rel=1e-3)
+    assert apart.losses[0] == 1
+    assert apart.weights[0] == pytest.approx((0.5, 0.5), abs=1e-6)
+    alike = solved(made_equations(eye, [first, first], [0.82, 0.82]), range(2))
+    assert alike.penalty == 0  # which finds (0.9, 0.1) exactly
+    assert alike.weights[0] == pytest.approx((0.9, 0.1), abs=1e-4)
+
+
+def test_a_single_seed_leaves_nothing_to_cross_validate() -> None:
+    one = solved(made_equations([[[1.0, 0.0], [0.0, 1.0]]], [[0.9, 0.1]], [0.82]), range(1))
+    assert (one.penalty, one.tried, one.losses) == (0.0, (), ())
+
+
+def test_what_is_mixed_depends_on_what_it_costs() -> None:
+    few = load_images("digits", size=8, limit=20)
+    kinds = {name.split()[0] for name in make_machine("mixture", few).names}
+    assert kinds == {
+        "boundary", "boundary_soft", "local", "pca_local", "patch_composite_soft", "wiener",
+    }  # fmt: skip
+    many = ImageSet(torch.zeros(300, 1, 64, 64, dtype=torch.uint8))
+    # 300 x 4096^2 x 2 is about 1e10: neither the one nor, nine times as much, the other.
+    kinds = {name.split()[0] for name in make_machine("mixture", many).names}
+    assert kinds == {"boundary", "boundary_soft", "local", "wiener"}
 
 
 def test_symmetries_reach_the_patch_machines_of_a_mixture() -> None:

@@ -1,9 +1,10 @@
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import made_results, with_answers
+from made_results import made_results, made_weights, with_answers
 from matplotlib.axis import Tick
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -73,7 +74,7 @@ def test_many_machines_get_a_panel_each() -> None:
 
 
 def test_figures_are_written_for_print_in_every_format(tmp_path: Path) -> None:
-    results = with_answers(made_results(THREE))
+    results = with_answers(replace(made_results(THREE), weights=made_weights()))
     paths = write_figures(results, tmp_path, ("pdf", "png", "svg"))
     assert {path.name for path in paths} == {
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png", "svg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from made_results import T, made_results, made_scales, with_answers
@@ -150,11 +151,33 @@ def test_there_is_a_sentence_or_nothing_for_every_figure(results: Results) -> No
     for found in map(verdicts.verdicts, (results, with_answers(results))):
         assert set(found) <= set(VIEWS)
         assert all(text.endswith(".") for text in found.values() if text)
-    assert all(found.values())
-    assert all(verdicts.verdicts(results)[name] for name in set(found) - {"denoising", "same_x"})
+    silent = {name for name, text in found.items() if not text}
+    assert silent == {"weights"}  # without a mixture
+    assert all(
+        verdicts.verdicts(results)[name] for name in set(found) - {"denoising", "same_x", "weights"}
+    )
     bare = replace(results, scales={}, probes=None, attribution=None)
     told = {name for name, text in verdicts.verdicts(bare).items() if text}
     assert told == {"by_t", "scatter"}
+
+
+def test_a_mixture_is_above_all_machines_or_that_is_not_said() -> None:
+    """The first of made results is closest to the network on every seed, the next ones less."""
+    ahead = made_results(("mixture", "local", "ideal"))
+    text = verdicts.weights(ahead)
+    # Weights of 0.25 and 0.75 at every t.
+    assert text.startswith("It is mostly wiener at t = 1 (75%), wiener at t = 0.5 (75%), wiener")
+    scores = ahead.by_seed
+    gain = np.median(scores["mixture"]["R2"] - scores["local"]["R2"])
+    won = "Its R2 is above that of every single machine, of local, the best, by"
+    assert f"{won} {gain:+.3f}" in text
+    behind = verdicts.weights(made_results(("boundary", "mixture", "ideal")))
+    lost = "Its R2 is not above that of every single machine by more than chance: not of"
+    assert f"{lost} boundary." in behind
+    assert "From that of boundary, the best, it differs by -" in behind
+    few = verdicts.weights(made_results(("mixture", "local", "ideal"), seeds=5))
+    assert f"{lost} local, ideal." in few  # 5 seeds tell nothing
+    assert verdicts.weights(made_results(KINDS)) == ""
 
 
 # --- answers apart from paths ---------------------------------------------------------------------

@@ -22,6 +22,7 @@ from els.analysis.report.views import COMPARISON_VIEWS, VIEWS, Dots, HeatMap, Li
 from els.analysis.results import Results
 from els.machines import MACHINES, with_paper_name
 from els.same_x import PLACES
+from els.stacking import Weights
 
 KINDS = ("boundary", "tempered", "local", "ideal")
 MANY = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
@@ -52,6 +53,19 @@ def quartiles(values: torch.Tensor) -> list[list[float]]:
 
 
 # --- numbers ------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_a_mixture_are_added_up_by_machine() -> None:
+    made = made_results(("mixture", "local", "ideal"))
+    components = ("local 3", "local 5", "wiener")
+    rows = ((0.1, 0.2, 0.7), (0.3, 0.3, 0.4), (0.0, 1.0, 0.0), (0.5, 0.25, 0.25))
+    made = replace(made, weights=Weights("mixture", components, T, rows, (0, 1)))
+    found = lines(made, "weights")
+    assert list(found) == ["local (LS)", "wiener"]
+    assert found["local (LS)"].value == pytest.approx((0.3, 0.6, 1.0, 0.75))
+    assert found["wiener"].value == (0.7, 0.4, 0.0, 0.25)
+    assert found["local (LS)"].style == machine_style(list(made.machines), "local")
+    assert VIEWS["weights"](made_results(("local", "ideal"))) is None
 
 
 def test_fitted_sizes_have_the_sizes_that_are_as_good(results: Results) -> None:

@@ -24,7 +24,8 @@ ENGINES = [
     pytest.param("native", marks=pytest.mark.skipif(available() is not None, reason="no compiler")),
 ]
 ALONE = [kind for kind in MACHINES if kind != "mixture"]  # which is a mixture of others
-DIALS = {"pca_local": 0.1, "smoothed": 0.3, "boundary_soft": 1.0, "equivariant_soft": 1.0}
+DIALS = {"pca_local": 0.1, "smoothed": 0.3, "boundary_soft": 1.0, "equivariant_soft": 1.0,
+         "patch_composite_soft": 1.0}  # fmt: skip
 
 
 def noisy(images: ImageSet, b: int, t: float, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -200,6 +201,43 @@ def test_patch_composite_is_what_the_patches_say_on_average() -> None:
     torch.testing.assert_close(answer.double(), total / count, atol=1e-5, rtol=1e-5)
 
 
+def test_soft_composites_are_what_soft_patches_of_moved_images_say() -> None:
+    """Pixel by pixel: every image in nine places, edges repeated, and mirrored."""
+    images, t, width = random_images(4, 1, 4, 5), 0.4, 0.8
+    x, times = noisy(images, 1, t)
+    alpha, sigma = scalars(t)
+    sources = []
+    for image in to_float(images.pixels)[:, 0].double():
+        for one in (image, image.flip(-1)):
+            for dy, dx in itertools.product((-1, 0, 1), repeat=2):
+                rows = (torch.arange(4) - dy).clamp(0, 3)
+                columns = (torch.arange(5) - dx).clamp(0, 4)
+                sources.append(one[rows][:, columns])
+    y, query = torch.stack(sources), x[0, 0].double()
+    total, mass = torch.zeros(4, 5, dtype=torch.float64), torch.zeros(4, 5)
+    at = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij"))
+    for row, column in itertools.product(range(4), range(5)):
+        squares = (at[0] - row) ** 2 + (at[1] - column) ** 2
+        soft = (-squares / (2 * width**2)).exp().double()
+        distances = (soft * (query - alpha * y) ** 2).sum(dim=(1, 2))
+        weights = (-distances / (2 * sigma**2)).softmax(dim=0)
+        total += soft * torch.einsum("n,nij->ij", weights, y)
+        mass += soft
+    machine = make_machine("patch_composite_soft", images, size=width, symmetries=["flip"])
+    torch.testing.assert_close(machine(x, times)[0, 0].double(), total / mass, atol=1e-5, rtol=1e-5)
+
+
+def test_of_wide_patches_that_do_not_move_a_soft_composite_is_ideal() -> None:
+    images = random_images(9, 2, 5, 5)
+    x, times = noisy(images, 3, 0.3)
+    soft = make_machine("patch_composite_soft", images, size=1e4, shift=0)
+    expected = make_machine("ideal", images)(x, times)
+    torch.testing.assert_close(soft(x, times), expected, atol=1e-4, rtol=1e-3)
+    narrow = make_machine("patch_composite_soft", images, size=0.05, shift=0)(x, times)
+    local = make_machine("local", images, size=1)(x, times)
+    torch.testing.assert_close(narrow, local, atol=1e-4, rtol=1e-3)
+
+
 # --- windows, displacements, symmetries, temperature ----------------------------------------
 
 
@@ -319,6 +357,8 @@ def test_temperature_divides_the_log_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"kind": "patch_composite_soft", "size": 0.0}, "width 0.0 of the patch_composite_soft"),
+        ({"kind": "patch_composite_soft", "shift": -2}, "shift -2 is a largest displacement"),
         ({"kind": "pca_local", "size": 1.5}, "threshold 1.5 is not a share"),
         ({"kind": "smoothed", "size": -0.1}, "smoothing -0.1 of the smoothed machine is below 0"),
         ({"kind": "tempered", "size": 0.0}, "temperature 0.0 is not above 0"),
