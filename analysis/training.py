@@ -104,14 +104,17 @@ def _networks(study: Study, source: Source, paths: dict[int, Path]) -> dict[int,
         if step != max(paths):
             one = load_network(path, source, study.protocol, torch.device(study.starts.device))
         found[step] = one
-        if (one.facts, one.image_shape, one.data) != (
-            study.network.facts, study.network.image_shape, study.network.data
-        ):  # fmt: skip
+        if _known_by(one) != _known_by(study.network):
             raise InputError(
                 f"'{path}' is not of the training that '{paths[max(paths)]}' is of: its network or "
                 "its images are others; give a folder with the snapshots of one training"
             )
     return found
+
+
+def _known_by(network: NetworkDenoiser) -> tuple[object, ...]:
+    """What all networks of one training have in common."""
+    return network.facts, network.image_shape, network.data
 
 
 def _summary(study: Study, count: int, folder: Path) -> dict[str, str]:

@@ -192,9 +192,8 @@ def test_the_report_has_a_page_a_table_and_a_figure(tmp_path: Path) -> None:
     along = made_along(*RISES)
     along.save(tmp_path)
     files = write_along(along, tmp_path, ["png"])
-    assert {path.name for path in files.paths} == {
-        "report.html", "along.json", "along.csv", "along.png",
-    }  # fmt: skip
+    named = {path.name for path in files.paths}
+    assert named == {"report.html", "along.json", "along.csv", "along.png"}
     page = files.page.read_text()
     assert along_headline(along) in page
     assert "0.900 [" in page

@@ -24,8 +24,13 @@ ENGINES = [
     pytest.param("native", marks=pytest.mark.skipif(available() is not None, reason="no compiler")),
 ]
 ALONE = [kind for kind in MACHINES if kind != "mixture"]  # which is a mixture of others
-DIALS = {"pca_local": 0.1, "smoothed": 0.3, "boundary_soft": 1.0, "equivariant_soft": 1.0,
-         "patch_composite_soft": 1.0}  # fmt: skip
+DIALS = {
+    "pca_local": 0.1,
+    "smoothed": 0.3,
+    "boundary_soft": 1.0,
+    "equivariant_soft": 1.0,
+    "patch_composite_soft": 1.0,
+}
 
 
 def noisy(images: ImageSet, b: int, t: float, seed: int = 1) -> tuple[Tensor, Tensor]:
