@@ -72,12 +72,13 @@ def _moment(
     count = study.protocol.denoising or study.protocol.real_images
     images = {"held_out": study.unseen_of(count), "training": study.seen_of(count)}
     trained = study.network.trained
-    found = {name: _agreement(side.paths, drawn.samples) for name, side in sides.items()}
+    about = f"the snapshot of step {step:,} cannot be compared, move it to another folder"
+    try:
+        found = {name: _agreement(side.paths, drawn.samples) for name, side in sides.items()}
+    except InputError as error:
+        raise InputError(f"{about}: {error}") from error
     if not all(map(math.isfinite, _numbers(found))):
-        raise InputError(
-            f"the snapshot of step {step:,} cannot be compared, move it to another folder: an "
-            "image has the same value everywhere, so that there is nothing to correlate"
-        )
+        raise InputError(f"{about}: one of the images has the same value everywhere")
     return Moment(
         step=step,
         sha256=digest,
