@@ -109,6 +109,7 @@ ANALYSIS = [
 ]
 NUMBERS = ("*.json", "*.npz", "*.csv")
 GIGABYTE = 1 << 30
+PARTS = ("fuzz", "training", "analysis", "load")
 
 
 @dataclass
@@ -351,10 +352,13 @@ class Campaign:
         number: of the seed.
         scale: 1 for the whole campaign; less tries less of each.
         seconds: when to stop; what is then left is not tried.
+        only: "fuzz", "training", "analysis" or "load"; "" for all of them.
     """
 
-    def __init__(self, work: Path, number: int, scale: float, seconds: float) -> None:
-        self.work, self.scale = work, scale
+    def __init__(
+        self, work: Path, number: int, scale: float, seconds: float, only: str = ""
+    ) -> None:
+        self.work, self.scale, self.only = work, scale, only
         self.random = random.Random(number)
         self.number = number
         self.end = time.monotonic() + seconds
@@ -389,24 +393,31 @@ class Campaign:
             yield one
 
     def run(self) -> None:
-        """Everything, in order."""
-        self.fuzz()
+        """Everything, in order, or the one part that is wanted."""
+        if self.only in ("", "fuzz"):
+            self.fuzz()
         for subject, share in ((self.training, 0.16), (self.analysis, 0.3)):
-            base = self.folder()
-            ended, writes, seconds = counted(partial(subject.run, base), base)
-            if ended.code:
-                raise RuntimeError(f"{subject.name} fails undisturbed: {ended.said[-2000:]}")
-            expected = subject.numbers(base)
-            self.kill_at_moments(subject, expected, seconds, share / 2)
-            self.kill_at_writes(subject, expected, writes, share / 2)
-            self.fill_disk(subject, expected, writes, share / 2)
-            if subject is self.analysis:
-                self.damage_analysis(base, expected)
-                self.two_at_once(expected)
-            else:
-                self.damage_training(base)
-        self.processes()
-        self.load()
+            if self.only in ("", subject.name):
+                self.disturb(subject, share if not self.only else 0.6)
+        if self.only in ("", "load"):
+            self.processes()
+            self.load()
+
+    def disturb(self, subject: Subject, share: float) -> None:
+        """Kill, fill and damage training or an analysis."""
+        base = self.folder()
+        ended, writes, seconds = counted(partial(subject.run, base), base)
+        if ended.code:
+            raise RuntimeError(f"{subject.name} fails undisturbed: {ended.said[-2000:]}")
+        expected = subject.numbers(base)
+        self.kill_at_moments(subject, expected, seconds, share / 2)
+        self.kill_at_writes(subject, expected, writes, share / 2)
+        self.fill_disk(subject, expected, writes, share / 2)
+        if subject is self.analysis:
+            self.damage_analysis(base, expected)
+            self.two_at_once(expected)
+        else:
+            self.damage_training(base)
 
     def kill_at_moments(
         self, subject: Subject, expected: dict[str, bytes], seconds: float, share: float
@@ -739,6 +750,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", action="store_true", help="a little of each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["", *PARTS], default="", help="one part")
     parser.add_argument("--minutes", type=float, default=20)
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -750,7 +762,11 @@ def main() -> int:
     start = time.monotonic()
     try:
         campaign = Campaign(
-            work, options.seed, 0.05 if options.sample else 1.0, 60 * options.minutes - 30
+            work,
+            options.seed,
+            0.05 if options.sample else 1.0,
+            60 * options.minutes - 30,
+            options.only,
         )
         campaign.run()
     finally:
