@@ -581,6 +581,46 @@ TRAIN = [
     bad(
         f"{FIT} --data.name zip --data.root @/z.zip", ".png", "CRC", make=patched("z.zip", _bad_crc)
     ),
+    *(
+        bad(
+            f"{FIT} --data.name zip --data.root @/z.zip",
+            "z.zip",
+            make=zipped("z.zip", {"dataset.json": content}),
+        )
+        for content in (
+            b"[1, 2]",
+            b'"text"',
+            b"5",
+            b"{",
+            b"\xff\xfe",
+            b'{"labels": 5}',
+            b'{"labels": "cat"}',
+            b'{"labels": [["0.png"]]}',
+            b'{"labels": [1, 2]}',
+            b'{"labels": {"0.png": 1}}',
+            b"[" * 100_000,
+        )
+    ),
+    *(
+        bad(
+            f"{FIT} --data.name zip --data.root @/z.zip",
+            "dataset.json",
+            "11.png",
+            said,
+            make=labelled("z.zip", all_but(label)),
+        )
+        for label, said in (
+            (-1, "-1"),
+            (1.7, "1.7"),
+            ("cat", "cat"),
+            (None, "None"),
+            ([0, 1], "[0, 1]"),
+            (10**9, "1000000000"),
+            (1e30, "1e+30"),
+            (float("nan"), "nan"),
+            (True, "True"),
+        )
+    ),
     bad(
         f"{FIT} --data.name zip --data.root @/z.zip",
         "dataset.json",
