@@ -38,6 +38,7 @@ from els.calibration import Scales
 from els.console import console, key_values, progress
 from els.errors import InputError
 from els.models.snapshots import snapshots_in
+from els.models.tracking import wandb_mode
 from els.reading import within
 from els.work import Work
 
@@ -75,6 +76,8 @@ def run_one(source: Source, protocol: Protocol, compute: Compute, output: Output
     """Analyse one network, and report it where this is the first process; None of a dry run."""
     folder = within(output.folder(source), output.analysis(source))
     study = load_study(source, protocol, compute, run=name_of(folder))
+    if output.logger == "wandb":
+        wandb_mode()  # refused before the folder is made
     with alone(folder, compute):
         return _run_study(study, folder, source, compute, output)
 
