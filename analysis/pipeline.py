@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from els.agreement import IDEAL, agreement_by_t
+from els.agreement import IDEAL, agreement_by_t, metrics_by_t
 from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER, Denoising, SameX
 from els.analysis.attribution import (
     COPIES,
@@ -34,7 +34,7 @@ from els.models.denoiser import NetworkDenoiser
 from els.mosaic import Mosaic, Tracer, trace_images, trace_points
 from els.novelty import Novelty, nearest_images
 from els.probes import probe
-from els.same_x import PLACES, Owner, agreement_on_images, agreement_on_path
+from els.same_x import PLACES, Owner, agreement_on_path, answers_on_images
 from els.sampling import Paths, sample_paths
 from els.stacking import Weights, fit_weights
 from els.work import Work
@@ -88,8 +88,8 @@ def analyse(
         same_x=_ask_at_same_x(
             study,
             drawn[steps],
-            machines,
-            {**predicted, **{name: one[steps] for name, one in twins.items()}},
+            [(_calibrated(study, one), predicted[one.kind]) for one in machines],
+            [(study.twins[name], paths[steps]) for name, paths in twins.items()],
             work,
         ),
         information=_information(study, work),
@@ -227,8 +227,8 @@ def _denoise(study: Study, machines: Sequence[Machine], work: Work) -> Denoising
 def _ask_at_same_x(
     study: Study,
     network: Paths,
-    machines: Sequence[Machine],
-    paths: Mapping[str, Paths],
+    machines: Sequence[tuple[Machine, Paths]],
+    twins: Sequence[tuple[NetworkDenoiser, Paths]],
     work: Work,
 ) -> SameX | None:
     """Network and machines, and networks of other seeds, at the same x.
@@ -236,32 +236,59 @@ def _ask_at_same_x(
     Args:
         study: what is analysed.
         network: the network's paths.
-        machines: at their fitted scales.
-        paths: those of the machines and of the twins, by kind and by name.
+        machines: at their fitted scales, each with its paths.
+        twins: networks of other seeds, each with its paths.
         work: how it is computed.
     """
-    count = study.protocol.same_x
-    if not count:
+    if not study.protocol.same_x:
         return None
     metrics: dict[str, dict[str, dict[str, Tensor]]] = {place: {} for place in PLACES}
-    for one in machines:
-        found = _at_same_x(study, _calibrated(study, one), network, paths[one.kind], work)
+    answers = _answers_on_images(study, study.network, "network", work)
+    for one, paths in machines:
+        found = _at_same_x(study, one, network, paths, answers, work)
         for place, values in found.items():
             metrics[place][one.kind] = values
-    twins = [
-        _at_same_x(study, twin, network, paths[name], work) for name, twin in study.twins.items()
-    ]
-    for place in twins[0] if twins else ():
-        metrics[place][CEILING] = mean_metrics([found[place] for found in twins])
+    reached = [_at_same_x(study, twin, network, own, answers, work) for twin, own in twins]
+    for place in reached[0] if reached else ():
+        metrics[place][CEILING] = mean_metrics([found[place] for found in reached])
     return SameX(network.t, {place: found for place, found in metrics.items() if found})
 
 
-def _at_same_x(
-    study: Study, other: Machine | NetworkDenoiser, network: Paths, own: Paths, work: Work
-) -> dict[str, dict[str, Tensor]]:
-    """The metrics of a machine, or of another network, at each place."""
-    seeds = study.protocol.evaluation[: study.protocol.same_x]
+def _answers_on_images(study: Study, asked: Denoiser, kind: str, work: Work) -> Tensor | None:
+    """X0_hats at held-out images under noise (steps n c h w); None where there are no images."""
     images = study.unseen_of(study.protocol.same_x)
+    if images is None:
+        return None
+    return answers_on_images(
+        asked,
+        images,
+        steps=study.protocol.steps,
+        conditional=study.conditional,
+        device=study.starts.device,
+        name=f"{kind} on held-out images",
+        work=work,
+    )
+
+
+def _at_same_x(
+    study: Study,
+    other: Machine | NetworkDenoiser,
+    network: Paths,
+    own: Paths,
+    answers: Tensor | None,
+    work: Work,
+) -> dict[str, dict[str, Tensor]]:
+    """The metrics of a machine, or of another network, at each place.
+
+    Args:
+        study: what is analysed.
+        other: the machine, or the other network.
+        network: the network's paths.
+        own: those of the other.
+        answers: the network's on held-out images (steps n c h w), where there are any.
+        work: how it is computed.
+    """
+    seeds = study.protocol.evaluation[: study.protocol.same_x]
     kind = other.kind if isinstance(other, Machine) else "another network"
 
     def on_path(paths: Paths, asked: Denoiser, of: Owner) -> dict[str, Tensor]:
@@ -273,16 +300,9 @@ def _at_same_x(
         "network": on_path(network, other, "network"),
         "machine": on_path(own, study.network, "machine"),
     }
-    if images is not None:
-        found["images"] = agreement_on_images(
-            study.network,
-            other,
-            images,
-            steps=study.protocol.steps,
-            conditional=study.conditional,
-            device=study.starts.device,
-            work=work,
-        )
+    theirs = _answers_on_images(study, other, kind, work)
+    if answers is not None and theirs is not None:
+        found["images"] = metrics_by_t(theirs, answers)
     return found
 
 

@@ -141,7 +141,7 @@ def _answers(study: Study, network: float, seconds: Seconds) -> Iterator[tuple[s
         sides = len(study.machines) + len(study.twins)
         asked = each + network * len(study.twins)
         yield "ask at the same x", seeds * steps, asked + network * sides
-        yield "ask at the same x", unseen * steps, asked + network * sides
+        yield "ask at the same x", unseen * steps, asked + network
 
 
 def plan_along(study: Study, snapshots: int, *, processes: int = 1) -> Plan:

@@ -49,6 +49,7 @@ def run(options: dict[str, Any]) -> Results | list[Results] | Along | None:
     """Analyse one network, or several and compare them, or the snapshots of a training."""
     sources = [_group(Source, {**options, "checkpoint": one}) for one in options["checkpoint"]]
     protocol = _group(Protocol, options)
+    _print_replaced(protocol, options)
     compute = _group(Compute, options)
     output = _group(Output, options)
     along = [one for one in sources if snapshots_in(one.checkpoint)]
@@ -209,6 +210,16 @@ def _own_output(output: Output, source: Source, *, several: bool) -> Output:
     if output.out is None or not several:
         return output
     return replace(output, out=str(Path(output.out, source.home.name)))
+
+
+def _print_replaced(protocol: Protocol, options: dict[str, Any]) -> None:
+    """Say which options the protocol has set, and what stood there."""
+    for name, value in options.items():
+        kept = getattr(protocol, name, value)
+        if kept != value:
+            console.print(
+                f"protocol {protocol.protocol} sets {name} to {kept}, in place of {value}"
+            )
 
 
 def _group(kind: type[Group], options: dict[str, Any]) -> Group:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
 
 import torch
 
+from els.analysis.answers import CEILING
+from els.analysis.attribution import COPIES, HELD_OUT, NETWORK
 from els.analysis.options import Compute, Protocol, Source
 from els.analysis.results import FileId, Provenance, TrainingConfig
 from els.analysis.self_check import self_check
@@ -43,6 +46,8 @@ RESULTS_VERSION = 7
 # Of tolerance "auto": above so many seconds of two cores, this one.
 _PATIENCE, _TOLERANCE = 120.0, 0.01
 _SECONDS_PER_PAIR = 8e-10
+# What stands beside the names of twins in tables and pictures.
+_TAKEN = (NETWORK, HELD_OUT, COPIES, "noise", CEILING, *MACHINES)
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,11 @@ class Study:
 
     @cached_property
     def wiener(self) -> Denoiser:
-        """The Wiener filter of the training images."""
+        """The Wiener filter of the training images, the same whether or not it is a machine."""
         kept = next((one for one in self.machines if one.kind == "wiener"), None)
-        return kept or make_machine("wiener", self.images, schedule=self.network.schedule)
+        return kept or make_machine(
+            "wiener", self.images, schedule=self.network.schedule, clip=self.protocol.clip
+        )
 
     def estimates(self, machine: Machine) -> bool:
         """Whether the tolerance makes a machine compare with a part of the patches."""
@@ -239,12 +246,15 @@ def _twins(
                 f"{network.facts.description}): agreement with it is no ceiling of this one"
             )
         known.append(other.net.identity)
-        name = twin.home.name
-        found[name if name not in found else f"{name} ({len(found) + 1})"] = (
-            other,
-            FileId(given, _digest(checkpoint, other)),
-        )
+        name = _free_name(twin.home.name, {*_TAKEN, *found})
+        found[name] = (other, FileId(given, _digest(checkpoint, other)))
     return found
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or that with a number where it stands for something else."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def _check_twin(
@@ -490,7 +500,7 @@ def _training(checkpoint: str) -> TrainingConfig | None:
         try:
             config = member(folder, CONFIG)
             text = read_text(config)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the checkpoint may be a file
             continue
         except (OSError, InputError) as error:
             console.print(f"the training's configuration is left out: {reason(error, length=400)}")

@@ -202,7 +202,8 @@ def locality_score(machine: Tensor, network: Tensor) -> Tensor:
         network: the network's images (n c h w).
 
     Returns:
-        scores (n,), float64, at most 1.
+        scores (n,), float64, at most 1; NaN where the network's image has the same value
+        everywhere, of which nothing can be explained.
 
     Example:
         >>> import torch
@@ -211,7 +212,8 @@ def locality_score(machine: Tensor, network: Tensor) -> Tensor:
         [0.4]
     """
     a, b = (images.double().flatten(1) for images in (machine, network))
-    return 1 - (a - b).square().sum(dim=1) / (b.shape[1] * b.var(dim=1))
+    scores = 1 - (a - b).square().sum(dim=1) / (b.shape[1] * b.var(dim=1))
+    return scores.masked_fill((b == b[:, :1]).all(dim=1), torch.nan)
 
 
 def agreement_by_t(machine: Tensor, network: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def network_pairs(samples: Mapping[str, Tensor]) -> Pairs:
         by (network, other), R2 being 1 - SSE / SST of the network's image.
 
     Raises:
-        InputError: when an image is constant.
+        InputError: as `els.agreement.agreement`, of any two of them.
 
     Example:
         >>> first = torch.arange(16.0).view(1, 1, 4, 4)
@@ -86,8 +86,11 @@ def ceiling_by_t(network: Tensor, others: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def mean_metrics(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each metric over several networks."""
-    return {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in METRICS}
+    """The mean of each metric over several networks: over those of them where it is defined.
+
+    NaN where it is of none, as on a seed of which the network's own image is constant.
+    """
+    return {name: torch.stack([one[name] for one in found]).nanmean(dim=0) for name in METRICS}
 
 
 def summarise_ceiling(pairs: Pairs, network: str) -> Ceiling:

@@ -80,44 +80,45 @@ def agreement_on_path(
 
 
 @torch.no_grad()
-def agreement_on_images(
-    network: Denoiser,
-    machine: Denoiser,
+def answers_on_images(
+    denoiser: Denoiser,
     images: ImageSet,
     *,
     steps: int = 20,
     conditional: bool = False,
     device: torch.device | str = "cpu",
+    name: str = "asking on images",
     work: Work = IN_MEMORY,
-) -> dict[str, Tensor]:
-    """The metrics (steps n) of a machine's x0_hat against the network's, at noised images.
+) -> Tensor:
+    """The x0_hats (steps n c h w) at noised images, on the CPU.
+
+    Two denoisers' are compared by `els.agreement.metrics_by_t`; the network is asked once,
+    however many there are to compare with it.
 
     Args:
-        network: the network.
-        machine: the machine, at its fitted scale.
+        denoiser: the network, or a machine at its fitted scale.
         images: clean images; image i gets the noise of seed i at every t.
         steps: number of times, t = 1, (n-1)/n, ..., 1/n.
-        conditional: give both the images' labels.
-        device: where they are asked.
+        conditional: give the images' labels.
+        device: where it is asked.
+        name: of the computation, for its progress.
         work: where results are kept, and how they are computed.
     """
-    schedule = schedule_of(network)
+    schedule = schedule_of(denoiser)
     t = schedule.timesteps(steps)[:-1].tolist()
 
     def compute(some: list[int], advance: Advance) -> Tensors:
-        answers: tuple[list[Tensor], list[Tensor]] = ([], [])
+        answers = []
         clean, label = part_of(images, some, conditional=conditional, device=device)
         for point in data_points(clean, seeds=some, t=t, schedule=schedule):
-            for asked, kept in zip((machine, network), answers, strict=True):
-                kept.append(asked(point.x, at_time(point.x, point.t), label).cpu())
+            answers.append(denoiser(point.x, at_time(point.x, point.t), label).cpu())
             advance(len(some))
-        return _by_item(metrics_by_t(*map(torch.stack, answers)))
+        return {"x0_hats": torch.stack(answers, dim=1)}
 
-    depends = ["same x on images", identity_of(network), identity_of(machine), steps, conditional]
+    depends = ["answers on images", identity_of(denoiser), steps, conditional]
     keys = image_keys(images, conditional=conditional)
-    name = f"{getattr(machine, 'kind', 'another network')} and network on held-out images"
     found = work.map(name, range(len(images)), compute, depends=depends, keys=keys, steps=steps)
-    return _by_step(found)
+    return found["x0_hats"].transpose(0, 1).contiguous()
 
 
 def _by_item(metrics: Mapping[str, Tensor]) -> Tensors:

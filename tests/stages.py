@@ -105,8 +105,8 @@ class StageTester:
 class _Stopping(Work):
     """Stops after one batch has been kept."""
 
-    def _write(self, path: Path | None, row: dict[str, Tensor]) -> None:
-        super()._write(path, row)
+    def _write(self, path: Path | None, row: dict[str, Tensor], batch: list[str]) -> None:
+        super()._write(path, row, batch)
         raise KeyboardInterrupt
 
 

@@ -45,9 +45,11 @@ from els.analysis.report.tables import (
 from els.analysis.report.verdicts import verdicts
 from els.analysis.report.views import ALONG_VIEWS, COMPARISON_VIEWS, VIEWS, rival, sized
 from els.analysis.report.words import along_headline, comparison_headline, headline, plain_sentence
-from els.analysis.results import Results
+from els.analysis.results import Provenance, Results
 from els.files import replacing
 from els.machines import MACHINES, with_paper_name
+from els.models.blocks import PADDINGS
+from els.models.user_code import is_code
 
 PAGE_LIMIT = 10_000_000  # bytes
 # Seeds shown side by side, and seeds with path and mosaic: as many as the limit leaves room for.
@@ -340,13 +342,26 @@ def _commands(results: Results) -> str:
     if source.twins:
         options.append(f"--twin {_argument([one.path for one in source.twins.values()])}")
     if source.training is None:  # a checkpoint from elsewhere, which may not name its images
-        data = {"data_name": source.data.name, "data_root": source.data.root, "name": "again"}
-        options += [f"--{name} {_argument(value)}" for name, value in data.items()]
+        given = {"data_name": source.data.name, "data_root": source.data.root, **_reading(source)}
+        given["name"] = "again"
+        options += [f"--{name} {_argument(value)}" for name, value in given.items()]
         return _lines("python analyze.py", source.checkpoint.path, options)
     again = f"{source.run}_again"
     config, name = shlex.quote(source.training.path), shlex.quote(again)
+    if source.declared is not None and source.declared.weights == "online":
+        options.append("--weights online")
     training = f"python train.py fit --config {config} --run.dir runs --run.name {name}"
     return f"{training}\n{_lines('python analyze.py', f'runs/{again}', options)}"
+
+
+def _reading(source: Provenance) -> dict[str, object]:
+    """The options that say of a checkpoint from elsewhere what its file may leave open."""
+    found: dict[str, object] = {"image_size": source.data.size}
+    if source.network.padding in PADDINGS:
+        found["padding"] = source.network.padding
+    if source.declared is not None and not is_code(source.checkpoint.path):  # which says the rest
+        found |= source.declared.options
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _lines(command: str, argument: str, options: Sequence[str]) -> str:

@@ -82,6 +82,23 @@ class Declared:
         shade = "" if self.image_range == RANGES["signed"] else " of images in [0, 1]"
         return f"{self.prediction} over {self.schedule}{noise}{shade}"
 
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that have the same file understood so again, as far as there are any.
+
+        Averaged weights are taken unless said otherwise.
+        """
+        found = {
+            "weights": (self.weights, ("online",)),
+            "prediction": (self.prediction, get_args(Prediction)),
+            "schedule": (self.schedule, SCHEDULES),
+        }
+        ranges = {limits: name for name, limits in RANGES.items()}
+        return {
+            **{name: value for name, (value, known) in found.items() if value and value in known},
+            "image_range": ranges[self.image_range],
+        }
+
 
 @dataclass(frozen=True)
 class Loaded:

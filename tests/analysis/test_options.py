@@ -4,6 +4,7 @@ import pytest
 import torch
 from studies import write_checkpoint
 
+from els.analysis.commands import main
 from els.analysis.options import Compute, Output, Protocol, Source, chosen_formats
 from els.errors import InputError
 
@@ -54,6 +55,20 @@ def test_the_protocol_of_locality_has_ten_steps_and_clamps_itself() -> None:
     for name, value in (("steps", 40), ("network_steps", [150, 20]), ("clip", True)):
         with pytest.raises(InputError, match=f"{name} is .* with protocol locality, which has 10"):
             Protocol(protocol="locality", **{name: value})
+
+
+def test_what_a_protocol_replaces_is_said(capsys: pytest.CaptureFixture) -> None:
+    for given, said in (
+        ("--protocol locality --steps 20", "protocol locality sets steps to 10, in place of 20"),
+        ("--protocol locality", "protocol locality sets network_steps to [10], in place of [20]"),
+    ):
+        with pytest.raises(InputError, match=r"net\.pt"):
+            main(["net.pt", *given.split()])
+        assert said in " ".join(capsys.readouterr().out.split())
+    for given in ("--steps 20", "--protocol locality --steps 10 --network_steps 10"):
+        with pytest.raises(InputError, match=r"net\.pt"):
+            main(["net.pt", *given.split()])
+        assert "in place of" not in capsys.readouterr().out
 
 
 def test_formats_come_once_and_png_is_always_there() -> None:

@@ -358,7 +358,72 @@ def test_more_seeds_ask_only_at_the_new_ones(checkpoint: Path, tmp_path: Path) -
         work = Work(tmp_path)
         small_results(checkpoint, work=work, same_x=same_x, **options)
         for place in ("the network's path", "the machine's path", "held-out images"):
-            assert work.computed[f"boundary and network on {place}"] == expected
+            asked = "boundary" if place == "held-out images" else "boundary and network"
+            assert work.computed[f"{asked} on {place}"] == expected
+
+
+def test_on_images_the_network_is_asked_once_for_all(checkpoint: Path, tmp_path: Path) -> None:
+    """However many machines and networks of other seeds are compared with it."""
+    twin = write_checkpoint(tmp_path / "twin.ckpt", seed=1)
+    work = Work()
+    study = small_study(checkpoint, source={"twin": [str(twin)]}, mosaic=False, same_x=2,
+                        machines=["boundary", "local", "ideal"])  # fmt: skip
+    found = analyse(study, work).same_x.metrics["images"]
+    assert list(found) == ["boundary", "local", "ideal", "ceiling"]
+    asked = ("network", "boundary", "local", "ideal", "another network")
+    assert [work.computed[f"{one} on held-out images"] for one in asked] == [2] * 5
+
+
+def test_a_twin_that_is_called_like_a_machine_replaces_nothing(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Runs have any names; those that stand for something else in the tables get a number."""
+    names = ("boundary", "network", "other", "more/other")
+    twins = [
+        str(write_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt", seed=seed))
+        for seed, name in enumerate(names, start=1)
+    ]
+    options = {"machines": ["boundary", "ideal"], "mosaic": False, "same_x": 2}
+    alone = small_results(checkpoint, **options)
+    found = analyse(small_study(checkpoint, source={"twin": twins}, **options), Work())
+    assert list(found.twins) == ["boundary (2)", "network (2)", "other", "other (2)"]
+    assert len(found.agreement[0].ceiling.pairs) == 10
+    for place, of_place in alone.same_x.metrics.items():
+        for kind in options["machines"]:
+            assert_alike(found.same_x.metrics[place][kind], of_place[kind], 1e-3)
+    found.save(tmp_path)
+    assert list(Results.load(tmp_path).twins) == list(found.twins)
+
+
+def test_clamped_sides_are_asked_and_compared_alike(checkpoint: Path) -> None:
+    """Answers are clamped themselves: a path follows from them, and both sides are."""
+    results = small_results(checkpoint, machines=["wiener", "local"], mosaic=False, clip=True,
+                            denoising=3, same_x=2)  # fmt: skip
+    network = load_denoiser(checkpoint).clipped()
+    machine = make_machine("wiener", network.data.load(), clip=True)
+    assert load_denoiser(checkpoint)(results.noise, 1.0).abs().max() > 1  # it leaves the range
+    for place, walker in (("network", network), ("machine", machine)):
+        for i, step in enumerate(ddim_steps(walker, results.noise[:2], steps=3)):
+            assert step.x0_hat.abs().max() <= 1
+            expected = agreement(machine(step.x, step.t), network(step.x, step.t))
+            for name, values in expected.items():
+                found = results.same_x.metrics[place]["wiener"][name][i]
+                torch.testing.assert_close(found, values, atol=1e-3, rtol=1e-3)
+    training = network.data.load()
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    for side, denoiser in (("network", network), ("wiener", machine)):
+        expected = image_errors(denoiser, training.take(order[:3]), steps=3)
+        found = results.denoising.errors["training"][side]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_errors_are_divided_by_the_same_filter_whatever_else_is_asked_for(checkpoint: Path) -> None:
+    options = {"mosaic": False, "clip": True, "denoising": 3}
+    found = [
+        small_results(checkpoint, machines=kinds, **options).denoising.errors["training"]["wiener"]
+        for kinds in (["ideal"], ["ideal", "wiener"])
+    ]
+    assert torch.equal(*found)
 
 
 def test_a_network_is_no_twin_of_itself(checkpoint: Path, tmp_path: Path) -> None:

@@ -60,9 +60,10 @@ def test_answers_apart_from_paths_are_planned(checkpoint: Path, tmp_path: Path) 
     seeds, steps, network, machines = 3, 3, 1 / 8, 2 * 40 / 32
     assert found["sample networks of other seeds"] == pytest.approx(seeds * steps * network)
     assert found["errors of denoising"] == pytest.approx(2 * 5 * steps * (network + machines + 1))
-    # On seeds and on images: the machines once, the network beside each of them and the twin.
-    each = machines + network + 3 * network
-    assert found["ask at the same x"] == pytest.approx(2 * 2 * steps * each)
+    # The machines and the twin once; the network on the path of each of them, on images once.
+    asked = machines + network
+    both = 2 * steps * (asked + 3 * network) + 2 * steps * (asked + network)
+    assert found["ask at the same x"] == pytest.approx(both)
 
 
 @pytest.mark.usefixtures("second")

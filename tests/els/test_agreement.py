@@ -46,6 +46,14 @@ def test_the_score_of_locality_is_as_its_definition_says() -> None:
     assert summarise_mean(found[:1]) == Mean(float(found[0]), (float(found[0]),) * 2)
 
 
+def test_of_a_constant_network_there_is_no_score_of_locality() -> None:
+    network = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    machine = network / 2
+    network[1], machine[2] = 0.1, 0.1
+    assert locality_score(machine, network).isfinite().tolist() == [True, False, True]
+    assert locality_score(machine, network)[1].isnan()
+
+
 def test_one_pair_gives_one_value_and_perfect_agreement_is_one() -> None:
     x = torch.randn(1, 1, 5, 5)
     for value in agreement(x, x.clone()).values():

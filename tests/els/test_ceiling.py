@@ -84,3 +84,14 @@ def test_where_an_image_is_constant_there_is_no_metric() -> None:
     for name in METRICS:
         assert found[name].isnan().nonzero().tolist() == [[1, 2]]
         assert torch.allclose(found[name][0], agreement(a[0], b[0])[name])
+
+
+def test_where_one_network_is_constant_the_ceiling_is_that_of_the_others() -> None:
+    a, b, c = (part[:, :, :4, :4] for part in parts(3))
+    c[2] = 0.5
+    a[5] = 0.5
+    pairs = network_pairs({"network": a, "b": a + b, "c": c})
+    found = ceiling_by_seed(pairs, "network")
+    for name in METRICS:
+        assert found[name][2] == pairs["network", "b"][name][2]
+        assert found[name].isnan().nonzero().flatten().tolist() == [5]

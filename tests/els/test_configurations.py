@@ -1,9 +1,12 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
 
+from els.analysis.options import Protocol
+from els.analysis.parsers import build_parser
 from els.configurations import configuration_names, find_configuration
 from els.errors import InputError
 
@@ -40,6 +43,15 @@ def test_an_unknown_name_lists_those_that_there_are() -> None:
         InputError, match=r"no configuration 'slow'; .* one of paper, quick, standard$"
     ):
         find_configuration("slow", "analysis")
+
+
+@pytest.mark.parametrize("name", configuration_names("analysis"))
+def test_configurations_of_analyses_go_with_few_seeds_to_calibrate_on(name: str) -> None:
+    """Nothing in them limits what else is said; nor is the information asked for, which is slow."""
+    given = f"run --checkpoint net.pt --config {name} --calibration_seeds 1"
+    found = build_parser().parse_args(given.split()).as_dict()["run"]
+    protocol = Protocol(**{one.name: found[one.name] for one in fields(Protocol)})
+    assert (protocol.calibration_seeds, protocol.information) == (1, 0)
 
 
 def test_every_whole_training_has_a_name() -> None:

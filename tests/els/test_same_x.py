@@ -7,11 +7,11 @@ import torch
 from conftest import random_images
 from torch import Tensor
 
-from els.agreement import METRICS, agreement
+from els.agreement import METRICS, agreement, metrics_by_t
 from els.criterion import data_points
 from els.images import to_float
 from els.machines import make_machine
-from els.same_x import agreement_on_images, agreement_on_path
+from els.same_x import agreement_on_path, answers_on_images
 from els.sampling import Starts, ddim_steps, retraced, sample_paths
 from els.schedule import COSINE
 
@@ -65,7 +65,8 @@ def test_the_other_is_asked_at_the_x_of_the_path(of: str, walker: object, other:
 
 def test_on_images_both_are_asked_under_the_noise_of_the_images_seed() -> None:
     unseen = random_images(3, seed=5)
-    found = agreement_on_images(NETWORK, MACHINE, unseen, steps=2)
+    answers = [answers_on_images(one, unseen, steps=2) for one in (MACHINE, NETWORK)]
+    found = metrics_by_t(*answers)
     points = data_points(to_float(unseen.pixels), seeds=range(3), t=(1, 0.5), schedule=COSINE)
     for i, point in enumerate(points):
         t = torch.full((3,), point.t, dtype=torch.float64)
@@ -78,7 +79,6 @@ def test_a_network_agrees_with_itself_everywhere() -> None:
     everywhere = [
         agreement_on_path(PATHS["network"], NETWORK, STARTS, SEEDS, of="network"),
         agreement_on_path(PATHS["network"], NETWORK, STARTS, SEEDS, of="machine"),
-        agreement_on_images(NETWORK, NETWORK, IMAGES, steps=3),
     ]
     for found in everywhere:
         for name in METRICS:

@@ -16,7 +16,7 @@ from els.machines import make_machine
 from els.mosaic import Tracer, trace_images, trace_points
 from els.novelty import nearest_images
 from els.probes import probe
-from els.same_x import agreement_on_images, agreement_on_path
+from els.same_x import agreement_on_path, answers_on_images
 from els.sampling import Starts, sample_paths
 from els.stacking import fit_weights
 from els.work import Work
@@ -108,10 +108,8 @@ def stage_same_path(work: Work, **changes: Any) -> object:
 
 
 def stage_same_images(work: Work, **changes: Any) -> object:
-    options = {"network": NETWORK, "machine": machine(size=3), "images": HELD_OUT, "steps": 3}
-    options |= changes
-    return agreement_on_images(options.pop("network"), options.pop("machine"),
-                               options.pop("images"), **options, work=work)  # fmt: skip
+    options = {"denoiser": machine(size=3), "images": HELD_OUT, "steps": 3} | changes
+    return answers_on_images(options.pop("denoiser"), options.pop("images"), **options, work=work)
 
 
 OF_MACHINES = {"kind": machine("local"), "window": machine(window="gaussian"),
@@ -180,9 +178,8 @@ STAGES = {
     ),
     "the same x on images": StageTester(
         stage_same_images,
-        changes={"network": machine("wiener"), "machine": machine(size=5), "images": IMAGES,
-                 "steps": 4, "conditional": True},
-        harmless={"machine": machine(size=3, engine="torch")},
+        changes={"denoiser": machine(size=5), "images": IMAGES, "steps": 4, "conditional": True},
+        harmless={"denoiser": machine(size=3, engine="torch")},
     ),
 }  # fmt: skip
 

@@ -21,15 +21,17 @@ import torch
 import vega
 from made_results import made_provenance, made_results
 from PIL import Image
+from studies import small_study, write_checkpoint
 
 from els.analysis.attribution import NETWORK
 from els.analysis.comparison import Comparison
-from els.analysis.options import Protocol
+from els.analysis.options import Compute, Protocol, Source
 from els.analysis.parsers import build_parser
 from els.analysis.report import page as page_module
 from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_page
 from els.analysis.report.words import headline, plain_sentence
 from els.analysis.results import FileId, Results, TrainingConfig
+from els.analysis.study import load_study
 from els.images import to_uint8
 from els.machines import MACHINES, with_paper_name
 
@@ -655,6 +657,44 @@ def test_the_commands_make_it_again_from_what_they_trained(trained: bool, tmp_pa
     assert Protocol(**{one.name: parsed[one.name] for one in fields(Protocol)}) == protocol
     assert parsed["name"] == (None if trained else "again")
     assert parsed["data_name"] == (None if trained else provenance.data.name)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"padding": "circular", "image_range": "unit", "image_size": 8},
+        {"prediction": "v", "weights": "online", "image_size": 8},
+        {"prediction": "x0", "image_size": 8},
+    ],
+)
+def test_the_commands_read_a_checkpoint_from_elsewhere_as_it_was_read(
+    said: dict, tmp_path: Path
+) -> None:
+    """What a state dict leaves open stands in no file: the commands have to say it."""
+    own = torch.load(write_checkpoint(tmp_path / "own.ckpt"), weights_only=True)["state_dict"]
+    weights = {name.removeprefix("net."): value for name, value in own.items()}
+    where = tmp_path / "net.pt"
+    torch.save({"ema": weights, "model": weights}, where)
+    twin = tmp_path / "twin.pt"
+    torch.save({name: 2 * value for name, value in weights.items()}, twin)
+    source = {"data_name": "digits", "twin": [str(twin)], "self_check": "off", **said}
+    if "weights" in said:  # which the twin does not have
+        source["twin"] = []
+    provenance = small_study(where, source=source).provenance
+    path = tmp_path / "report.html"
+    write_page(replace(made_results(("boundary", "ideal")), provenance=provenance), path)
+    (text,) = re.findall(r"reproduce it:</p><pre>(.*?)</pre>", path.read_text(), re.DOTALL)
+    given = shlex.split(html.unescape(text).replace("\\\n", " "))[2:]
+    options = build_parser().parse_args(["run", "--checkpoint", *given]).as_dict()["run"]
+    again = Source(
+        **{one.name: options[one.name] for one in fields(Source)}
+        | {"checkpoint": options["checkpoint"][0], "self_check": "off"}
+    )
+    protocol = Protocol(**{one.name: options[one.name] for one in fields(Protocol)})
+    found = load_study(again, protocol, Compute(device="cpu"), run="again").provenance
+    for name in ("network", "twins", "protocol", "checkpoint"):
+        assert getattr(found, name) == getattr(provenance, name)
+    assert replace(found.declared, assumed=()) == replace(provenance.declared, assumed=())
 
 
 @pytest.mark.parametrize("kinds", [("local", "equivariant", "boundary"), ("wiener", "ideal")])
