@@ -8,6 +8,7 @@ noisy surroundings tell about them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import takewhile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from els.denoiser import Denoiser, at_time, identity_of
@@ -25,7 +27,7 @@ from els.errors import InputError
 from els.files import replacing
 from els.images import ImageSet, to_float
 from els.machines.base import Number
-from els.machines.local import SCALES, PatchMachine, moves
+from els.machines.local import SCALES, Move, PatchMachine, moves
 from els.reading import read_arrays
 from els.sampling import Starts, ddim_steps
 from els.work import IN_MEMORY, Advance, Tensors, Work
@@ -69,12 +71,20 @@ class Information:
     @property
     def effective_patches(self) -> Tensor:
         """The median over pixels and seeds of exp H, the effective number of patches (m k)."""
-        return _median(self.entropy).exp()
+        return _median(self.entropy.double().exp())
 
     @property
     def largest_weight(self) -> Tensor:
         """The median over pixels and seeds of the largest weight (m k)."""
         return _median(self.largest)
+
+    def weight_at(self, values: Sequence[Number]) -> tuple[float, ...]:
+        """At each t: the `largest_weight` at a value of the scale (m), or the nearest candidate."""
+        nearest = [
+            min(range(len(self.candidates)), key=lambda i: abs(self.candidates[i] - value))
+            for value in values
+        ]
+        return tuple(self.largest_weight[range(len(nearest)), nearest].tolist())
 
     @property
     def predicted(self) -> Tensor:
@@ -192,7 +202,7 @@ def measure_information(
     depends = ["information", identity_of(network), exact.identity, values, steps, starts.identity]
     found = work.map(f"information of {machine.kind}", seeds, compute, depends=depends, steps=steps)
     t = tuple(machine.schedule.timesteps(steps)[:-1].tolist())
-    told, log_count = _told(exact, starts, seeds, t, values)
+    told, log_count = _told(exact, classes_of(starts, seeds), t, values, work)
     by_time = {name: value.permute(1, 2, 0, 3, 4).contiguous() for name, value in found.items()}
     return Information(
         machine=machine.kind,
@@ -229,26 +239,45 @@ def _asked(
 # --- what Gaussian patches would have -----------------------------------------------------------
 
 
+def classes_of(starts: Starts, seeds: Sequence[int]) -> list[int | None]:
+    """The classes of the seeds, each once; None alone of starts without classes."""
+    _, label = starts(seeds)
+    return [None] if label is None else sorted(set(label.tolist()))
+
+
 def _told(
     machine: PatchMachine,
-    starts: Starts,
-    seeds: Sequence[int],
+    classes: Sequence[int | None],
     t: Sequence[float],
     values: Sequence[Number],
+    work: Work,
 ) -> tuple[Tensor, Tensor]:
-    """I (m k) and ln N (k), averaged over the classes of the seeds."""
-    _, label = starts(seeds)
-    classes = [None] if label is None else sorted(set(label.tolist()))
+    """I (m k) and ln N (k), averaged over classes."""
     times = torch.tensor(t, dtype=torch.float64)
     ratio = (machine.schedule.alpha(times) / machine.schedule.sigma(times)) ** 2
     ratio = ratio / machine.options.temperature
-    told, log_count = [], []
-    for one in classes:
-        images = machine.of_class(one)
-        told += [[gaussian_information(machine, images, value, ratio) for value in values]]
-        log_count += [[patch_count(machine, images, value) for value in values]]
-    by_value = torch.stack([torch.stack(row, dim=1) for row in told]).mean(dim=0)
-    return by_value, torch.tensor(log_count, dtype=torch.float64).log().mean(dim=0)
+    asked = [(one, value) for one in classes for value in values]
+
+    def compute(some: list[int], advance: Advance) -> Tensors:
+        told, log_count = [], []
+        for one, value in (asked[i] for i in some):
+            images = machine.of_class(one)
+            told.append(gaussian_information(machine, images, value, ratio))
+            log_count.append(math.log(patch_count(machine, images, value)))
+            advance(1)
+        return {
+            "told": torch.stack(told),
+            "log_count": torch.tensor(log_count, dtype=torch.float64),
+        }
+
+    name = f"covariances of the patches of {machine.kind}"
+    depends = ["Gaussian information", machine.identity, ratio.tolist()]
+    found = work.map(name, range(len(asked)), compute, depends=depends, keys=asked)
+    over_classes = {
+        name: rearrange(value, "(l k) ... -> l k ...", k=len(values)).mean(dim=0)
+        for name, value in found.items()
+    }
+    return over_classes["told"].T.contiguous(), over_classes["log_count"]
 
 
 def patch_count(machine: PatchMachine, images: ImageSet, value: Number) -> int:
@@ -313,31 +342,46 @@ def _variances(
 
     A window that crosses a border is cut off there, as what lies beyond is the same for all.
     """
-    patches = torch.cat([
-        _patches(there(images.pixels), machine, value, rows, columns)
-        for there, _ in moves(machine.symmetries)
-    ])  # fmt: skip
-    centred = patches - patches.mean(dim=0)
-    return torch.linalg.eigvalsh(centred.T @ centred / len(patches)).clamp(min=0)
+    means, within = [], []
+    for there, _ in moves(machine.symmetries):  # one after the other: all together take much memory
+        patches = _patches(images.pixels, there, machine, value, rows, columns)
+        means.append(patches.mean(dim=0))
+        within.append(_covariance(patches))
+    covariance = torch.stack(within).mean(dim=0) + _covariance(torch.stack(means))
+    return torch.linalg.eigvalsh(covariance).clamp(min=0)
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    """That of rows (n d): (d d)."""
+    centred = rows - rows.mean(dim=0)
+    return centred.T @ centred / len(rows)
 
 
 def _patches(
-    pixels: Tensor, machine: PatchMachine, value: Number, rows: Tensor, columns: Tensor
+    pixels: Tensor,
+    there: Move,
+    machine: PatchMachine,
+    value: Number,
+    rows: Tensor,
+    columns: Tensor,
 ) -> Tensor:
-    """Patches (p, cells) in float64, each cell times the root of its weight."""
+    """Patches (p, cells) of moved images in float64, each cell times the root of its weight."""
     size, profile = window(machine.window, value)
     h, w = pixels.shape[2:]
     count = len(pixels) * len(rows)
-    chosen = torch.arange(count)
-    if count > _MOST_PATCHES:
-        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_MOST_PATCHES]
-    image, place = chosen // len(rows), chosen % len(rows)
+    if count <= _MOST_PATCHES:
+        chosen = torch.arange(count)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randint(count, (_MOST_PATCHES,), generator=generator)
+    some, image = (chosen // len(rows)).unique(return_inverse=True)
+    place, moved = chosen % len(rows), there(pixels[some])  # no more are moved than are looked at
     reach = torch.arange(-(size // 2), size // 2 + 1)
     line = torch.ones(size) if profile is None else torch.tensor([*profile[:0:-1], *profile])
     down, across = (reach[_always_inside(at, reach, n)] for at, n in ((rows, h), (columns, w)))
     weight = torch.outer(line[down + size // 2], line[across + size // 2]).double().sqrt()
     y, x = rows[place][:, None, None] + down[:, None], columns[place][:, None, None] + across
-    cells = to_float(pixels[image[:, None, None], :, y, x]).double()  # (p rows columns c)
+    cells = to_float(moved[image[:, None, None], :, y, x]).double()  # (p rows columns c)
     return (cells * weight[..., None]).flatten(1)
 
 

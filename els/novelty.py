@@ -33,7 +33,8 @@ class Novelty:
         in_place: the same to the training image that is nearest without moving any (n,).
         matching: the share of pixels that differ from T_s y by at most `SAME` (n,).
         second: as `distance`, to the second nearest training image, at its own best shift (n,); inf
-            where there is one training image alone.
+            where there is one training image alone. Of images that are the same to the pixel the
+            first stands for all, so that the second nearest is another image.
         second_in_place: as `in_place`, to the second nearest (n,).
         memorised: the same beyond chance, (matching - chance) / (1 - chance), where chance is what
             training images taken at random match of the sample (n,): 1 for a copy, about 0 for an
@@ -58,8 +59,8 @@ class Novelty:
     def ratio_in_place(self) -> Tensor:
         """d1 / d2 of the distances to the nearest and the second nearest image, in [0, 1] (n,).
 
-        Below `COPIED` a sample is called copied. 0 of an exact copy, of several images that are
-        alike too; NaN where there is no second image, or where it was not looked for.
+        Below `COPIED` a sample is called copied. 0 of an exact copy; NaN where there is no second
+        image, or where it was not looked for.
         """
         return _ratio(self.in_place, self.second_in_place)
 
@@ -128,30 +129,38 @@ def nearest_images(
     """
 
     def compute(some: list[int], advance: Advance) -> Tensors:
-        return _nearest(samples[torch.tensor(some)].to(device), images.pixels, advance).tensors()
+        x = samples[torch.tensor(some)].to(device)
+        return _nearest(x, images.pixels, images.distinct, advance).tensors()
 
     keys = [sha256_of_tensor(one) for one in samples]
-    found = work.map(f"nearest images of {name}", range(len(samples)), compute,
-                     depends=["nearest two images", images.fingerprint()], keys=keys)  # fmt: skip
+    found = work.map(
+        f"nearest images of {name}",
+        range(len(samples)),
+        compute,
+        depends=["nearest two distinct images", images.fingerprint()],
+        keys=keys,
+    )
     return Novelty(**found)
 
 
 @torch.no_grad()
-def _nearest(samples: Tensor, pixels: Tensor, advance: Advance) -> Novelty:
+def _nearest(samples: Tensor, pixels: Tensor, distinct: Tensor, advance: Advance) -> Novelty:
+    """Of samples (n c h w), among the training images with the indices `distinct`."""
     h, w = samples.shape[2:]
     moved, still = (_Nearest.none(len(samples)) for _ in range(2))
     chunk = max(1, _BUDGET // pixels[0].numel())
     spectra = torch.fft.rfft2(samples.float()).conj()  # (n c h f)
-    for first in range(0, len(pixels), chunk):
-        y = to_float(pixels[first : first + chunk].to(samples.device))
+    parts = distinct.split(chunk)
+    for number, some in enumerate(parts, 1):
+        y = to_float(pixels[some].to(samples.device))
         shifts, norm = torch.fft.rfft2(y), y.square().sum(dim=(1, 2, 3))
         for i in range(len(samples)):
             inner = torch.fft.irfft2((spectra[i] * shifts).sum(dim=1), s=(h, w))  # <x, T_-s y>
             apart = norm[:, None, None] - 2 * inner  # less |x|^2, the same for all
             least, where = apart.flatten(1).min(dim=1)
-            moved.see(i, least, first, where)
-            still.see(i, apart[:, 0, 0], first, torch.zeros_like(where))
-            advance(1 if first + chunk >= len(pixels) else 0)
+            moved.see(i, least, some, where)
+            still.see(i, apart[:, 0, 0], some, torch.zeros_like(where))
+            advance(number == len(parts))
     return _measured(samples.cpu(), pixels, moved, still)
 
 
@@ -174,12 +183,12 @@ class _Nearest:
         nothing = torch.zeros(count, 2, dtype=torch.int64)
         return cls(torch.full((count, 2), torch.inf), nothing, nothing.clone())
 
-    def see(self, i: int, apart: Tensor, first: int, place: Tensor) -> None:
-        """Take in images number `first` on, for sample i: how far they are, and where (m,)."""
+    def see(self, i: int, apart: Tensor, some: Tensor, place: Tensor) -> None:
+        """Take in images by their indices (m,), for sample i: how far they are, and where (m,)."""
         found, at = apart.topk(min(2, len(apart)), largest=False)
         every = torch.cat([self.apart[i], found.cpu()])
         kept = every.argsort(stable=True)[:2]
-        images, places = (first + at).cpu(), place[at].cpu()
+        images, places = some[at.cpu()], place[at].cpu()
         self.apart[i] = every[kept]
         self.image[i] = torch.cat([self.image[i], images])[kept]
         self.place[i] = torch.cat([self.place[i], places])[kept]

@@ -86,9 +86,14 @@ def analysed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained / "analysis"
 
 
-@pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+# Of the session too: fixtures of modules are made before those of tests, and what they compute with
+# another number of threads is rounded otherwise.
+_at_first = pytest.fixture(autouse=True, scope="session")(_few_threads)
+_in_each_test = pytest.fixture(autouse=True)(_few_threads)
 
 
 def assert_images_told(

@@ -13,6 +13,7 @@ from els.analysis.report.views import medians, rival
 from els.analysis.report.words import interval_text, pair_text
 from els.analysis.results import Results
 from els.calibration import Scales
+from els.information import HALF
 from els.intervals import ByTime
 from els.machines.local import SIZE
 
@@ -235,16 +236,17 @@ def information(results: Results) -> str:
     one, scales = results.information.get(results.primary), results.scales.get(results.primary)
     if one is None or scales is None:
         return ""
-    pairs = zip(one.t, one.k_mem, strict=True)
-    above = [t for t, k in pairs if k is None or scales.at(t) > k]
-    if not above:
+    # Asked where the scale is, and not by k_mem: above it the weight may be below one half again.
+    weights = one.weight_at([scales.at(t) for t in one.t])
+    copying = [t for t, weight in zip(one.t, weights, strict=True) if weight >= HALF]
+    if not copying:
         return (
-            f"At every t the fitted {one.scale} of {one.machine} is at most k_mem: at most pixels "
-            "no single patch has half of the weight."
+            f"At every t, at the fitted {one.scale} of {one.machine}, no single patch has half of "
+            "the weight at most pixels."
         )
     return (
-        f"At {_times(above)} the fitted {one.scale} of {one.machine} is above k_mem: at most "
-        "pixels one patch has half of the weight or more."
+        f"At {_times(copying)}, at the fitted {one.scale} of {one.machine}, one patch has half of "
+        "the weight or more at most pixels."
     )
 
 

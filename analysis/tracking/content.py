@@ -47,7 +47,8 @@ ALONG = "along"  # of the snapshots of a training
 STEP = f"{ALONG}/step"
 # What are curves, and against what; the last value of a curve says nothing in a table of runs.
 CURVES = {TIME: None, f"{BY_TIME}/*": TIME, SHARE: None, LEFT: None}
-MOST_NUMBERS = 27  # in the summary: a table of runs that can be read
+# In the summary: a table of runs that can be read, with every machine and what is copied.
+MOST_NUMBERS = 31
 _KEYS = {HELD_OUT: "held_out", COPIES: "training"}
 _LINE = (213, 94, 0)
 _PIXELS = 96  # W&B smooths what it enlarges, so that small images are enlarged here
@@ -260,19 +261,18 @@ def numbers(results: Results) -> dict[str, float]:
     can be compared, and a sweep can optimise it, whichever machine goes with each. All the rest is
     in the tables.
     """
-    found = agreement_numbers(results)
+    found = agreement_of_first(results) | copies_numbers(results) | agreement_by_kind(results)
     found |= {f"{AUDIT}/{kind}/error": one.found for kind, one in results.audits.items()}
     found |= {f"{LOCALITY}/{kind}": one.mean for kind, one in results.locality.items()}
-    found |= novelty_numbers(results, NETWORK) | copies_numbers(results)
-    for side in (HELD_OUT, COPIES):
+    for side in (NETWORK, HELD_OUT, COPIES):
         found |= novelty_numbers(results, side)
     return dict(islice(found.items(), MOST_NUMBERS - len((PARAMETERS, LOSS))))
 
 
-def agreement_numbers(results: Results) -> dict[str, float]:
-    """Medians with intervals of the first machine, and the pearson_r of every machine by kind."""
+def agreement_of_first(results: Results) -> dict[str, float]:
+    """Medians with intervals of the first machine, and its ceiling."""
     main = results.agreement[0]
-    machines, first = main.machines, main.machines[results.primary]
+    first = main.machines[results.primary]
     found: dict[str, float] = {}
     for metric, value in first.metrics.items():
         found |= value.columns(f"{AGREEMENT}/{metric}")
@@ -282,9 +282,15 @@ def agreement_numbers(results: Results) -> dict[str, float]:
         found[CEILING] = main.ceiling.metrics[PEARSON_R].median
         if PEARSON_R in first.of_ceiling:
             found[OF_CEILING] = first.of_ceiling[PEARSON_R].median
-    for kind, summary in machines.items():
-        found[agreement_key(kind)] = summary.metrics[PEARSON_R].median
     return found
+
+
+def agreement_by_kind(results: Results) -> dict[str, float]:
+    """The median pearson_r of every machine."""
+    machines = results.agreement[0].machines
+    return {
+        agreement_key(kind): summary.metrics[PEARSON_R].median for kind, summary in machines.items()
+    }
 
 
 def agreement_key(kind: str) -> str:

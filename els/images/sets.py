@@ -126,6 +126,14 @@ class ImageSet:
         return self._fingerprint
 
     @cached_property
+    def distinct(self) -> Tensor:
+        """Indices of the images that are not the same to the pixel as one before them (m,)."""
+        first: dict[bytes, int] = {}
+        for i, one in enumerate(self.pixels):
+            first.setdefault(hashlib.sha256(one.contiguous().numpy().data).digest(), i)
+        return torch.tensor(list(first.values()))
+
+    @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for chunk in self.pixels.split(4096):

@@ -21,6 +21,7 @@ from els.information import (
 from els.machines import make_machine
 from els.sampling import Starts, ddim_steps
 from els.schedule import COSINE
+from els.work import Work
 
 
 def ask(images: ImageSet, kind: str, candidates: list, *, seeds: int = 2, **options) -> Information:
@@ -181,6 +182,16 @@ def test_the_scale_of_memory_is_that_before_the_first_with_half_the_weight() -> 
     assert found.k_collapse == (5, None, 3, 7)
 
 
+def test_the_median_is_that_of_the_number_of_patches_and_not_of_its_logarithm() -> None:
+    """Between two seeds of 1 and 9 patches it is 5: exp of the median of H would say 3."""
+    entropy = torch.tensor([1.0, 9.0]).log().view(1, 1, 2, 1, 1)
+    found = Information(
+        "boundary", "size", (0, 1), (1.0,), (3,), entropy, torch.ones_like(entropy),
+        torch.ones(1), torch.ones(1, 1),
+    )  # fmt: skip
+    assert found.effective_patches.tolist() == [[pytest.approx(5)]]
+
+
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     for kind, candidates in (("boundary", [3, 5]), ("boundary_soft", [0.5, 1.0])):
         found = ask(random_images(3), kind, candidates)
@@ -188,6 +199,41 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         again = Information.load(tmp_path / "information.npz")
         assert_alike(again, found, 0)
         assert [type(one) for one in again.candidates] == [type(one) for one in candidates]
+
+
+def test_covariances_are_kept_by_class_and_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = random_images(6, 1, 5, 6, classes=2)
+    starts = Starts(images.image_shape, num_classes=2)
+    machine = make_machine("boundary", images)
+    network = make_machine("boundary", images, size=3)
+    whole = measure_information(network, machine, starts, range(3), steps=2, candidates=[3, 5])
+    name = "covariances of the patches of boundary"
+
+    def computed(candidates: list[int]) -> int:
+        work = Work(tmp_path)
+        found = measure_information(
+            network, machine, starts, range(3), steps=2, candidates=candidates, work=work
+        )
+        at = [(3, 5).index(value) for value in candidates]
+        assert torch.equal(found.told, whole.told[:, at])
+        assert torch.equal(found.log_count, whole.log_count[at])
+        return work.computed[name]
+
+    assert computed([5]) == 2  # of each class
+    assert computed([3, 5]) == 2  # the other scale
+    monkeypatch.setattr("els.information.gaussian_information", None)
+    assert computed([3, 5]) == 0
+
+
+def test_some_of_very_many_patches_are_taken_without_a_list_of_all() -> None:
+    """A list of 16 billion patches would take 128 GB."""
+    few = random_images(1, 1, 6, 6)
+    many = ImageSet(few.pixels.expand(10**9, 1, 6, 6))
+    machine, ratio = make_machine("boundary", few), torch.ones(1, dtype=torch.float64)
+    told = float(gaussian_information(machine, many, 3, ratio))
+    assert told == pytest.approx(float(gaussian_information(machine, few, 3, ratio)), rel=0.02)
 
 
 def test_nothing_to_ask_is_refused() -> None:

@@ -89,13 +89,26 @@ def test_of_one_image_alone_no_share_is_known() -> None:
     assert copied_share(found.ratio) is None
 
 
-def test_a_copy_of_an_image_that_is_there_twice_is_a_copy() -> None:
+@pytest.mark.parametrize("noise", [0, 0.02])
+def test_a_copy_of_an_image_that_is_there_twice_is_a_copy(noise: float) -> None:
     images = random_images(3, 1, 4, 4)
-    twice = ImageSet(images.pixels[[0, 1, 2, 0]])
-    found = nearest_images(to_float(images.pixels[:1]).roll((1, 1), dims=(2, 3)), twice)
-    assert found.second.tolist() == [0]
-    assert found.ratio.tolist() == [0]
-    assert float(found.ratio_in_place) > 0.5  # in place it is none
+    twice = ImageSet(images.pixels[[1, 0, 2, 0, 1]])
+    x = to_float(images.pixels[:1])
+    x = torch.cat([x, x.roll((1, 1), dims=(2, 3))])
+    x += noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    found, once = nearest_images(x, twice), nearest_images(x, images)
+    assert found.nearest.tolist() == [1, 1]
+    assert torch.equal(found.ratio, once.ratio)
+    assert torch.equal(found.ratio_in_place, once.ratio_in_place)
+    assert copied_share(found.ratio).share == 1
+    assert float(found.ratio_in_place[0]) < 0.1
+    assert float(found.ratio_in_place[1]) > 0.5  # in place it is none
+
+
+def test_of_images_that_are_all_the_same_no_share_is_known() -> None:
+    alike = ImageSet(random_images(1).pixels.repeat(4, 1, 1, 1))
+    assert alike.distinct.tolist() == [0]
+    assert nearest_images(torch.zeros(2, *alike.image_shape), alike).ratio.isnan().all()
 
 
 def test_the_interval_of_a_share_is_exact() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from wandb.sdk.lib.hashutil import md5_file_b64
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import FileId, Results
 from els.analysis.tracking import content
+from els.audit import Audit
 from els.files import replacing
 from els.images import to_uint8
+from els.machines import MACHINES
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_the_table_has_every_seed_and_large_images_stay_as_they_are(results: Res
 
 
 def test_agreement_is_that_of_the_first_machine(results: Results) -> None:
-    numbers = content.agreement_numbers(results)
+    numbers = content.agreement_of_first(results) | content.agreement_by_kind(results)
     machines = results.summary["machines"]
     for metric in ("pearson_r", "r2", "R2"):
         expected = [machines["local"][metric]["median"], *machines["local"][metric]["ci95"]]
@@ -88,7 +91,7 @@ def test_machines_against_each_other_are_a_table(results: Results) -> None:
 
 def test_networks_of_other_seeds_are_a_table_and_two_numbers() -> None:
     results = with_answers(made_results(["boundary", "ideal"]))
-    numbers, ceiling = content.agreement_numbers(results), results.agreement[0].ceiling
+    numbers, ceiling = content.agreement_of_first(results), results.agreement[0].ceiling
     assert numbers["agreement/ceiling"] == ceiling.metrics["pearson_r"].median
     share = results.agreement[0].machines["boundary"].of_ceiling["pearson_r"]
     assert numbers["agreement/of_ceiling"] == share.median
@@ -116,19 +119,13 @@ def test_the_summary_has_what_matters_most_and_no_more_than_has_room() -> None:
     assert not [name for name in usual if " " in name]
     assert [part[1] for part in parts if part[0] == "copied"] == ["network", "boundary"]
     assert len(usual) == 25  # beside the size of the network and its loss
-    many = [
-        *kinds,
-        "equivariant",
-        "tempered",
-        "pca_local",
-        "wiener",
-        "nearest",
-        "smoothed",
-        "mixture",
-    ]
-    crowded = content.numbers(made_results(many))
-    assert len(crowded) == 25
-    assert {f"agreement/{kind}/pearson_r" for kind in many} <= set(crowded)
+    results = with_answers(made_results(list(MACHINES)))
+    assert content.agreement_by_kind(results).keys() <= content.numbers(results).keys()
+    many = {kind: Audit(0.01, (0.5,), (0.005,), (0.1,), (0.1,), 12) for kind in MACHINES}
+    crowded = content.numbers(replace(results, audits=many))
+    assert len(crowded) == 29
+    # What is optional cuts off nothing that is always there.
+    assert {f"copied/{side}" for side in ("network", results.primary)} <= set(crowded)
 
 
 def test_scales_that_were_logged_when_they_were_fitted_are_not_logged_again() -> None:
