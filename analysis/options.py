@@ -49,7 +49,8 @@ class Source:
         self_check: what is done where a network denoises badly as it is declared, and another
             reading of it does clearly better: "error" stops, "warn" says so, "off" checks nothing.
         twin: checkpoints of networks that were trained as this one but from other seeds
-            (`train.py fit --run.twin_of`): how well they predict it is the ceiling of any theory.
+            (`train.py fit --run.twin_of`): how well they predict it is what machines are
+            measured against.
     """
 
     checkpoint: str

@@ -550,6 +550,9 @@ def _machine_record(summary: MachineSummary) -> dict[str, Any]:
 
 def _ceiling_record(ceiling: Ceiling) -> dict[str, Any]:
     found: dict[str, Any] = {name: asdict(value) for name, value in ceiling.metrics.items()}
+    found["bounds"] = {
+        name: None if math.isnan(bound) else bound for name, bound in ceiling.bounds.items()
+    }
     found["pairs"] = [
         {
             "network": pair.network,

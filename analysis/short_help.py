@@ -50,7 +50,7 @@ OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
         "--steps": (20, "DDIM steps of the machines"),
         "--sizes": (None, "odd patch sizes to try: 3,5,7"),
         "--held_out": (4, "fit the first on so many held-out images, too; 0: not"),
-        "--twin": ([], "networks of other seeds: the ceiling of any theory"),
+        "--twin": ([], "networks of other seeds, to measure machines by"),
         "--denoising": (0, "errors on so many held-out and training images"),
         "--same_x": (0, "ask at the same x, on so many seeds and images"),
         "--tolerance": ("auto", "error of x0_hat that is good enough; 0: exact"),

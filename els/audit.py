@@ -121,7 +121,7 @@ def _point(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """X (1 c h w), t (1,) and label (1,) of a step, by walking the path with its own answers."""
     noise, label = starts([seeds[seed]])
-    walk = retraced(paths.x0_hats[:, seed, None], noise, schedule=schedule_of(machine))
+    walk = retraced(paths.answers[:, seed, None], noise, schedule=schedule_of(machine))
     point = next(one for one in walk if one.i == step)
     return point.x, torch.full((1,), point.t, dtype=torch.float64, device=noise.device), label
 

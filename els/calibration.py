@@ -452,9 +452,13 @@ def path_points(
     label: Tensor | None,
     schedule: CosineSchedule,
 ) -> Iterator[Point]:
-    """The network's own DDIM path from noise (n c h w), and its answers on it."""
+    """The network's own DDIM path from noise (n c h w), and its answers on it as they were.
+
+    Where the schedule clamps, neither the network's nor the machine's are clamped: eps_hats, which
+    are compared, are those of the answers as they were.
+    """
     for step in ddim_steps(network, noise, steps=steps, label=label, schedule=schedule):
-        yield Point(t=step.t, x=step.x, x0_hat=step.x0_hat)
+        yield Point(t=step.t, x=step.x, x0_hat=step.answer)
 
 
 def criterion_table(

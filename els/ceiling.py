@@ -1,11 +1,15 @@
-"""What any theory could reach: how well networks from other seeds predict a network.
+"""How well networks from other seeds predict a network, and what a theory could reach by that.
 
 Two networks that differ by the seed of their training alone draw different images from the same
-noise. What they do not share no theory of the architecture and the data can predict.
+noise. What they do not share no theory of the architecture and the data can predict. Another
+network is no upper bound itself, as it has an error of its own, which a theory has not: of a signal
+of variance s and errors of variance e in both, networks correlate with r = s / (s + e) and R2 =
+1 - 2 e / (s + e), the signal with sqrt(r) and (1 + R2) / 2.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -44,6 +48,17 @@ class Ceiling:
 
     metrics: Mapping[str, Summary]
     pairs: tuple[NetworkPair, ...]
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """What a theory without an error of its own would reach of each metric.
+
+        By the medians, where networks share a signal and have independent errors of one variance.
+        NaN of correlations where networks do not correlate.
+        """
+        r, explained = (self.metrics[name].median for name in ("pearson_r", "R2"))
+        r = r if r >= 0 else math.nan
+        return {"pearson_r": math.sqrt(r), "r2": r, "R2": (1 + explained) / 2}
 
 
 def network_pairs(samples: Mapping[str, Tensor]) -> Pairs:

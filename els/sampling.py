@@ -39,6 +39,7 @@ class Step:
         x: noisy images at t (b c h w).
         x0_hat: the denoiser's answer at x (b c h w), clamped where the schedule does.
         x_next: images at s (b c h w); at the last step s = 0 and these are the samples.
+        answer: the denoiser's answer as it was (b c h w).
     """
 
     i: int
@@ -47,6 +48,7 @@ class Step:
     x: Tensor
     x0_hat: Tensor
     x_next: Tensor
+    answer: Tensor
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.x.shape))
@@ -86,7 +88,7 @@ def ddim_steps(
         x0_hat = within_range(answer) if schedule.clamps else answer
         alpha, sigma = coefficients(at_s, x, schedule)
         x_next = alpha * x0_hat + sigma * eps_from_x0(x, answer, at_t, schedule)
-        yield Step(i=i, t=t, s=s, x=x, x0_hat=x0_hat, x_next=x_next)
+        yield Step(i=i, t=t, s=s, x=x, x0_hat=x0_hat, x_next=x_next, answer=answer)
         x = x_next
 
 
@@ -234,11 +236,13 @@ class Paths:
     Attributes:
         t: the times of the steps, t = 1 first.
         samples: the images at t = 0 (n c h w).
-        x0_hats: the denoiser's answer at every step (steps n c h w).
+        x0_hats: the denoiser's answer at every step (steps n c h w), clamped where the schedule
+            does.
         last: the noisy images of the last step (n c h w), whose answer the samples are.
         seen: the share of the training patches that each answer took (steps n); 1 but for machines
             that estimate.
         traces: what a tracer told at every step, each (steps n ...); empty without one.
+        unclamped: the answers as they were, where the schedule clamps them.
     """
 
     t: tuple[float, ...]
@@ -247,10 +251,16 @@ class Paths:
     last: Tensor
     seen: Tensor
     traces: Tensors = field(default_factory=dict)
+    unclamped: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.samples.shape))
         return f"Paths({len(self.t)} steps, {shape})"
+
+    @property
+    def answers(self) -> Tensor:
+        """The answers as they were (steps n c h w), by which paths can be walked again."""
+        return self.x0_hats if self.unclamped is None else self.unclamped
 
     def first(self, count: int) -> Paths:
         """The paths of the first so many seeds."""
@@ -261,6 +271,7 @@ class Paths:
             last=self.last[:count],
             seen=self.seen[:, :count],
             traces={name: values[:, :count] for name, values in self.traces.items()},
+            unclamped=None if self.unclamped is None else self.unclamped[:, :count],
         )
 
 
@@ -290,14 +301,17 @@ def sample_paths(
     def compute(some: list[int], advance: Advance) -> Tensors:
         x, label = starts(some)
         recorder = _Recorder(denoiser, tracer)
+        x0_hats: list[Tensor] = []
         answers: list[Tensor] = []
         for step in ddim_steps(recorder, x, steps=steps, label=label, schedule=schedule):
-            answers.append(step.x0_hat)
+            x0_hats.append(step.x0_hat)
+            answers.append(step.answer)
             advance(len(x))
         return {
             "samples": step.x_next,
             "last": step.x,
-            "x0_hats": torch.stack(answers, dim=1),
+            "x0_hats": torch.stack(x0_hats, dim=1),
+            **({"unclamped": torch.stack(answers, dim=1)} if schedule.clamps else {}),
             "seen": torch.stack(recorder.seen, dim=1),
             **recorder.traces(),
         }
@@ -312,6 +326,7 @@ def sample_paths(
         **own,
         x0_hats=by_step.pop("x0_hats"),
         seen=by_step.pop("seen"),
+        unclamped=by_step.pop("unclamped", None),
         traces=by_step,
     )
 
@@ -322,7 +337,7 @@ def retraced(
     """The steps of paths again, by what was answered on them: nothing is asked.
 
     Args:
-        x0_hats: the answers at every step (steps n c h w), as of `Paths`.
+        x0_hats: the answers at every step as they were (steps n c h w), `Paths.answers`.
         noise: where the paths started (n c h w).
         schedule: that of the denoiser that answered.
     """

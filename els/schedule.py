@@ -80,7 +80,11 @@ class LinearSteps(CosineSchedule):
     @property
     def identity(self) -> object:
         """See `CosineSchedule.identity`."""
-        return ["linear steps", self.offset]
+        return [
+            "linear steps",
+            self.offset,
+            "answers kept",
+        ]  # what was computed without is not used
 
     def timesteps(self, n: int) -> Tensor:
         """The grid of n sampling steps, ending at 0: shape (n + 1,), float64.

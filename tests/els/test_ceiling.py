@@ -36,6 +36,10 @@ def test_of_a_signal_and_an_error_the_ceiling_is_the_share_of_the_signal() -> No
     # 1 - (var e + var e) / (var f + var e)
     assert found.metrics["R2"].median == pytest.approx(1 - 0.5 / 1.25, abs=0.01)
     reached = ceiling_by_seed(network_pairs(networks), "network")
+    theory = agreement(signal, networks["network"])
+    for name, bound in found.bounds.items():  # which the signal reaches, and other networks do not
+        assert float(theory[name].median()) == pytest.approx(bound, abs=0.01)
+        assert bound > found.metrics[name].median + 0.05
     machines = {"theory": agreement(signal, networks["network"])}
     of_ceiling = summarise_machines(machines, reached)["theory"].of_ceiling
     assert of_ceiling["pearson_r"].median == pytest.approx(0.8**-0.5, abs=0.005)

@@ -8,12 +8,13 @@ from conftest import random_images
 from torch import Tensor
 
 from els.agreement import METRICS, agreement, metrics_by_t
+from els.calibration import path_points
 from els.criterion import data_points
 from els.images import to_float
 from els.machines import make_machine
 from els.same_x import agreement_on_path, answers_on_images
 from els.sampling import Starts, ddim_steps, retraced, sample_paths
-from els.schedule import COSINE
+from els.schedule import COSINE, LinearSteps
 
 IMAGES = random_images(20)
 STARTS = Starts(IMAGES.image_shape)
@@ -44,6 +45,29 @@ def test_paths_are_walked_again_without_asking() -> None:
     for one, other in zip(walked, again, strict=True):
         assert (one.t, one.s) == (other.t, other.s)
         assert torch.allclose(one.x, other.x, atol=1e-5)
+
+
+def test_paths_of_clamped_answers_are_walked_again_by_the_answers_as_they_were() -> None:
+    """Eps_hat is that of the answer before it is clamped, and so are calibration's points."""
+    network = make_machine("wiener", IMAGES, schedule=LinearSteps())
+
+    def loud(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return 3 * network(x, t, label)
+
+    loud.schedule, loud.identity = network.schedule, "loud"
+    paths = sample_paths(loud, STARTS, SEEDS, steps=4)
+    assert paths.x0_hats.abs().max() <= 1 < paths.answers.abs().max()
+    noise, _ = STARTS(SEEDS)
+    options = {"steps": 4, "schedule": network.schedule}
+    walked = list(ddim_steps(loud, noise, **options))
+    again = list(retraced(paths.answers, noise, schedule=network.schedule))
+    for one, other in zip(walked, again, strict=True):
+        assert torch.allclose(one.x, other.x, atol=1e-5)
+        assert torch.allclose(one.x0_hat, other.x0_hat, atol=1e-5)
+    assert torch.equal(paths.first(2).answers, paths.answers[:, :2])
+    for point in path_points(loud, noise, label=None, **options):
+        t = torch.full((3,), point.t, dtype=torch.float64)
+        assert torch.allclose(point.x0_hat, loud(point.x, t), atol=1e-4)
 
 
 @pytest.mark.parametrize(
