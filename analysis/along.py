@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from scipy.stats import t as student
+from pydantic import BeforeValidator, PlainSerializer
 
-from els.agreement import METRICS, Summary, summarise
+from els.agreement import METRICS, Mean, Summary, summarise, summarise_mean, summarise_together
 from els.analysis.results import Provenance
 from els.errors import InputError
 from els.files import write_record
+from els.novelty import Share, copied_share
 from els.reading import member, read_record
-from els.schedule import COSINE, CosineSchedule
+from els.schedule import COSINE
 
 ALONG = "along.json"
 OWN, LAST = "own", "last"  # scales fitted to each snapshot, and those of the last one
-Rows = tuple[tuple[float, ...], ...]
+# JSON knows no NaN: it is null there.
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None),
+]
+Numbers = tuple[Number, ...]
 _SHOWN_T = (0.75, 0.5, 0.25)
-_FEW = 6  # seeds, of which no agreement is beyond chance, see els.agreement
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over images, with its 95 % interval (Student's t); of one image the mean alone."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: torch.Tensor) -> Mean:
-        """That of values (n,)."""
-        n, mean = len(values), float(values.mean())
-        if n < 2:
-            return cls(mean, mean, mean)
-        margin = float(student.ppf(0.975, n - 1) * values.std() / n**0.5)
-        return cls(mean, mean - margin, mean + margin)
-
-    def columns(self, name: str) -> dict[str, float]:
-        """The mean by the name, and the ends of the interval as `_low` and `_high`."""
-        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)
@@ -54,38 +39,50 @@ class Moment:
     Attributes:
         step: of training.
         sha256: digest of its files.
-        val_loss: the last held-out loss that training had measured by then, if any.
-        agreement: of the scales ("own", "last") and machine, each metric by seed.
+        val_loss: the last held-out loss that training had measured by then; None where there was
+            none, or it diverged.
+        agreement: of the scales ("own", "last") and machine, each metric by seed; NaN where an
+            image has the same value everywhere.
         by_t: of a machine at its own scales, the median over seeds of pearson_r of the x0_hats at
-            each t, every denoiser on its own path.
+            each t, every denoiser on its own path; NaN where none is defined.
         scales: of each machine that has one, the fitted value at each t.
         errors: of "held_out" and "training" images, the mean squared error of the network's x0_hat
             by image and t (n T), images in [-1, 1].
         memorised: of the network's samples by seed, the share of the pixels that are those of a
             training image beyond chance (`els.novelty.Novelty`).
+        ratios: of the network's samples by seed, d1 / d2 "in_place" and "shifted", up to
+            translation; NaN where there is no second training image.
     """
 
     step: int
     sha256: str
     val_loss: float | None
-    agreement: Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]
-    by_t: Mapping[str, tuple[float, ...]]
+    agreement: Mapping[str, Mapping[str, Mapping[str, Numbers]]]
+    by_t: Mapping[str, Numbers]
     scales: Mapping[str, tuple[float, ...]]
-    errors: Mapping[str, Rows] = field(default_factory=dict)
+    errors: Mapping[str, tuple[Numbers, ...]] = field(default_factory=dict)
     memorised: tuple[float, ...] = ()
+    ratios: Mapping[str, Numbers] = field(default_factory=dict)
+
+    @property
+    def copied(self) -> dict[str, Share]:
+        """The shares of copies: "in_place", and "shifted", where there are ratios."""
+        shares = {name: copied_share(torch.tensor(one)) for name, one in self.ratios.items()}
+        return {name: one for name, one in shares.items() if one is not None}
 
     def error(self, images: str, step: int) -> Mean:
         """The squared error of x0_hat at one of the steps of sampling, averaged over images."""
-        return Mean.of(self._errors(images)[:, step])
+        return summarise_mean(self._errors(images)[:, step])
 
-    def loss(self, images: str, t: tuple[float, ...], schedule: CosineSchedule = COSINE) -> Mean:
+    def loss(self, images: str, t: tuple[float, ...]) -> Mean:
         """What training minimises, the squared error of eps_hat, averaged over t and images.
 
-        At each t it is that of x0_hat times (alpha / sigma)^2.
+        At each t it is that of x0_hat times (alpha / sigma)^2. Times are those of the cosine
+        schedule, whichever of them are visited in sampling.
         """
         times = torch.tensor(t, dtype=torch.float64)
-        weight = (schedule.alpha(times) / schedule.sigma(times)) ** 2
-        return Mean.of((self._errors(images) * weight).mean(dim=1))
+        weight = (COSINE.alpha(times) / COSINE.sigma(times)) ** 2
+        return summarise_mean((self._errors(images) * weight).mean(dim=1))
 
     def _errors(self, images: str) -> torch.Tensor:
         return torch.tensor(self.errors[images], dtype=torch.float64)
@@ -170,21 +167,28 @@ class Along:
 
     def best(self, kind: str) -> int:
         """The snapshot that a machine agrees with best, by the median pearson_r."""
-        found = self.summaries[self.scales][kind]["pearson_r"]
-        return max(range(len(found)), key=lambda i: found[i].median)
+        scores = (self.values(i, kind, "pearson_r") for i in range(len(self.moments)))
+        medians = [float(one.nanquantile(0.5)) for one in scores]
+        return medians.index(max(medians))
 
     def below_best(self, kind: str, moment: int) -> Summary:
-        """By how much pearson_r at a snapshot is below that at the best one, seed by seed."""
+        """By how much pearson_r at a snapshot is below that at the best one, seed by seed.
+
+        The intervals hold for all pairs of snapshots together: the best is chosen by looking at the
+        same seeds, and of many that are alike one is always highest.
+        """
         best = self.values(self.best(kind), kind, "pearson_r")
-        return summarise(best - self.values(moment, kind, "pearson_r"))
+        pairs = math.comb(len(self.moments), 2)
+        return summarise_together(best - self.values(moment, kind, "pearson_r"), max(1, pairs))
 
     def as_good(self, kind: str) -> tuple[bool, ...]:
-        """At each snapshot: whether it cannot be told from the best, by the paired interval.
+        """At each snapshot: whether it cannot be told from the best, by `below_best`."""
+        return tuple(self.below_best(kind, i).ci95[0] <= 0 for i in range(len(self.moments)))
 
-        Of fewer than 6 seeds nothing can be told apart.
-        """
-        few = len(self.seeds) < _FEW
-        return tuple(few or self.below_best(kind, i).ci95[0] <= 0 for i in range(len(self.moments)))
+    def undefined(self, kind: str) -> int:
+        """How many agreements with snapshots are undefined, of a seed and snapshot each."""
+        found = (self.values(i, kind, "pearson_r") for i in range(len(self.moments)))
+        return sum(int(one.isnan().sum()) for one in found)
 
     def save(self, folder: str | Path) -> Path:
         """Write as JSON, whole or not at all; returns the path."""
@@ -216,6 +220,8 @@ class Along:
                 row |= moment.error(images, at).columns(f"error/{images}/t{self.t[at]:.2g}")
         if moment.memorised:
             row |= summarise(torch.tensor(moment.memorised)).columns("memorised/network")
+        for name, share in moment.copied.items():
+            row |= share.columns(f"copied/{name}")
         for scales, by_kind in self.summaries.items():
             for kind, by_metric in by_kind.items():
                 for metric, found in by_metric.items():

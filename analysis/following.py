@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from els.denoising import image_errors
 from els.errors import InputError
 from els.images import ImageSet
 from els.models.denoiser import NetworkDenoiser
-from els.novelty import nearest_images
+from els.novelty import Novelty, nearest_images
 from els.sampling import Paths
 from els.work import Work
 
@@ -72,17 +72,18 @@ def _moment(
     count = study.protocol.denoising or study.protocol.real_images
     images = {"held_out": study.unseen_of(count), "training": study.seen_of(count)}
     trained = study.network.trained
-    about = f"the snapshot of step {step:,} cannot be compared, move it to another folder"
+    val_loss = None if trained is None else trained.val_loss
     try:
         found = {name: _agreement(side.paths, drawn.samples) for name, side in sides.items()}
     except InputError as error:
-        raise InputError(f"{about}: {error}") from error
-    if not all(map(math.isfinite, _numbers(found))):
-        raise InputError(f"{about}: one of the images has the same value everywhere")
+        raise InputError(
+            f"the snapshot of step {step:,} cannot be compared, move it to another folder: {error}"
+        ) from error
+    nearest = _nearest(study, drawn.samples, step, work)
     return Moment(
         step=step,
         sha256=digest,
-        val_loss=None if trained is None else trained.val_loss,
+        val_loss=val_loss if val_loss is not None and math.isfinite(val_loss) else None,
         agreement=found,
         by_t={
             kind: tuple(_medians(agreement_by_t(paths.x0_hats, drawn.x0_hats)))
@@ -94,7 +95,8 @@ def _moment(
             for name, some in images.items()
             if some is not None
         },
-        memorised=tuple(_memorised(study, drawn.samples, step, work)),
+        memorised=() if nearest is None else tuple(nearest.memorised.double().tolist()),
+        ratios={} if nearest is None else _ratios(nearest),
     )
 
 
@@ -109,14 +111,6 @@ def _agreement(
         }
         for kind, paths in machines.items()
     }
-
-
-def _numbers(found: Mapping[str, dict[str, dict[str, tuple[float, ...]]]]) -> Iterator[float]:
-    """Every number of agreement."""
-    for kinds in found.values():
-        for metrics in kinds.values():
-            for values in metrics.values():
-                yield from values
 
 
 def _medians(values: Tensor) -> list[float]:
@@ -136,11 +130,16 @@ def _errors(study: Study, name: str, images: ImageSet, work: Work) -> Tensor:
     ).T
 
 
-def _memorised(study: Study, samples: Tensor, step: int, work: Work) -> list[float]:
-    """See `Moment.memorised`; none where attribution is left out."""
+def _nearest(study: Study, samples: Tensor, step: int, work: Work) -> Novelty | None:
+    """The training images nearest to samples; None where attribution is left out."""
     if not study.protocol.mosaic:
-        return []
-    found = nearest_images(
+        return None
+    return nearest_images(
         samples, study.images, name=f"step {step:,}", device=study.starts.device, work=work
     )
-    return found.memorised.double().tolist()
+
+
+def _ratios(nearest: Novelty) -> dict[str, tuple[float, ...]]:
+    """See `Moment.ratios`."""
+    found = {"in_place": nearest.ratio_in_place, "shifted": nearest.ratio}
+    return {name: tuple(one.double().tolist()) for name, one in found.items()}

@@ -7,12 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 
 from els.analysis import earlier
+from els.analysis.along import ALONG
 from els.analysis.options import Protocol
 from els.analysis.results import AGREEMENT, Provenance
 from els.errors import InputError
 from els.files import as_record
 from els.models.formats.loaded import Declared
 from els.reading import member, read_table
+
+_HOLDS = {AGREEMENT: "the analysis of one network", ALONG: "that of the snapshots of a training"}
 
 
 def check_earlier(
@@ -31,8 +34,15 @@ def check_earlier(
 
     Raises:
         InputError: when a finished analysis there was made from something else; the message says
-            from what.
+            from what. Also, `force` or not, when it is of a training and this of one network, or
+            the other way round: they have no parts in common.
     """
+    for other in {AGREEMENT, ALONG} - {name}:
+        if (folder / other).exists():
+            raise InputError(
+                f"'{folder}' holds {_HOLDS[other]}, of which nothing is replaced; give another "
+                "--name"
+            )
     if not (folder / name).exists():
         return False
     differences = list(_differences(folder / name, provenance))

@@ -37,7 +37,7 @@ from els.analysis.training import run_along
 from els.calibration import Scales
 from els.console import console, key_values, progress
 from els.errors import InputError
-from els.models.snapshots import snapshots_in
+from els.models.snapshots import SNAPSHOTS, snapshots_in
 from els.models.tracking import wandb_mode
 from els.reading import within
 from els.work import Work
@@ -60,6 +60,10 @@ def run(options: dict[str, Any]) -> Results | list[Results] | Along | None:
         )
     if along:
         return run_along(along[0], protocol, compute, output)
+    if output.name == SNAPSHOTS:
+        raise InputError(
+            f"name is '{SNAPSHOTS}', which the analysis of a training's snapshots has; give another"
+        )
     outputs = [_own_output(output, source, several=len(sources) > 1) for source in sources]
     pairs = list(zip(sources, outputs, strict=True))
     folders = [out.analysis(source) for source, out in pairs]

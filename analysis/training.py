@@ -35,8 +35,10 @@ def run_along(source: Source, protocol: Protocol, compute: Compute, output: Outp
     """Analyse every snapshot in a folder, and report them as curves; None of a dry run.
 
     Raises:
-        InputError: when the snapshots are not of one training.
+        InputError: when the snapshots are not of one training, or more is asked for than is
+            measured along it.
     """
+    _check_measured(source, protocol)
     paths = snapshots_in(source.checkpoint)
     last = replace(source, checkpoint=str(paths[max(paths)]))
     output = replace(output, name=output.name or SNAPSHOTS)
@@ -46,6 +48,17 @@ def run_along(source: Source, protocol: Protocol, compute: Compute, output: Outp
     study = _of_all(study, source, digests)
     with alone(folder, compute):
         return _run_study(study, folder, last, paths, digests, compute, output)
+
+
+def _check_measured(source: Source, protocol: Protocol) -> None:
+    """Refuse what an analysis of one network measures, and one of its snapshots does not."""
+    asked = {"twin": source.twin, "same_x": protocol.same_x, "information": protocol.information}
+    for name, value in asked.items():
+        if value:
+            raise InputError(
+                f"{name} is {value}, which is not measured along the snapshots of a training; "
+                f"leave it out, or analyse one of them: '{source.checkpoint}/step-...'"
+            )
 
 
 def _run_study(

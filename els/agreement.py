@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import binom, bootstrap
 from torch import Tensor
 from torchmetrics.functional.regression import pearson_corrcoef, r2_score
 
@@ -49,11 +49,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds.
+    """A mean over seeds or images.
 
     Attributes:
         mean: the mean.
-        ci95: its 95 % percentile bootstrap interval over seeds.
+        ci95: its 95 % percentile bootstrap interval over them.
     """
 
     mean: float
@@ -62,6 +62,11 @@ class Mean:
     def __str__(self) -> str:
         low, high = self.ci95
         return f"{self.mean:.3f} [{low:.3f}, {high:.3f}]"
+
+    def columns(self, name: str) -> dict[str, float]:
+        """The mean by the name, and the ends of the interval as `_low` and `_high`."""
+        low, high = self.ci95
+        return {name: self.mean, f"{name}_low": low, f"{name}_high": high}
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,27 @@ def summarise(values: Tensor, *, seed: int = 0) -> Summary:
 def summarise_mean(values: Tensor, *, seed: int = 0) -> Mean:
     """Mean and bootstrap interval of values (n,) but for NaN, the same every time."""
     return Mean(*_bootstrapped(values, np.mean, seed))
+
+
+def summarise_together(values: Tensor, comparisons: int) -> Summary:
+    """Median of values (n,) but for NaN, with the exact interval of the sign test.
+
+    Its ends are order statistics; they hold in so many comparisons together at 95 % (Bonferroni),
+    and are infinite where there are too few values for that.
+
+    Example:
+        >>> summarise_together(torch.arange(8.0), comparisons=6).ci95  # 2 / 2^8 < 0.05 / 6
+        (0.0, 7.0)
+        >>> summarise_together(torch.arange(8.0), comparisons=7).ci95
+        (-inf, inf)
+    """
+    data = values[~values.isnan()].double().sort().values
+    n, tail = len(data), ENDS[0] / 100 / comparisons
+    outside = int((binom.cdf(np.arange(n // 2), n, 0.5) <= tail).sum())  # on either side
+    median = float(data.quantile(0.5)) if n else math.nan
+    if not outside:
+        return Summary(median, (-math.inf, math.inf))
+    return Summary(median, (float(data[outside - 1]), float(data[n - outside])))
 
 
 def _bootstrapped(

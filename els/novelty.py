@@ -87,6 +87,11 @@ class Share:
         low, high = self.ci95
         return f"{self.share:.0%} [{low:.0%}, {high:.0%}]"
 
+    def columns(self, name: str) -> dict[str, float]:
+        """The share by the name, and the ends of the interval as `_low` and `_high`."""
+        low, high = self.ci95
+        return {name: self.share, f"{name}_low": low, f"{name}_high": high}
+
 
 def copied_share(ratio: Tensor) -> Share | None:
     """The share of samples with a d1 / d2 (n,) below `COPIED`; None where none is known.

@@ -319,10 +319,13 @@ def _panels_figure(view: Panels) -> Figure:
         return _heat_maps_figure([one for one in view.views if isinstance(one, HeatMap)])
     if view.share:
         return _shared_figure([one for one in view.views if isinstance(one, Lines)])
-    height = 2.1 if isinstance(first, Dots) else 2.2
+    count = len(view.views)
+    columns = 2 if isinstance(first, Lines) and count == 4 else count  # for the titles' width
+    rows = -(-count // columns)
+    height = rows * (2.1 if isinstance(first, Dots) else 2.2)
     if isinstance(first, Lines) and len(first.series) > 1:
         height += _LEGEND_ROW * -(-len(first.series) // _LEGEND_COLUMNS)
-    figure, axes = styled_figure(1, len(view.views), width=TWO_COLUMNS, height=height)
+    figure, axes = styled_figure(rows, columns, width=TWO_COLUMNS, height=height)
     for i, (ax, one) in enumerate(zip(axes, view.views, strict=True)):
         if isinstance(one, Lines):
             _draw_lines(ax, one)

@@ -209,14 +209,20 @@ def _table(title: str, cells: Sequence[Sequence[str]]) -> Table:
 
 
 def along_cells(along: Along) -> list[tuple[str, ...]]:
-    """The header, and a row for each snapshot: its loss, and how well it is predicted, as text."""
-    rows: list[tuple[str, ...]] = [("step", "held-out loss", *along.kinds)]
+    """The header, and a row for each snapshot, as text.
+
+    Its loss, how well it is predicted, and the share of its samples that are copies.
+    """
+    copied = any(one.copied for one in along.moments)
+    header = ("step", "held-out loss", *along.kinds, *(("copied",) if copied else ()))
+    rows: list[tuple[str, ...]] = [header]
     for i, one in enumerate(along.moments):
         known = "held_out" in one.errors
         loss = f"{one.loss('held_out', along.t).mean:.3f}" if known else ""
         found = along.summaries[along.scales]
         scores = (interval_text(found[kind][PEARSON_R][i]) for kind in along.kinds)
-        rows.append((f"{one.step:,}", loss, *scores))
+        shares = (str(one.copied.get("in_place", "")),) if copied else ()
+        rows.append((f"{one.step:,}", loss, *scores, *shares))
     return rows
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from els.agreement import IDEAL, Summary
-from els.analysis.along import LAST, OWN, Along, Mean
+from els.agreement import IDEAL, Mean, Summary
+from els.analysis.along import LAST, OWN, Along
 from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
@@ -916,10 +916,23 @@ def along_error(along: Along) -> Lines | None:
 
 
 def _mean_series(name: str, along: Along, means: Sequence[Mean], style: Style) -> Series:
-    value, low, high = (
-        tuple(getattr(one, part) for one in means) for part in ("mean", "low", "high")
-    )
-    return Series(name, style, _numbers(along.steps), value, low, high)
+    low, high = zip(*(one.ci95 for one in means), strict=True)
+    return Series(name, style, _numbers(along.steps), tuple(one.mean for one in means), low, high)
+
+
+def along_copied(along: Along) -> Lines | None:
+    """The share of the network's samples that are copies, at every snapshot."""
+    named = {"in_place": ("copied, in place", SOLID), "shifted": ("up to translation", DOTTED)}
+    series = []
+    for side, (name, dashes) in named.items():
+        shares = [one.copied[side] for one in along.moments if side in one.copied]
+        if len(shares) == len(along.moments):
+            low, high = zip(*(one.ci95 for one in shares), strict=True)
+            value = tuple(one.share for one in shares)
+            style = Style(_NETWORK, dashes)
+            series.append(Series(name, style, _numbers(along.steps), value, low, high))
+    title = "Copies of a training image"
+    return Lines(title, "share of samples", tuple(series), x=STEPS) if series else None
 
 
 def along_memorised(along: Along) -> Lines | None:
@@ -965,8 +978,8 @@ def along_scales(along: Along) -> HeatMap | None:
 
 
 def along_panels(along: Along) -> Panels:
-    """Agreement with both kinds of scales, and the loss."""
-    views = (along_own(along), along_last(along), along_loss(along))
+    """Agreement with both kinds of scales, the loss, and the share of copies."""
+    views = (along_own(along), along_last(along), along_loss(along), along_copied(along))
     return Panels("", tuple(one for one in views if one is not None))
 
 
@@ -976,6 +989,7 @@ ALONG_VIEWS: dict[str, Callable[[Along], View | None]] = {
     "r2": along_r2,
     "loss": along_loss,
     "error": along_error,
+    "copied": along_copied,
     "memorised": along_memorised,
     "by_t": along_by_t,
     "scales": along_scales,

@@ -118,23 +118,54 @@ def comparison_headline(comparison: Comparison) -> str:
 def along_headline(along: Along) -> str:
     """When in training the first machine predicts the network best, and whether it does to the end.
 
-    Two snapshots differ where the interval of their paired difference leaves out zero.
+    Two snapshots differ where the interval of their paired difference leaves out zero, at all
+    snapshots together; of those that do not, the unbroken run around the best is named.
     """
-    kind = along.primary
-    best, as_good, steps = along.best(kind), along.as_good(kind), along.steps
+    kind, steps = along.primary, along.steps
+    best, (first, last) = along.best(kind), _run_around_best(along)
     found = along.summaries[along.scales][kind]["pearson_r"]
     fitted = "fitted to each snapshot" if along.refitted else "as fitted to the last snapshot"
-    since = steps[as_good.index(True)]
     text = (
-        f"The {kind} machine, {fitted}, predicts the network best at step {steps[best]:,}, with a "
-        f"median pearson_r of {interval_text(found[best])} over {plural(len(along.seeds), 'seed')}"
+        f"The {kind} machine, {fitted}, has its highest median pearson_r with the network at step "
+        f"{steps[best]:,}: {interval_text(found[best])} over {plural(len(along.seeds), 'seed')}."
     )
-    if since < steps[best]:
-        text += f", and from step {since:,} on as well as then, as far as the seeds can tell"
-    if as_good[-1]:
-        return f"{text}. Until the end, step {steps[-1]:,}, it does not fall below that."
-    lost = interval_text(along.below_best(kind, len(steps) - 1))
-    return f"{text}. Then it leaves its theory: at step {steps[-1]:,} it is {lost} below that."
+    if first < last:
+        text += f" From step {steps[first]:,} to step {steps[last]:,} it cannot be told from that."
+    text += _after(along, last)
+    if undefined := along.undefined(kind):
+        text += (
+            f" On {plural(undefined, 'seed')} of one snapshot or another an image is constant and "
+            "nothing correlates; they are left out there."
+        )
+    return text
+
+
+def _run_around_best(along: Along) -> tuple[int, int]:
+    """The first and the last of the snapshots around the best that cannot be told from it."""
+    as_good, best = along.as_good(along.primary), along.best(along.primary)
+    first = last = best
+    while first > 0 and as_good[first - 1]:
+        first -= 1
+    while last + 1 < len(as_good) and as_good[last + 1]:
+        last += 1
+    return first, last
+
+
+def _after(along: Along, last: int) -> str:
+    """What becomes of the first machine after the snapshots that are as good as the best."""
+    kind, steps, end = along.primary, along.steps, len(along.steps) - 1
+    if along.best(kind) == end:
+        return " That is the last snapshot."
+    if last == end:
+        return " Until the end nothing shows that it falls."
+    if not along.as_good(kind)[end]:
+        lost = interval_text(along.below_best(kind, end))
+        return f" Then it leaves its theory: at the last, step {steps[end]:,}, it is {lost} below."
+    lost = interval_text(along.below_best(kind, last + 1))
+    return (
+        f" At step {steps[last + 1]:,} it is {lost} below; at the last, step {steps[end]:,}, it "
+        "cannot be told from the highest again."
+    )
 
 
 def plain_sentence(results: Results) -> str:

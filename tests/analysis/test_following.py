@@ -136,6 +136,38 @@ def test_errors_are_those_of_a_network_that_always_answers_the_same(study: Study
         assert torch.allclose(found, wrong[:, None].expand(-1, 3), rtol=1e-5)
     assert moment.val_loss == 0.5
     assert moment.memorised == ()
+    assert moment.ratios == {}
+
+
+def test_one_constant_image_is_left_out_and_the_rest_is_kept(study: Study, tmp_path: Path) -> None:
+    """And a diverged loss, and a t at which no x0_hat varies."""
+    ideal = make_machine("ideal", study.images)
+
+    def dark(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        answer = ideal(x, t, label)
+        answer[0 if float(t.flatten()[0]) < 0.9 else slice(None)] = 0.5
+        return answer
+
+    told = Trained(steps=7, epochs=1, val_loss=float("nan"))
+    along = followed(study, {7: Known(dark, ["dark"], told), 8: known(ideal)}, Work())
+    along.save(tmp_path)
+    first, second = Along.load(tmp_path).moments
+    assert first.val_loss is None
+    for kind in along.kinds:
+        assert torch.tensor(first.agreement[LAST][kind]["R2"]).isnan().tolist() == [True, 0, 0]
+        assert torch.tensor(second.agreement[LAST][kind]["R2"]).isfinite().all()
+        assert torch.tensor(first.by_t[kind]).isnan().tolist() == [True, False, False]
+    assert along.undefined("ideal") == 1
+
+
+def test_copies_are_told_in_place(study: Study) -> None:
+    """What the memoriser draws is a training image; what a constant field draws is none."""
+    same = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
+    fixed = Known(lambda x, t, label: same.expand_as(x), ["field"])
+    along = followed(study, {7: fixed, 8: known(make_machine("ideal", study.images))}, Work())
+    found = [moment.copied["in_place"] for moment in along.moments]
+    assert [(one.share, one.count) for one in found] == [(0, 3), (1, 3)]
+    assert [set(one.copied) for one in along.moments] == [{"in_place", "shifted"}] * 2
 
 
 def test_a_snapshot_that_draws_nothing_is_named(study: Study) -> None:

@@ -11,6 +11,7 @@ from studies import write_checkpoint
 from els.analysis.along import ALONG, Along
 from els.analysis.commands import main
 from els.analysis.options import Output, Source
+from els.analysis.results import AGREEMENT
 from els.models.checkpoints import load_denoiser
 from els.models.formats import exported
 from els.models.formats.own import METADATA_KEY
@@ -51,7 +52,7 @@ def test_a_folder_of_snapshots_becomes_curves(
     assert Along.load(folder) == found
     said = capsys.readouterr().out
     assert "2 snapshots" in said
-    assert "predicts the network best at step" in said
+    assert "has its highest median pearson_r with the network at step" in said
     assert analyse(snapshots) == found
     assert "This analysis was finished before" in capsys.readouterr().out
 
@@ -81,6 +82,39 @@ def test_snapshots_of_two_networks_are_refused(
     write_snapshots(tmp_path / "a", 2, padding="circular")
     line = refusal(main, [snapshots, *QUICK], capsys)
     assert "step-000002' is not of the training that" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--twin x.ckpt", "twin is ['x.ckpt']"), ("--same_x 2", "same_x is 2"),
+     ("--information 1", "information is 1")],
+)  # fmt: skip
+def test_what_is_not_measured_along_training_is_refused(
+    option: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 9)
+    line = refusal(main, [snapshots, *QUICK, *option.split()], capsys)
+    assert f"{said}, which is not measured along the snapshots of a training" in line
+    assert not (tmp_path / "a" / "analysis-snapshots").exists()
+
+
+def test_analyses_of_a_network_and_of_a_training_share_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 9)
+    line = refusal(main, [snapshots / "step-000009", *QUICK, "--name", "snapshots"], capsys)
+    assert "name is 'snapshots', which the analysis of a training's snapshots has" in line
+    assert not (tmp_path / "a" / "analysis-snapshots").exists()
+    kept = tmp_path / "a" / "analysis-x"
+    kept.mkdir()
+    for file, analysed, said in (
+        (ALONG, snapshots / "step-000009", "that of the snapshots of a training"),
+        (AGREEMENT, snapshots, "the analysis of one network"),
+    ):
+        (kept / file).write_text("{}")
+        line = refusal(main, [analysed, *QUICK, "--name", "x", "--force"], capsys)
+        assert f"analysis-x' holds {said}, of which nothing is replaced" in line
+        (kept / file).unlink()
 
 
 def test_snapshots_are_analysed_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -12,6 +14,7 @@ from els.agreement import (
     locality_score,
     summarise,
     summarise_mean,
+    summarise_together,
 )
 from els.errors import InputError
 
@@ -128,3 +131,12 @@ def test_few_seeds_distinguish_nothing(seeds: int, enough: bool) -> None:
     assert worse.distinguishable == enough
     assert worse.wins == 0
     assert worse.difference.median == pytest.approx(-0.2)
+
+
+def test_an_interval_of_the_sign_test_is_of_order_statistics() -> None:
+    """Of 9 values, 2 (1 + 9) / 2^9 = 0.039 lies beyond the second from either end."""
+    values = torch.tensor([*(5.0, 1.0, 9.0, 3.0, 7.0, 2.0, 8.0, 4.0, 6.0), math.nan])
+    assert summarise_together(values, 1) == Summary(5.0, (2.0, 8.0))
+    assert summarise_together(values, 2) == Summary(5.0, (1.0, 9.0))
+    assert summarise_together(values, 13) == Summary(5.0, (-math.inf, math.inf))
+    assert math.isnan(summarise_together(values[-1:], 1).median)
