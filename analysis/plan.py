@@ -18,11 +18,14 @@ from els.machines import Machine
 from els.machines.base import NO_VALUE, Number, PosteriorMachine
 from els.machines.local import PatchMachine
 from els.machines.mixture import Mixture
+from els.novelty import nearest_images
 
 _LONG_ENOUGH = 0.1  # seconds of a query that its time can be told from
 _FIRST_IMAGES = 32
 _BATCH = 8  # noises that the network is asked about at once
 _MIDDLE = 0.5  # the time t that is asked about
+_COMPARED = 2048  # training images that the time of comparing a sample with all is told from
+NEAREST = "find the nearest images"
 _DETAILS = 1.15  # times as long with the details that mosaics are made of
 # Of an estimate, as measured with two cores: to sort an image's patches of a size, and how many
 # times faster than all patches it is by their number.
@@ -69,8 +72,7 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     """
     protocol = study.protocol
     seeds, fitted, steps = len(protocol.evaluation), len(protocol.calibration), protocol.steps
-    x, label = study.starts(range(_BATCH))
-    network = _time(lambda: study.network(x, _MIDDLE, label)) / _BATCH
+    network = _asking(study)
     seconds = cache(partial(_seconds, study))
     found: dict[str, float] = {}
 
@@ -98,7 +100,11 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
             add("sort patches", sizes, _SORTING * len(study.images) * _share(study))
         add("sample the machines", seeds * steps, each)
     add("probe the network", fitted * steps, 20 * network)
-    for stage, queries, each in (*_tracing(study, seconds), *_answers(study, network, seconds)):
+    for stage, queries, each in (
+        *_tracing(study, seconds),
+        *_comparing(study),
+        *_answers(study, network, seconds),
+    ):
         add(stage, queries, each)
     return Plan(found, _gigabytes(study))
 
@@ -111,6 +117,29 @@ def _tracing(study: Study, seconds: Seconds) -> Iterator[Stage]:
         held_out = 0 if study.held_out is None else len(study.held_out)
         again = (1 + bool(float(study.protocol.tolerance))) * len(study.protocol.evaluation)
         yield "trace mosaics", again + 2 * held_out, each
+
+
+def _asking(study: Study) -> float:
+    """Seconds of a query of the network."""
+    x, label = study.starts(range(_BATCH))
+    return _time(lambda: study.network(x, _MIDDLE, label)) / _BATCH
+
+
+def _comparing(study: Study) -> Iterator[Stage]:
+    """The nearest images of the samples of all sides, and of the real images beside them."""
+    if study.protocol.mosaic:
+        drawn = (1 + len(study.machines)) * len(study.protocol.evaluation)
+        real = [study.held_out, study.training_sample]
+        count = drawn + sum(len(one) for one in real if one is not None)
+        yield NEAREST, count, _nearest(study)
+
+
+def _nearest(study: Study) -> float:
+    """Seconds of a sample that is compared with every training image at every shift."""
+    some = study.images.take(torch.arange(min(_COMPARED, len(study.images))))
+    x, _ = study.starts(range(_BATCH))
+    seconds = _time(lambda: nearest_images(x, some, device=study.starts.device)) / _BATCH
+    return seconds * len(study.images) / len(some)
 
 
 def _answers(study: Study, network: float, seconds: Seconds) -> Iterator[tuple[str, int, float]]:
@@ -157,6 +186,15 @@ def plan_along(study: Study, snapshots: int, *, processes: int = 1) -> Plan:
     times = {"sample the network": snapshots, "calibrate": refits, "fit the mixture": refits}
     times |= {"sort patches": 1, "sample the machines": refits}
     found = {name: count * one.seconds.get(name, 0) for name, count in times.items()}
+    protocol = study.protocol
+    if protocol.mosaic:
+        queries = snapshots * len(protocol.evaluation)
+        found[NEAREST] = queries * _nearest(study) / processes
+    count = protocol.denoising or protocol.real_images
+    images = 0 if study.unseen is None else min(count, len(study.unseen))
+    images += min(count, len(study.images))
+    network = _asking(study)
+    found["errors of denoising"] = snapshots * images * protocol.steps * network / processes
     return Plan({name: time for name, time in found.items() if time}, one.gigabytes)
 
 

@@ -10,7 +10,7 @@ from studies import small_study, write_checkpoint
 
 from els.analysis import plan as planning
 from els.analysis import study as studying
-from els.analysis.plan import plan
+from els.analysis.plan import plan, plan_along
 from els.console import console
 from els.errors import InputError
 
@@ -38,6 +38,8 @@ def test_stages_are_the_queries_that_are_to_come(checkpoint: Path) -> None:
         "sample the machines": 2 * seeds * steps * images,
         "probe the network": calibration * steps * 20 / 8,
         "trace mosaics": (seeds + 2 * 3) * 1.15 * images,
+        # Of the network, two machines, and held-out and training images.
+        "find the nearest images": (3 * seeds + 2 * 3) / 8,
     }
     assert found.seconds == pytest.approx(expected)
     assert found.total == pytest.approx(sum(found.seconds.values()))
@@ -64,6 +66,19 @@ def test_answers_apart_from_paths_are_planned(checkpoint: Path, tmp_path: Path) 
     asked = machines + network
     both = 2 * steps * (asked + 3 * network) + 2 * steps * (asked + network)
     assert found["ask at the same x"] == pytest.approx(both)
+
+
+@pytest.mark.usefixtures("second")
+def test_along_training_every_snapshot_is_denoised_and_compared_with_images(
+    checkpoint: Path,
+) -> None:
+    study = small_study(checkpoint, held_out=2, yardsticks=3, machines=["boundary"])
+    found = plan_along(study, 5, processes=2).seconds
+    seeds, steps = 3, 3
+    assert found["find the nearest images"] == pytest.approx(5 * seeds / 8 / 2)
+    assert found["errors of denoising"] == pytest.approx(5 * 2 * 3 * steps / 8 / 2)
+    bare = plan_along(small_study(checkpoint, mosaic=False, machines=["boundary"]), 5).seconds
+    assert {"find the nearest images", "errors of denoising"}.isdisjoint(bare)
 
 
 @pytest.mark.usefixtures("second")
