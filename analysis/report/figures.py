@@ -57,6 +57,7 @@ from els.analysis.results import Results
 from els.images import to_uint8
 
 _COLUMNS = 12
+_PAGE, _LETTER = 9, 0.075  # height of a page and width of a letter of a label, in inches
 _MANY_DECADES = 1e3  # from here on a logarithmic scale of colours has powers of ten alone
 _LEGEND_COLUMNS, _LEGEND_ROW = 5, 0.14  # of a legend for several panels; inches
 _FEW = 4  # more lines than these get a panel each
@@ -423,7 +424,8 @@ def _samples_figure(results: Results) -> Figure:
     rows = {"noise": results.noise, "network": results.network[results.network_steps]}
     rows |= {name: drawn[results.network_steps] for name, drawn in results.twins.items()}
     rows |= results.machines
-    gutter, cell = 1.15, (TWO_COLUMNS - 1.15) / _COLUMNS
+    gutter = max(_LETTER * len(name) for name in rows)
+    cell = min((TWO_COLUMNS - gutter) / _COLUMNS, _PAGE / (len(rows) + 0.35))
     size = (gutter + len(chosen) * cell, (len(rows) + 0.35) * cell)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -26,7 +26,7 @@ DASHED: Dashes = (0, (5, 1.5))
 DOTTED: Dashes = (0, (1, 1.2))
 DASHED_AND_DOTTED: Dashes = (0, (6, 1.5, 1, 1.5))
 _DASHES: tuple[Dashes, ...] = (SOLID, DASHED, DOTTED, DASHED_AND_DOTTED)
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d", "h", "p", "8")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d", "h", "p", "8", "H", "x")
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,

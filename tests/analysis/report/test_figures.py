@@ -11,9 +11,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from els.analysis.comparison import Comparison
+from els.analysis.options import Protocol
 from els.analysis.report.figures import FIGURES, comparison_figure, draw
 from els.analysis.report.style import DPI, TWO_COLUMNS
 from els.analysis.report.write import write_figures
+from els.analysis.results import Results
 from els.machines import MACHINES, with_paper_name
 
 THREE = ("boundary", "local", "ideal")
@@ -21,9 +23,20 @@ MANY = ("boundary", *(kind for kind in MACHINES if kind != "boundary"))
 SETS = {"one": ("ideal",), "three": THREE, "many": MANY}
 
 
+def everything(kinds: tuple[str, ...], name: str = "") -> Results:
+    """Results with all that a figure can be of; those of the protocol that one figure is of."""
+    results = with_answers(made_results(kinds))
+    if "local" in kinds:
+        results = replace(results, weights=made_weights())
+    if name != "locality":
+        return results
+    protocol = Protocol(protocol="locality")
+    return replace(results, provenance=replace(results.provenance, protocol=protocol))
+
+
 def drawn(name: str, kinds: tuple[str, ...]) -> Figure | None:
     """A figure laid out."""
-    figure = draw(name, with_answers(made_results(kinds)))
+    figure = draw(name, everything(kinds, name))
     if figure is not None:
         figure.draw_without_rendering()
     return figure
@@ -74,8 +87,7 @@ def test_many_machines_get_a_panel_each() -> None:
 
 
 def test_figures_are_written_for_print_in_every_format(tmp_path: Path) -> None:
-    results = with_answers(replace(made_results(THREE), weights=made_weights()))
-    paths = write_figures(results, tmp_path, ("pdf", "png", "svg"))
+    paths = write_figures(everything(THREE, "locality"), tmp_path, ("pdf", "png", "svg"))
     assert {path.name for path in paths} == {
         f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png", "svg")
     }

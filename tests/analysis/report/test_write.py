@@ -34,7 +34,7 @@ def test_figures_of_an_earlier_analysis_with_more_to_show_do_not_stay(tmp_path: 
     paths = write_figures(made_results(("ideal",)), tmp_path, ("png",))
     shown = {path.stem for path in paths}
     without = {"scales", "criterion", "mosaic", "consistency", "information", "memorisation"}
-    without |= {"locality", "denoising", "same_x"}
+    without |= {"locality", "denoising", "same_x", "weights"}
     assert set(FIGURES) - shown == without
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths} | {
         "notes.png"
