@@ -483,7 +483,7 @@ def locality(results: Results) -> Dots | None:
     )
     if not rows:
         return None
-    title = "Protocol locality: seeds, quartiles and median"
+    title = "Protocol locality: seeds and quartiles"
     return Dots(title, "1 - SS_res / (n var)", tuple(map(with_paper_name, kinds)), rows)
 
 

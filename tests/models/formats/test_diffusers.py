@@ -295,15 +295,15 @@ def test_a_state_of_its_training_script_answers_as_diffusers_does() -> None:
 def test_a_model_without_a_scheduler_is_what_the_options_say(tmp_path: Path) -> None:
     tiny_unet().save_pretrained(tmp_path / "bare")
     assumed = load_denoiser(tmp_path / "bare")
-    assert assumed.declared.assumed == ("prediction", "schedule")
+    assert assumed.declared.assumed == ("prediction", "schedule", "image_range")
     told = load_denoiser(tmp_path / "bare", prediction="v", schedule="cosine")
-    assert (told.net.prediction, told.declared.assumed, told.notes) == ("v", (), ())
+    assert (told.net.prediction, told.declared.assumed, told.notes) == ("v", ("image_range",), ())
     scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     torch.testing.assert_close(
         told.schedule.alpha(told.net.times).float() ** 2, scheduler.alphas_cumprod
     )
     one = load_denoiser(tmp_path / "bare", schedule="scaled_linear")
-    assert one.declared.assumed == ("prediction",)
+    assert one.declared.assumed == ("prediction", "image_range")
     assert "assumed: eps as what it predicts (--prediction)" in one.notes[0]
     for option in ({"prediction": "epsilon"}, {"schedule": "sigmoid"}):
         with pytest.raises(InputError, match="it must be one of"):
