@@ -57,7 +57,8 @@ from els.analysis.results import Results
 from els.images import to_uint8
 
 _COLUMNS = 12
-_PAGE, _LETTER = 9, 0.075  # height of a page and width of a letter of a label, in inches
+# Height of a page, and widths of a letter of a label and of a line in a legend, in inches.
+_PAGE, _LETTER, _HANDLE = 9, 0.075, 0.4
 _MANY_DECADES = 1e3  # from here on a logarithmic scale of colours has powers of ten alone
 _LEGEND_COLUMNS, _LEGEND_ROW = 5, 0.14  # of a legend for several panels; inches
 _FEW = 4  # more lines than these get a panel each
@@ -386,7 +387,9 @@ def _legend_of(figure: Figure, views: Sequence[Lines]) -> None:
         drawn = [*([] if one.behind is None else [one.behind]), *one.series]
         styles |= {series.name: series.style for series in drawn}
     lines = [Line2D([], [], **_look(style)) for style in styles.values()]
-    figure.legend(lines, list(styles), loc="outside lower center", ncols=_LEGEND_COLUMNS)
+    column = _LETTER * max(map(len, styles)) + _HANDLE
+    columns = min(_LEGEND_COLUMNS, max(1, int(figure.get_figwidth() / column)))
+    figure.legend(lines, list(styles), loc="outside lower center", ncols=columns)
 
 
 def _in_two_lines(text: str) -> str:

@@ -630,14 +630,14 @@ def memorisation(results: Results) -> Panels | None:
 def _memorisation(results: Results, kind: str, one: Information) -> Lines:
     style = machine_style(list(results.machines), kind)
     lines = (
-        ("k_mem: no patch has half", Style(_NETWORK, DASHED), one.k_mem),
+        ("k_mem: largest weight 1/2", Style(_NETWORK, DASHED), one.k_mem),
         ("Gaussian patches collapse", Style(_UNSEEN, DOTTED), one.k_collapse),
     )
     return Lines(
         with_paper_name(kind),
         _scale_title(one.scale),
         (
-            fitted_series("k_cal: fitted", results.scales[kind], style),
+            fitted_series(with_paper_name(kind), results.scales[kind], style),
             *(
                 Series(name, look, one.t, tuple(math.nan if k is None else k for k in values))
                 for name, look, values in lines

@@ -73,8 +73,9 @@ def test_only_what_is_new_is_computed(
     assert counting.run("second run") == 0
     assert counting.run("one machine less", machines=["boundary"]) == 0
     assert counting.run("the same machine again", machines=["boundary", "ideal"]) == 6
-    assert counting.run("one machine more", machines=["boundary", "ideal", "local"]) == 3 + 2
-    assert set(counting.counts) == {"calibrating local", "sampling local, 3 steps"}
+    assert counting.run("one machine more", machines=["boundary", "ideal", "local"]) == 3 + 2 + 3
+    made = {"calibrating local", "sampling local, 3 steps", "nearest images of local"}
+    assert set(counting.counts) == made
     copied = tmp_path / "copy.ckpt"
     shutil.copy(counting.checkpoint, copied)
     assert counting.run("a copy elsewhere", copied, machines=["boundary", "ideal", "local"]) == 0

@@ -275,7 +275,7 @@ def test_effective_patches_have_the_fitted_scale_and_the_lines_of_collapse(
     assert [track.rows for track in first.tracks] == [(7, 5, 3, None), (7, 5, 3, None)]
     lines = {series.name: series for series in VIEWS["memorisation"](results).views[0].series}
     assert [one.value[:3] for one in lines.values()] == [(7, 5, 5), (7, 5, 3), (7, 5, 3)]
-    assert np.isnan(lines["k_mem: no patch has half the weight"].value[3])
+    assert np.isnan(lines["k_mem: largest weight 1/2"].value[3])
     # Each track stands in the chart as a line over its casing, without the t where it has no row.
     (spec, _) = charts.specs(view)
     drawn = [layer for layer in spec["layer"] if layer["mark"]["type"] == "line"]

@@ -12,7 +12,13 @@ from els.models.networks import build_network
 
 OPTIONS = """
 seed_everything: 0
-trainer: {max_epochs: 3, devices: null}
+run:
+  name: tiny
+data:
+  name: digits
+trainer:
+  max_epochs: 3
+  devices: null
 model:
   net: {class_path: els.models.resnet.ResNet, init_args: {width: 16}}
   betas: [0.9, 0.99]
@@ -65,6 +71,8 @@ def test_runs_can_be_grouped_and_filtered_by_network_data_protocol_and_training(
     assert told["protocol"]["seeds"] == 5
     assert told["train"] == {
         "seed_everything": 0,
+        "run": {"name": "tiny"},
+        "data": {"name": "digits"},
         "trainer": {"max_epochs": 3},
         "steps": 12,
         "epochs": 3,
