@@ -79,7 +79,6 @@ constexpr std::int64_t kWhole = 16384;    // members of the nearest strata that 
 constexpr std::int64_t kWholePilot = 2048;     // and in the first round
 constexpr std::int64_t kWholeOfFew = 1 << 20;  // and where few patches carry the weight
 constexpr double kFew = 100;              // effective patches that are few
-constexpr double kUnseen = 0.5;           // of how far so many more moved a mean: what the rest may
 constexpr double kDoubt = 4;              // times too much weight that the model may promise a plan
 constexpr double kBelief = 30;            // and a claim
 constexpr double kCaution = 1.15;         // times the error that the draws tell of
@@ -287,12 +286,10 @@ class Estimator {
       if (!in_parallel(task_.threads, task_.count, judge_one)) return 1;
       double cost = 0;
       for (std::int64_t q = 0; q < task_.count; q += task_.group) {
-        if (round) {
-          doubt(q);
+        if (round)
           settle(q, round);
-        } else {
+        else
           cost += divide(q);
-        }
       }
       if (round) continue;
       double residual = 0;
@@ -319,8 +316,6 @@ class Estimator {
     float constant = 0;      // binary log-weight of a patch all of whose coordinates are 0
     float noise = 0;         // of what coordinates leave out, in units of what is expected
     bool few = false;        // patches carry its weight, and only the nearest were drawn whole
-    bool wide = false;       // whether more of them were after that
-    double before[C] = {};   // the mean until then
     bool done = false;
   };
 
@@ -891,23 +886,6 @@ class Estimator {
     task_.draws[q] = query.drawn;
   }
 
-  // Where few patches carry a query's weight, one more may change all of it. What those may do that
-  // were not drawn is told by how far the means of a group moved when more of the nearest were.
-  void doubt(std::int64_t q) {
-    double moved = 0;
-    int count = 0;
-    for (std::int64_t i = q; i < q + task_.group; ++i) {
-      if (!queries_[i].wide) continue;
-      ++count;
-      for (int c = 0; c < C; ++c) {
-        const double difference = task_.mean[i * C + c] - queries_[i].before[c];
-        moved += difference * difference / C;
-      }
-    }
-    for (std::int64_t i = q; i < q + task_.group; ++i)
-      if (queries_[i].wide && !queries_[i].done) task_.variance[i] += kUnseen * moved / count;
-  }
-
   // Which queries of a group, the first of which is q, are done, and what the others draw next.
   void settle(std::int64_t q, int round) {
     const double enough = task_.tolerance * task_.tolerance;
@@ -927,8 +905,6 @@ class Estimator {
       if (query.done) continue;
       if (query.few) {
         query.whole = kWholeOfFew;
-        query.wide = true;
-        std::copy_n(task_.mean + i * C, C, query.before);
         continue;
       }
       const double more = std::clamp(1.5 * ratio, 1.5, 8.0);

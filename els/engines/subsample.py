@@ -98,30 +98,17 @@ def sampled_mean(
     for indices in by_time.values():
         for first in range(0, len(indices), _IMAGES_AT_A_TIME):
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
-            part = _queries(query, some)
-            found = _as_claimed(part, _at_one_time(part, strata_of, tolerance, seed), tolerance)
+            wanted = None if query.wanted is None else query.wanted[some]
+            part = replace(
+                query,
+                x=query.x[some],
+                alpha=query.alpha[some],
+                sigma=query.sigma[some],
+                wanted=wanted,
+            )
+            found = _at_one_time(part, strata_of, tolerance, seed)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
-
-
-def _queries(query: PatchQuery, some: Tensor) -> PatchQuery:
-    """The same for some of the images, by their indices or as bool."""
-    wanted = None if query.wanted is None else query.wanted[some]
-    x, alpha, sigma = (one[some] for one in (query.x, query.alpha, query.sigma))
-    return replace(query, x=x, alpha=alpha, sigma=sigma, wanted=wanted)
-
-
-def _as_claimed(query: PatchQuery, found: Estimate, tolerance: float) -> Estimate:
-    """The same with exact answers to those images whose error is not within the tolerance."""
-    squares = found.standard_error.square().flatten(1).sum(dim=1)
-    pixels = found.standard_error[0].numel()
-    if query.wanted is not None:
-        pixels = query.x.shape[1] * int(query.wanted[0].sum())
-    if not (off := squares > pixels * tolerance**2).any():
-        return found
-    found.mean[off], found.standard_error[off] = _mean(_queries(query, off)), 0
-    found.seen[off] = 1
-    return found
 
 
 def _at_one_time(

@@ -190,6 +190,8 @@ def from_inner_products(values: Tensor) -> Gaussian:
     directions = torch.empty(d, len(variances), dtype=torch.float64)
     for part in parts:
         directions[part] = (_floats(values[:, part]) - mean[part]).T @ vectors
+    # Those of the least variances are known to the fewest digits.
+    directions /= directions.norm(dim=0)
     return Gaussian(mean=mean, variances=variances, directions=directions)
 
 
