@@ -14,7 +14,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from els.analysis.options import Compute
+from els.analysis.study import RESULTS_VERSION
 from els.files import alone_in
+from els.reading import within
+from els.work import Progress, Work
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,32 @@ def launch(compute: Compute, device: torch.device) -> Processes:
     if fabric.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // compute.devices))
     return Processes(fabric.device, fabric.global_rank, fabric.world_size, fabric.barrier)
+
+
+def work_in(
+    folder: Path, compute: Compute, processes: Processes, progress: Progress, *, anew: bool
+) -> Work:
+    """What computes an analysis, and keeps its parts in the analysis's folder.
+
+    Args:
+        folder: of the analysis.
+        compute: how it is computed.
+        processes: that share it.
+        progress: shown while parts are computed.
+        anew: drop what was kept before.
+    """
+    work = Work(
+        within(folder, ".work"),
+        context=RESULTS_VERSION,
+        batch=compute.batch,
+        rank=processes.rank,
+        world=processes.world,
+        barrier=processes.barrier,
+        progress=progress,
+    )
+    if anew:
+        work.clear()
+    return work
 
 
 @cache

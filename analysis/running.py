@@ -15,7 +15,7 @@ import torch
 
 from els.analysis.again import check_unique, comparison_folder, name_of, print_page, write_and_log
 from els.analysis.along import Along
-from els.analysis.launch import alone, is_first, launch
+from els.analysis.launch import alone, is_first, launch, work_in
 from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.pipeline import analyse
@@ -31,7 +31,7 @@ from els.analysis.report.tables import (
 from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results, scales_path
-from els.analysis.study import RESULTS_VERSION, Study, load_study
+from els.analysis.study import Study, load_study
 from els.analysis.tracking.log import tracked
 from els.analysis.training import run_along
 from els.calibration import Scales
@@ -101,17 +101,10 @@ def _run_study(
     if compute.dry_run:
         return None
     with tracked(study, folder, source, output, anew=compute.force, first=first) as tracker:
-        work = Work(
-            within(folder, ".work"),
-            context=RESULTS_VERSION,
-            batch=compute.batch,
-            rank=processes.rank,
-            world=processes.world,
-            barrier=processes.barrier,
-            progress=tracker.progress(progress),
-        )
-        if compute.force and not replaces:  # else parts of it that are the same still serve
-            work.clear()
+        # Where it replaces another, parts of that one that are the same still serve.
+        anew = compute.force and not replaces
+        shown = tracker.progress(progress)
+        work = work_in(folder, compute, processes, shown, anew=anew)
 
         def fitted(scales: Scales) -> None:
             tracker.fitted(scales)

@@ -12,7 +12,7 @@ import torch
 from els.analysis.again import name_of, print_page
 from els.analysis.along import ALONG, Along
 from els.analysis.following import follow
-from els.analysis.launch import alone, launch
+from els.analysis.launch import alone, launch, work_in
 from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.plan import plan_along
@@ -20,7 +20,7 @@ from els.analysis.report.tables import along_table
 from els.analysis.report.words import along_headline
 from els.analysis.report.write import write_along
 from els.analysis.results import FileId
-from els.analysis.study import RESULTS_VERSION, Study, load_network, load_study
+from els.analysis.study import Study, load_network, load_study
 from els.analysis.tracking.log import log_along
 from els.console import console, key_values, plural, progress
 from els.errors import InputError
@@ -80,17 +80,8 @@ def _run_study(
     if compute.dry_run:
         return None
     networks = _networks(study, last, paths)
-    work = Work(
-        within(folder, ".work"),
-        context=RESULTS_VERSION,
-        batch=compute.batch,
-        rank=processes.rank,
-        world=processes.world,
-        barrier=processes.barrier,
-        progress=progress,
-    )
-    if compute.force and not replaces:
-        work.clear()
+    anew = compute.force and not replaces
+    work = work_in(folder, compute, processes, progress, anew=anew)
     along = follow(study, networks, digests, work)
     if first:
         _report(along, work, folder, output)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from els.console import Parser, console
 from els.errors import InputError, reason
-from els.files import sha256_of
+from els.files import replacing_folder, sha256_of
 from els.images import to_uint8
 from els.models.blocks import Network
 from els.models.checkpoints import find_checkpoint, load_denoiser
@@ -83,17 +81,13 @@ def export(checkpoint: str | Path, to: str | Path, *, analysis: str | Path | Non
     source = find_checkpoint(checkpoint)
     weights = denoiser.declared.weights if denoiser.declared else None
     agreement = _agreement(source, weights, analysis)
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        _write(denoiser, agreement, partial, to.name)
-        if to.exists():
-            to.rmdir()
-        partial.replace(to)
+        with replacing_folder(to) as partial:
+            _write(denoiser, agreement, partial, to.name)
+            if to.exists():
+                to.rmdir()
     except OSError as error:
         raise InputError(f"'{to}' cannot be written: {reason(error)}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return to
 
 

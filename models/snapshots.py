@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from els.errors import InputError
+from els.files import replacing_folder
 from els.models.callbacks import averaged
 from els.models.formats import exported
 
@@ -104,11 +104,6 @@ class Snapshots(Callback):
     def keep(self, trainer: pl.Trainer, pl_module: Any) -> Path:
         """Write the network as it is now; returns its folder."""
         path = self.folder / f"step-{trainer.global_step:06d}"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.mkdir(parents=True)
+        with replacing_folder(path) as partial:
             exported.write(partial, averaged(trainer, pl_module).net, pl_module.described())
-            partial.replace(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return path

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
 import urllib.request
 from contextlib import suppress
 from functools import cache
@@ -14,7 +13,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 from els.errors import InputError, reason
-from els.files import as_record, cache_folder, sha256_of
+from els.files import cache_folder, replacing_folder, sha256_of
+from els.reading import read_record
 
 PREFIX = "zoo:"
 ADDRESS = "ELS_ZOO"
@@ -40,7 +40,7 @@ def zoo_name(source: str) -> str:
 @cache
 def index() -> Index:
     """The networks, and the SHA-256 of each of their files."""
-    return as_record(Index, json.loads(INDEX.read_text(encoding="utf-8")))
+    return read_record(Index, INDEX)
 
 
 def download(source: str) -> Path:
@@ -78,19 +78,18 @@ def _check(source: str, folder: Path, digests: dict[str, str]) -> None:
 def _download(source: str, name: str, digests: dict[str, str], folder: Path) -> None:
     """All files of a network into `folder`, or nothing."""
     address = _address(source)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        for file, digest in digests.items():
-            with urllib.request.urlopen(f"{address}/{name}/{file}", timeout=_TIMEOUT) as answer:
-                content = answer.read()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise InputError(
-                    f"'{address}/{name}/{file}' is not the file of this version's '{source}'; "
-                    "install the version of the project that it belongs to"
-                )
-            (partial / file).write_bytes(content)
-        partial.replace(folder)
+        with replacing_folder(folder) as partial:
+            for file, digest in digests.items():
+                url = f"{address}/{name}/{file}"
+                with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+                    content = answer.read()
+                if hashlib.sha256(content).hexdigest() != digest:
+                    raise InputError(
+                        f"'{url}' is not the file of this version's '{source}'; install the "
+                        "version of the project that it belongs to"
+                    )
+                (partial / file).write_bytes(content)
     except (OSError, ValueError, HTTPException) as error:
         if isinstance(error, InputError):
             raise
@@ -98,8 +97,6 @@ def _download(source: str, name: str, digests: dict[str, str], folder: Path) -> 
             f"'{source}' could not be downloaded from {address} ({reason(error)}), and was not "
             "before; in a clone of the project it is found without a network"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _address(source: str) -> str:

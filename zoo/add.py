@@ -6,7 +6,6 @@ Writes zoo/NAME and its digests in models/zoo.json. What was there of that name 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -21,6 +20,7 @@ from els.models import zoo
 from els.models.checkpoints import find_checkpoint, load_denoiser
 from els.models.export import CARD, PICTURE, card, export
 from els.models.formats import exported
+from els.reading import read_record
 
 HERE = Path(__file__).resolve().parent
 SHEET, TRAINING = "sheet.png", "training.yaml"
@@ -77,7 +77,7 @@ def add(run: Path, name: str, home: Path = HERE, index: Path = zoo.INDEX) -> Pat
         target = home / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
-    known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    known = read_record(zoo.Index, index) if index.exists() else {}
     known[name] = {one.name: sha256_of(one) for one in sorted(target.iterdir())}
     write_json(index, dict(sorted(known.items())))
     if (total := _size(home)) > MOST_BYTES_IN_ALL:

@@ -27,44 +27,34 @@ _FORMAT = "EDM pickle"
 _PLACES = {"ema": "ema", "net": "online"}
 # The constructors' arguments in order, for those that are given by place.
 _COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
+_COMMON_OF_UNETS = (
+    "img_resolution",
+    "in_channels",
+    "out_channels",
+    "label_dim",
+    "augment_dim",
+    "model_channels",
+    "channel_mult",
+    "channel_mult_emb",
+    "num_blocks",
+    "attn_resolutions",
+    "dropout",
+    "label_dropout",
+)
 _ORDER = {
     "EDMPrecond": (*_COMMON, "sigma_min", "sigma_max", "sigma_data", "model_type"),
     "VPPrecond": (*_COMMON, "beta_d", "beta_min", "M", "epsilon_t", "model_type"),
     "VEPrecond": (*_COMMON, "sigma_min", "sigma_max", "model_type"),
     "iDDPMPrecond": (*_COMMON, "C_1", "C_2", "M", "model_type"),
     "SongUNet": (
-        "img_resolution",
-        "in_channels",
-        "out_channels",
-        "label_dim",
-        "augment_dim",
-        "model_channels",
-        "channel_mult",
-        "channel_mult_emb",
-        "num_blocks",
-        "attn_resolutions",
-        "dropout",
-        "label_dropout",
+        *_COMMON_OF_UNETS,
         "embedding_type",
         "channel_mult_noise",
         "encoder_type",
         "decoder_type",
         "resample_filter",
     ),
-    "DhariwalUNet": (
-        "img_resolution",
-        "in_channels",
-        "out_channels",
-        "label_dim",
-        "augment_dim",
-        "model_channels",
-        "channel_mult",
-        "channel_mult_emb",
-        "num_blocks",
-        "attn_resolutions",
-        "dropout",
-        "label_dropout",
-    ),
+    "DhariwalUNet": _COMMON_OF_UNETS,
 }
 _MOST = 65_536  # of any number that says how many
 

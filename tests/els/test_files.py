@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from els import files
 from els.errors import InputError
-from els.files import alone_in, replacing, write_json
+from els.files import alone_in, replacing, replacing_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -131,3 +131,20 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("ELS_CACHE", raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     assert files.cache_folder().name == f"els-{os.getuid()}"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "made" / "folder") as partial:
+        (partial / "file").write_text("whole")
+        assert not (tmp_path / "made" / "folder").exists()
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["folder"]
+    with pytest.raises(KeyError), replacing_folder(tmp_path / "other") as partial:
+        (partial / "file").write_text("half")
+        raise KeyError
+    with (
+        pytest.raises(OSError, match="not empty"),
+        replacing_folder(tmp_path / "made" / "folder") as partial,
+    ):
+        (partial / "file").write_text("another")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made" / "folder" / "file").read_text() == "whole"
