@@ -144,7 +144,7 @@ def test_results_of_other_scales_or_other_code_are_not_taken_up(
         patched.setattr(Tempered, "scale", Scale("temperature", (3.0, 5.0)))
         counting.run("other values", machines=["tempered"], mosaic=False, held_out=0)
     assert counting.counts["calibrating tempered"] == 2
-    monkeypatch.setattr("els.analysis.running.RESULTS_VERSION", -1)
+    monkeypatch.setattr("els.analysis.launch.RESULTS_VERSION", -1)
     again = counting.run("other code", machines=["tempered"], mosaic=False, held_out=0)
     assert again == first
 
