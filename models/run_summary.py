@@ -48,6 +48,7 @@ class RunSummary(Callback):
             "results": trainer.default_root_dir,
         }
         if self.before is not None:
+            trainer.fit_loop.setup_data()  # nobody has counted where only steps are bounded
             rows["goes on from"] = position(trainer, self.before)
         console.print(key_values(rows))
         for logger in trainer.loggers:

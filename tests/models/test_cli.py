@@ -173,6 +173,17 @@ def test_another_network_cannot_go_on(trained: Path, capsys: pytest.CaptureFixtu
     assert f"--config {trained / 'config.yaml'}" in line
 
 
+def test_a_run_bounded_by_steps_alone_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    args = ["fit", *TINY, "--run.dir", str(tmp_path), "--run.name", "tiny"]
+    bound = ["--trainer.max_epochs", "-1", "--trainer.max_steps"]
+    main([*map(str, args), *bound, "3"])
+    main([*map(str, args), *bound, "5", "--ckpt_path", "last"])
+    assert re.search(r"goes on from +step 3, epoch", capsys.readouterr().out)
+    assert load_denoiser(tmp_path / "tiny").trained.steps == 5
+
+
 def test_a_finished_run_says_so(trained: Path, capsys: pytest.CaptureFixture) -> None:
     before = files(trained)
     main(["fit", "--run.dir", str(trained.parent), "--run.name", "tiny", "--ckpt_path", "last"])
