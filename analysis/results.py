@@ -351,11 +351,16 @@ class Results:
     def _information_files(self, folder: Path) -> dict[Path, Information]:
         return {folder / f"{INFORMATION}{kind}.npz": one for kind, one in self.information.items()}
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, findings: Mapping[str, str] | None = None) -> list[Path]:
         """Write everything to a folder; returns the paths.
 
         agreement.json is taken away first and written last, with a digest of each of the others,
         so that while it is there all the files belong together.
+
+        Args:
+            folder: that of the analysis.
+            findings: sentences that agreement.json opens with, for readers; they follow from the
+                rest (`els.analysis.report.findings`) and are not read again.
         """
         folder = Path(folder)
         (folder / AGREEMENT).unlink(missing_ok=True)
@@ -375,7 +380,8 @@ class Results:
         with replacing(folder / SAMPLES) as partial:
             np.savez_compressed(partial, **self._arrays())
         digests = {path.name: sha256_of(path) for path in paths if path.name != AGREEMENT}
-        write_json(folder / AGREEMENT, {**self.summary, "files": digests})
+        told = {} if findings is None else {"findings": dict(findings)}
+        write_json(folder / AGREEMENT, {**told, **self.summary, "files": digests})
         return paths
 
     @classmethod

@@ -20,6 +20,7 @@ from els.analysis.options import Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.pipeline import analyse
 from els.analysis.plan import plan
+from els.analysis.report.findings import findings
 from els.analysis.report.tables import (
     agreement_tables,
     audits_text,
@@ -28,7 +29,6 @@ from els.analysis.report.tables import (
     probes_text,
     scales_table,
 )
-from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results, scales_path
 from els.analysis.study import Study, load_study
@@ -131,12 +131,12 @@ def _write(results: Results, work: Work, folder: Path, output: Output) -> Report
         shares = (f"{t:.2f}: {share:.2%}" for t, share in zip(results.t, seen, strict=True))
         console.print(f"{kind} compared with, of all patches at t  " + "  ".join(shares))
     console.print("writing the report ...")
-    results.save(folder)
+    results.save(folder, findings=findings(results))
     return write_report(results, folder, output.formats)
 
 
 def _print_findings(results: Results, files: ReportFiles, output: Output) -> None:
-    """Print what was found; the main sentence and the page come last."""
+    """Print what was found; the sentences and the page come last."""
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if results.probes is not None:
         console.print(textwrap.fill(probes_text(results), console.width))
@@ -150,7 +150,8 @@ def _print_findings(results: Results, files: ReportFiles, output: Output) -> Non
         console.print(locality_table(results))
     if results.pairs:
         console.print(pairs_table(results))
-    console.print(textwrap.fill(headline(results), console.width))
+    for sentence in findings(results).values():
+        console.print(textwrap.fill(sentence, console.width))
     print_page(files.page, len(files.paths) - 1)
     if output.open_page:
         _open(files.page)

@@ -22,7 +22,7 @@ METRICS = ("pearson_r", "r2", "R2")
 IDEAL = "ideal"  # the machine that memorises, which others are measured against
 _RESAMPLES = 9999
 ENDS = (2.5, 97.5)  # of a 95 % interval, in per cent
-_FEW = 6  # a sign test of 5 seeds that all agree has p = 2 / 2^5 > 0.05
+FEW = 6  # a sign test of 5 seeds that all agree has p = 2 / 2^5 > 0.05
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,22 @@ class Pair:
     def distinguishable(self) -> bool:
         """Whether the interval of the difference leaves out zero.
 
-        Never on fewer than `_FEW` seeds, of which no agreement is beyond chance at 95 %.
+        Never on fewer than `FEW` seeds, of which no agreement is beyond chance at 95 %.
         """
         low, high = self.difference.ci95
-        return self.seeds >= _FEW and (low > 0 or high < 0)
+        return self.seeds >= FEW and (low > 0 or high < 0)
+
+    def lead_of(self, name: str) -> Summary:
+        """What the metric of one of the two is above that of the other, on the same seed.
+
+        Example:
+            >>> print(Pair("a", "b", 1.0, Summary(0.2, (0.1, 0.4)), 6).lead_of("b"))
+            -0.20 [-0.40, -0.10]
+        """
+        if name == self.machine:
+            return self.difference
+        low, high = self.difference.ci95
+        return Summary(-self.difference.median, (-high, -low))
 
 
 @dataclass(frozen=True)

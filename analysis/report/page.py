@@ -21,6 +21,7 @@ from els.analysis.along import Along
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
+from els.analysis.report.findings import findings, plain_sentence
 from els.analysis.report.pictures import (
     compared,
     explorer,
@@ -44,7 +45,7 @@ from els.analysis.report.tables import (
 )
 from els.analysis.report.verdicts import verdicts
 from els.analysis.report.views import ALONG_VIEWS, COMPARISON_VIEWS, VIEWS, rival, sized
-from els.analysis.report.words import along_headline, comparison_headline, headline, plain_sentence
+from els.analysis.report.words import along_headline, comparison_headline
 from els.analysis.results import Provenance, Results
 from els.files import replacing
 from els.machines import MACHINES, with_paper_name
@@ -273,7 +274,7 @@ def _introduction(results: Results) -> Data:
     ]
     return {
         "plain": plain_sentence(results),
-        "headline": headline(results),
+        "findings": list(findings(results).values()),
         "primary": with_paper_name(results.primary),
         "fitted": fitted,
         "machines": machines,

@@ -39,6 +39,7 @@ PREDICTED_ENTROPY, K_MEM, K_COLLAPSE = "predicted_entropy", "k_mem", "k_collapse
 EQUIVARIANCE, RECEPTIVE_FIELD = "equivariance_error", "erf"
 NOVELTY, LOCALITY_SCORE = "novelty", "locality_score"
 MSE, OVER_WIENER, GAP, SAME_X = "mse", "mse_over_wiener", "mse_gap", "same_x"
+BOUND = "theory without error"  # what it would reach, by the networks of other seeds
 _METRIC_WIDTH, _CELL_WIDTH = 11, 22
 _FEW = 4
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
@@ -108,6 +109,8 @@ def agreement_cells(
 ) -> list[tuple[str, ...]]:
     """The header, and medians and intervals of each machine, as text.
 
+    With networks of other seeds also what these reach, and a theory without an error of its own.
+
     Args:
         one: what was measured.
         named: the name that is shown of a machine.
@@ -120,6 +123,8 @@ def agreement_cells(
     if one.ceiling is not None:
         reached = (interval_text(one.ceiling.metrics[name]) for name in SHOWN_METRICS)
         rows.append((REACHED, *reached))
+        bounds = (one.ceiling.bounds[name] for name in SHOWN_METRICS)
+        rows.append((BOUND, *(f"{bound:.3f}" if isfinite(bound) else "" for bound in bounds)))
     return rows
 
 

@@ -8,7 +8,8 @@ from statistics import median
 from els.agreement import summarise
 from els.analysis.answers import TRAINING, UNSEEN, Denoising
 from els.analysis.attribution import HELD_OUT, NETWORK
-from els.analysis.report import views
+from els.analysis.report import findings, views
+from els.analysis.report.findings import times
 from els.analysis.report.views import medians, rival
 from els.analysis.report.words import interval_text, pair_text
 from els.analysis.results import Results
@@ -17,7 +18,6 @@ from els.information import HALF
 from els.intervals import ByTime
 from els.machines.local import SIZE
 
-_NOISE = 0.9  # above this t a network's x0_hat is mostly its error in eps, many times over
 _EQUIVARIANT = 0.02
 
 
@@ -26,16 +26,7 @@ def scales(results: Results) -> str:
     one = results.scales.get(results.primary)
     if one is None:
         return ""
-    first, last = one.values[0], one.values[-1]
-    how = "stays at" if first == last else "falls from" if first > last else "rises from"
-    end = "" if first == last else f" to {last:g} at t = {one.t[-1]:.2g}"
-    text = f"The {one.scale} of {one.machine} {how} {first:g} at t = {one.t[0]:.2g}{end}."
-    if edge := [t for t, at in zip(one.t, one.at_edge, strict=True) if at]:
-        text += (
-            f" At {_times(edge)} it is the largest that was tried: a ceiling of this analysis, "
-            "not a finding."
-        )
-    return text + _against_data(one, results.data_scales)
+    return findings.scale(results) + _against_data(one, results.data_scales)
 
 
 def _against_data(one: Scales, data: Scales | None) -> str:
@@ -70,7 +61,7 @@ def criterion(results: Results) -> str:
     if not wide:
         return f"At every t at most two values of {one.machine} are as good as each other."
     return (
-        f"At {_times(wide)} three or more values of {one.machine} are as good as each other, so "
+        f"At {times(wide)} three or more values of {one.machine} are as good as each other, so "
         "that the one chosen there means little."
     )
 
@@ -101,23 +92,15 @@ def weights(results: Results) -> str:
 
 
 def by_t(results: Results) -> str:
-    """Where on the path the first machine agrees least."""
+    """Where on the path the first machine fails, and what networks of other seeds reach there."""
+    told = findings.time(results)
+    if not results.ceiling_by_t:
+        return told
     values = medians(results.by_t[results.primary])
     worst = min(range(len(values)), key=values.__getitem__)
-    why = ", where the network's guess is mostly its own error" if results.t[worst] > _NOISE else ""
-    return (
-        f"{results.primary} agrees least at t = {results.t[worst]:.2g} ({values[worst]:.2f}){why}, "
-        f"and ends at {values[-1]:.2f}.{_reached(results, worst)}"
-    )
-
-
-def _reached(results: Results, worst: int) -> str:
-    """What networks of other seeds reach where the machine is worst, and at the end."""
-    if not results.ceiling_by_t:
-        return ""
     reached = medians(results.ceiling_by_t["pearson_r"])
     return (
-        f" Networks of other seeds agree with it at {reached[worst]:.2f} there and "
+        f"{told} Networks of other seeds agree with it at {reached[worst]:.2f} there and "
         f"{reached[-1]:.2f} at the end."
     )
 
@@ -165,7 +148,7 @@ def _gap(found: Denoising) -> str:
             "sign of memorising."
         )
     return (
-        f" On training images the network's error is lower at {_times(seen)}, by up to "
+        f" On training images the network's error is lower at {times(seen)}, by up to "
         f"{gap.value[most]:.0%} (t = {found.t[most]:.2g}): it knows them."
     )
 
@@ -222,13 +205,7 @@ def novelty(results: Results) -> str:
 
 def copies(results: Results) -> str:
     """What share of the network's and of the first machine's samples is copied."""
-    found = {} if results.attribution is None else results.attribution.copies
-    told = [
-        f"{share} of the samples of {name}"
-        for side, name in ((NETWORK, "the network"), (results.primary, results.primary))
-        if (share := found.get(side, {}).get("in_place")) is not None
-    ]
-    return f"Copied, with the 95 % interval: {' and '.join(told)}." if told else ""
+    return "" if results.attribution is None else findings.copies(results)
 
 
 def information(results: Results) -> str:
@@ -245,7 +222,7 @@ def information(results: Results) -> str:
             "the weight at most pixels."
         )
     return (
-        f"At {_times(copying)}, at the fitted {one.scale} of {one.machine}, one patch has half of "
+        f"At {times(copying)}, at the fitted {one.scale} of {one.machine}, one patch has half of "
         "the weight or more at most pixels."
     )
 
@@ -304,9 +281,3 @@ VERDICTS: dict[str, Callable[[Results], str]] = {
 def verdicts(results: Results) -> dict[str, str]:
     """The sentence under each figure; empty where there is nothing to say."""
     return {name: tell(results) for name, tell in VERDICTS.items()}
-
-
-def _times(times: list[float]) -> str:
-    if len(times) == 1:
-        return f"t = {times[0]:.2g}"
-    return f"{len(times)} times from t = {max(times):.2g} to {min(times):.2g}"

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from els.agreement import IDEAL, Pair, Summary
+from els.agreement import Pair, Summary
 from els.analysis.along import Along
 from els.analysis.comparison import Comparison
-from els.analysis.results import AgreementAt, Provenance, Results
+from els.analysis.results import Provenance
 from els.console import plural
 
-# How much of a picture is predicted, by the least correlation.
-_AMOUNTS = (
-    (0.9, "nearly what"),
-    (0.7, "much of what"),
-    (0.4, "some of what"),
-    (-1.0, "little of what"),
-)
-_ALIKE = 0.7  # from this correlation on two pictures are not "something else"
 HARDLY_TRAINED = 0.5  # a held-out loss; answering zero has 1, and small trained networks below 0.2
 
 
@@ -37,38 +29,6 @@ def hardly_trained(provenance: Provenance) -> str | None:
     )
 
 
-def headline(results: Results) -> str:
-    """The main number in a sentence, and how the machine does against its rivals."""
-    before = hardly_trained(results.provenance)
-    main = results.agreement[0]
-    metric = main.machines[results.primary].metrics["pearson_r"]
-    against = [pair_text(pair) for pair in _rivals(results)]
-    start = "" if before is None else f"{before} "
-    told = f" It is {' and '.join(against)}." if against else ""
-    if undefined := main.machines[results.primary].undefined:
-        told += (
-            f" On {plural(undefined, 'seed')} an image is constant and nothing correlates; they "
-            "are left out."
-        )
-    told += _of_ceiling(main, results.primary)
-    seeds, steps = plural(len(results.seeds), "seed"), plural(main.network_steps, "step")
-    return (
-        f"{start}From the same noise, the {results.primary} machine predicts what the network "
-        f"draws with a median pearson_r of {interval_text(metric)} (95 % interval) over "
-        f"{seeds}.{told} The network took {steps}, the machines {main.machine_steps}."
-    )
-
-
-def _of_ceiling(main: AgreementAt, kind: str) -> str:
-    """What networks of other seeds reach, and the machine's share of it; "" without any."""
-    if main.ceiling is None:
-        return ""
-    reached = interval_text(main.ceiling.metrics["pearson_r"])
-    share = main.machines[kind].of_ceiling.get("pearson_r")
-    of_that = "" if share is None else f", of which that is a share of {interval_text(share)}"
-    return f" A network trained from another seed reaches {reached}{of_that}."
-
-
 def pair_text(pair: Pair) -> str:
     """How the one machine of a pair is to the other: what follows "it is"."""
     difference = interval_text(pair.difference, sign=True)
@@ -77,15 +37,6 @@ def pair_text(pair: Pair) -> str:
     how = "closer" if pair.difference.median > 0 else "farther off"
     share = pair.wins if pair.difference.median > 0 else 1 - pair.wins
     return f"{how} than {pair.other} on {share:.0%} of the seeds (median difference {difference})"
-
-
-def _rivals(results: Results) -> list[Pair]:
-    """The first machine against the best of the others, and against the one that memorises."""
-    machines = results.agreement[0].machines
-    others = [kind for kind in machines if kind != results.primary]
-    others.sort(key=lambda kind: machines[kind].metrics["pearson_r"].median, reverse=True)
-    chosen = [kind for kind in others if kind in (*others[:1], IDEAL)]
-    return [pair for pair in map(results.pair, chosen) if pair is not None]
 
 
 def comparison_headline(comparison: Comparison) -> str:
@@ -101,9 +52,7 @@ def comparison_headline(comparison: Comparison) -> str:
     if pair is None:
         return f"{first} is predicted best: {numbers} of {second}; they have no seeds in common."
     seeds = plural(pair.seeds, "common seed")
-    sign = 1 if pair.machine == first else -1
-    low, high = sorted(sign * end for end in pair.difference.ci95)
-    difference = interval_text(Summary(sign * pair.difference.median, (low, high)), sign=True)
+    difference = interval_text(pair.lead_of(first), sign=True)
     if not pair.distinguishable:
         return (
             f"{first} and {second} are predicted equally well, as far as {seeds} can tell: "
@@ -166,23 +115,3 @@ def _after(along: Along, last: int) -> str:
         f" At step {steps[last + 1]:,} it is {lost} below; at the last, step {steps[end]:,}, it "
         "cannot be told from the highest again."
     )
-
-
-def plain_sentence(results: Results) -> str:
-    """What was found in plain words, before any number."""
-    if hardly_trained(results.provenance):
-        return "This network was hardly trained: what it draws says little yet."
-    machines = results.agreement[0].machines
-    correlation = machines[results.primary].metrics["pearson_r"].median
-    amount = next(word for least, word in _AMOUNTS if correlation >= least)
-    text = f"Without any training, theory draws {amount} this network draws from the same noise"
-    pair = results.pair(IDEAL)
-    if pair is None:
-        return f"{text}."
-    if not pair.distinguishable:
-        return f"{text}; a machine that can only memorise does about as well."
-    if pair.difference.median < 0:
-        return f"{text}; a machine that can only memorise comes closer."
-    alike = machines[IDEAL].metrics["pearson_r"].median >= _ALIKE
-    how = "comes less close" if alike else "draws something else"
-    return f"{text}; a machine that can only memorise {how}."

@@ -22,8 +22,8 @@ from els.analysis.along import Along
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, Attribution, Tracing
 from els.analysis.attribution import NOVELTY as NOVELTY_TITLES
 from els.analysis.comparison import Comparison
+from els.analysis.report.findings import findings
 from els.analysis.report.tables import NOVELTY, scale_cells, seed_rows, time_rows
-from els.analysis.report.words import headline
 from els.analysis.report.write import ReportFiles
 from els.analysis.results import Results
 from els.calibration import Scales
@@ -330,8 +330,8 @@ def novelty_key(side: str, name: str) -> str:
 
 
 def notes(results: Results) -> str:
-    """What a run shows, in a sentence."""
-    return headline(results)
+    """What a run shows, a sentence on each line."""
+    return "\n".join(findings(results).values())
 
 
 def artifacts(
@@ -361,7 +361,7 @@ def artifacts(
         digests = {file.name: sha256_of(file) for file in files.scales}
         metadata["scales"] = {"artifact": fitted.name, "sha256": digests}
     rest = [file for file in files.paths if file not in files.scales]
-    report = wandb.Artifact(f"{name}-report", "report", headline(results), metadata)
+    report = wandb.Artifact(f"{name}-report", "report", notes(results), metadata)
     return [*made, _with(report, rest, kept)]
 
 

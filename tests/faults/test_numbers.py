@@ -19,9 +19,9 @@ from studies import small_results, write_checkpoint
 
 from els.agreement import agreement, agreement_by_t, beats, compare_pairs, summarise
 from els.analysis.commands import main as analyze
+from els.analysis.report.findings import findings
 from els.analysis.report.page import write_page
 from els.analysis.report.tables import agreement_cells
-from els.analysis.report.words import headline
 from els.analysis.results import Results
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
@@ -179,7 +179,8 @@ def test_undefined_seeds_are_shown_everywhere_and_left_out(tmp_path: Path) -> No
     assert summary.metrics["pearson_r"] == expected
     assert results.order[-1] == 2 or results.order[2] != 2
     assert 2 not in results.named_seeds.values()
-    assert "On 1 seed an image is constant" in headline(results)
+    told = findings(results)["agreement"]
+    assert "without 1 seed on which an image is constant" in told
     assert agreement_cells(results.agreement[0])[1][0] == "boundary (1 seed undefined)"
     results.save(tmp_path)
     written = json.loads((tmp_path / "agreement.json").read_text())["machines"]["boundary"]

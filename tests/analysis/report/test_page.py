@@ -29,8 +29,8 @@ from els.analysis.comparison import Comparison
 from els.analysis.options import Compute, Protocol, Source
 from els.analysis.parsers import build_parser
 from els.analysis.report import page as page_module
+from els.analysis.report.findings import findings, plain_sentence
 from els.analysis.report.page import PAGE_LIMIT, write_comparison_page, write_page
-from els.analysis.report.words import headline, plain_sentence
 from els.analysis.results import FileId, Results, TrainingConfig
 from els.analysis.study import load_study
 from els.images import to_uint8
@@ -138,7 +138,8 @@ def test_it_opens_from_disk_with_nothing_amiss_and_nothing_fetched(
     specs = data_of(path)["charts"]
     shown = sum(1 if name == "criterion" else len(some) for name, some in specs.items())
     assert tab.page.locator(".chart svg").count() == shown
-    assert headline(results) in tab.page.locator(".headline").inner_text()
+    told = tab.page.locator(".findings li").all_inner_texts()
+    assert told == list(findings(results).values())
     assert path.stat().st_size <= PAGE_LIMIT
 
 

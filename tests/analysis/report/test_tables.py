@@ -9,7 +9,9 @@ from made_results import made_results, made_scales, with_answers
 from rich.console import Console
 
 from els.analysis.comparison import Comparison
+from els.agreement import Summary
 from els.analysis.report.tables import (
+    BOUND,
     agreement_cells,
     agreement_tables,
     comparison_table,
@@ -25,7 +27,7 @@ from els.analysis.report.tables import (
 )
 from els.analysis.report.views import REACHED
 from els.analysis.report.words import interval_text
-from els.ceiling import ceiling_by_seed, network_pairs
+from els.ceiling import Ceiling, ceiling_by_seed, network_pairs
 
 
 def said(thing: object, *, terminal: bool, encoding: str = "utf-8", width: int = 100) -> str:
@@ -89,12 +91,25 @@ def test_without_a_terminal_or_its_letters_everything_is_ascii(
     assert "─" in said(things[0], terminal=True)
 
 
+@pytest.mark.parametrize(
+    ("r", "explained", "bounds"), [(0.81, 0.6, ("0.900", "0.800")), (-0.1, -1, ("", "0.000"))]
+)
+def test_what_a_theory_without_error_would_reach_is_the_last_row(
+    r: float, explained: float, bounds: tuple[str, str]
+) -> None:
+    """sqrt(r) of correlations, where networks correlate, and (1 + R2) / 2."""
+    (one,) = with_answers(made_results(("boundary", "ideal"))).agreement
+    metrics = {"pearson_r": r, "r2": r**2, "R2": explained}
+    reached = Ceiling({name: Summary(x, (x, x)) for name, x in metrics.items()}, ())
+    assert agreement_cells(replace(one, ceiling=reached))[-1] == (BOUND, *bounds)
+
+
 def test_shares_of_the_ceiling_stand_beside_the_machines_and_above_what_they_are_of() -> None:
     results = with_answers(made_results(("boundary", "local", "ideal"), seeds=12))
     (one,) = results.agreement
     header, *rows = agreement_cells(one)
-    assert [row[0] for row in rows] == ["boundary", "local", "ideal", REACHED]
-    assert rows[-1][1] == interval_text(one.ceiling.metrics["pearson_r"])
+    assert [row[0] for row in rows] == ["boundary", "local", "ideal", REACHED, BOUND]
+    assert rows[-2][1] == interval_text(one.ceiling.metrics["pearson_r"])
     shares = share_cells(one)
     assert shares[0] == ("machine", "pearson_r / ceiling", "R2 / ceiling")
     share = one.machines["local"].of_ceiling["pearson_r"]
@@ -107,7 +122,7 @@ def test_shares_of_the_ceiling_stand_beside_the_machines_and_above_what_they_are
     assert share.median == pytest.approx(float(ratio))
     (table,) = agreement_tables(results)
     assert [column.header for column in table.columns] == [*header, *shares[0][1:]]
-    assert table.row_count == 4
+    assert table.row_count == 5
     pairs = network_cells(one)
     assert [row[:2] for row in pairs[1:]] == [
         ("network", "twin"),

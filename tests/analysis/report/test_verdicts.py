@@ -29,10 +29,10 @@ def fitted(results: Results, *sizes: float, data: Scales | None = None) -> str:
     return verdicts.scales(replace(results, scales=scales, data_scales=data))
 
 
-def test_sizes_fall_rise_or_stay(results: Results) -> None:
-    assert "falls from 5 at t = 1 to 3 at t = 0.25" in fitted(results, 5, 5, 5, 3)
-    assert "rises from 3 at t = 1 to 5 at t = 0.25" in fitted(results, 3, 3, 5, 5)
-    assert fitted(results, 5, 3, 3, 5) == "The size of boundary stays at 5 at t = 1."
+def test_the_fitted_scale_is_told_as_a_finding(results: Results) -> None:
+    # Of the made table all larger values are as good, so that the bands of any two overlap.
+    told = "The fitted size of boundary is 5 (band 5-7) at t = 1 and 3 (band 3-7) at t = 0.25"
+    assert fitted(results, 5, 5, 5, 3).startswith(f"{told}, which are not told apart.")
     assert verdicts.scales(made_results(("ideal",))) == ""
 
 
@@ -65,8 +65,8 @@ def test_what_is_copied_is_told_with_its_interval(results: Results) -> None:
     told = verdicts.copies(
         replace(results, attribution=replace(results.attribution, novelty=found))
     )
-    assert told.startswith("Copied, with the 95 % interval: 100% [54%, 100%] of the samples of the")
-    assert told.endswith("of the samples of boundary.")
+    assert told.startswith("Copies of a training image, in place, are 100% [54%, 100%] of the")
+    assert told.endswith("of those of boundary.")
     assert verdicts.copies(replace(results, attribution=None)) == ""
 
 
@@ -103,9 +103,10 @@ def test_agreement_by_time_names_where_it_is_least(results: Results) -> None:
         verdicts.by_t(replace(results, by_t={**results.by_t, "boundary": values}))
         for values in (at_noise, later)
     ]
-    assert "least at t = 1 (0.20), where the network's guess is mostly its own error" in told[0]
-    assert told[0].endswith("ends at 0.95.")
-    assert "least at t = 0.25 (0.20), and ends at 0.20." in told[1]
+    noise = "lowest at t = 1 (0.20 [0.20, 0.20]), where the network's guess is mostly its own error"
+    assert noise in told[0]
+    assert told[0].endswith("ends at 0.95 [0.95, 0.95].")
+    assert "lowest at t = 0.25 (0.20 [0.20, 0.20]), and ends at 0.20 [0.20, 0.20]." in told[1]
 
 
 def novelty_of(results: Results, network: float, unseen: float) -> str:

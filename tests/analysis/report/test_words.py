@@ -1,15 +1,13 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from made_results import made_results, with_answers
+from made_results import made_results
 
 from els.agreement import Pair, Summary
 from els.analysis.comparison import Comparison
 from els.analysis.report.words import (
     comparison_headline,
     hardly_trained,
-    headline,
     interval_text,
     pair_text,
 )
@@ -38,28 +36,6 @@ def test_a_pair_is_told_by_its_interval(
     assert pair_text(pair).startswith(told)
 
 
-def test_the_headline_is_chosen_against_the_best_rival_and_the_one_that_memorises() -> None:
-    results = made_results(("boundary", "equivariant", "local", "ideal"), seeds=24)
-    text = headline(results)
-    assert "equivariant" in text  # the next best
-    assert "closer than ideal" in text
-    assert "local" not in text
-    generator = torch.Generator().manual_seed(5)
-    alike = {
-        kind: results.network[20] + 0.3 * torch.randn(24, 1, 8, 8, generator=generator)
-        for kind in ("boundary", "equivariant")
-    }
-    text = headline(replace(results, machines={**results.machines, **alike}))
-    assert "not distinguishable from equivariant" in text
-
-
-def test_a_machine_that_loses_is_said_to() -> None:
-    results = made_results(("boundary", "local"), seeds=12)
-    good, bad = results.machines.values()
-    results = replace(results, machines={"boundary": bad, "local": good})
-    assert "farther off than local on 100% of the seeds" in headline(results)
-
-
 @pytest.mark.parametrize(
     ("trained", "said"),
     [
@@ -75,7 +51,6 @@ def test_a_network_that_was_hardly_trained_is_called_that(
     results = made_results(("boundary", "ideal"))
     results = replace(results, provenance=replace(results.provenance, trained=trained))
     assert (hardly_trained(results.provenance) is not None) == said
-    assert ("hardly trained" in headline(results)) == said
 
 
 def test_of_two_networks_the_one_that_is_predicted_better_is_named() -> None:
@@ -95,14 +70,3 @@ def test_of_two_networks_the_one_that_is_predicted_better_is_named() -> None:
     assert "equally well" in alike
     apart = replace(badly, seeds=tuple(range(100, 112)))
     assert "no seeds in common" in comparison_headline(Comparison((well, apart)))
-
-
-def test_the_headline_says_what_another_network_reaches_and_the_share_of_it() -> None:
-    results = with_answers(made_results(("boundary", "ideal"), seeds=12))
-    (one,) = results.agreement
-    reached = interval_text(one.ceiling.metrics["pearson_r"])
-    share = interval_text(one.machines["boundary"].of_ceiling["pearson_r"])
-    assert f"another seed reaches {reached}, of which that is a share of {share}." in headline(
-        results
-    )
-    assert "another seed" not in headline(made_results(("boundary", "ideal")))
