@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from time import perf_counter
@@ -11,13 +12,15 @@ import torch
 
 from els.analysis.study import Study
 from els.console import duration, key_values
-from els.denoiser import at_time
 from els.engines.dictionary import along_borders, inside
 from els.engines.strata import most_bytes
+from els.information import classes_of, covariance_cost
 from els.machines import Machine
 from els.machines.base import NO_VALUE, Number, PosteriorMachine
+from els.machines.gaussian import Cost, moments_cost, rank_of
 from els.machines.local import PatchMachine
 from els.machines.mixture import Mixture
+from els.machines.pca_local import PcaLocal, reach_cost
 from els.novelty import nearest_images
 
 _LONG_ENOUGH = 0.1  # seconds of a query that its time can be told from
@@ -34,6 +37,10 @@ _FASTER_FROM, _FASTER_POWER = 1e6, 0.55
 _LOOKED_AT = 0.6  # of an image's pixels times values, where calibration searches
 _BYTES = 36  # of a patch that is sorted, beside its centre
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
+_SOME_IMAGES = 256  # whose moments stand for those of all while machines are timed
+_PRODUCT = 512  # rows of the matrices that the time of a multiplication is told from
+_MOST_KEPT = 1 << 30  # bytes of the moments of all classes, and of what pixels look at
+MOMENTS, COVARIANCES = "moments of the images", "covariances of patches"
 
 
 Seconds = Callable[[Machine, tuple[Number, ...]], float]
@@ -104,6 +111,8 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
         *_tracing(study, seconds),
         *_comparing(study),
         *_answers(study, network, seconds),
+        (COVARIANCES, 1, _multiplying(_covariances(study))),
+        (MOMENTS, processes, _multiplying(_moments(study))),  # each process finds them for itself
     ):
         add(stage, queries, each)
     return Plan(found, _gigabytes(study))
@@ -158,11 +167,8 @@ def _answers(study: Study, network: float, seconds: Seconds) -> Iterator[tuple[s
     if protocol.denoising:
         unseen = 0 if study.unseen is None else min(protocol.denoising, len(study.unseen))
         images = unseen + min(protocol.denoising, len(study.images))
-        wiener = 0.0
-        if "wiener" not in {one.kind for one in study.machines}:
-            x, label = study.starts([0])
-            t = at_time(x, _MIDDLE)
-            wiener = _time(lambda: study.wiener(x, t, label))
+        apart = study.wiener not in study.machines
+        wiener = seconds(study.wiener, (NO_VALUE,)) if apart else 0.0
         yield "errors of denoising", images * steps, network + each + wiener
     if protocol.same_x:
         seeds = min(protocol.same_x, len(protocol.evaluation))
@@ -184,7 +190,7 @@ def plan_along(study: Study, snapshots: int, *, processes: int = 1) -> Plan:
     one = plan(study, processes=processes)
     refits = snapshots if study.protocol.refit else 1
     times = {"sample the network": snapshots, "calibrate": refits, "fit the mixture": refits}
-    times |= {"sort patches": 1, "sample the machines": refits}
+    times |= {"sort patches": 1, "sample the machines": refits, MOMENTS: 1}
     found = {name: count * one.seconds.get(name, 0) for name, count in times.items()}
     protocol = study.protocol
     if protocol.mosaic:
@@ -238,6 +244,8 @@ def _seconds(study: Study, machine: Machine, values: tuple[Number, ...]) -> floa
     if isinstance(machine, Mixture):
         return sum(_seconds(study, part.machine, part.values) for part in machine.parts)
     x, label = study.starts([0])
+    if machine.uses_moments:
+        return _with_some_moments(study, machine, values)
     if not isinstance(machine, PosteriorMachine):
         asked = None if values == (NO_VALUE,) else values
         return _time(lambda: machine.at_values(x, _MIDDLE, asked, label))
@@ -250,6 +258,56 @@ def _seconds(study: Study, machine: Machine, values: tuple[Number, ...]) -> floa
         if seconds > _LONG_ENOUGH or count >= every:
             return seconds * max(1.0, every / len(pixels))
         count *= 4
+
+
+def _with_some_moments(study: Study, machine: Machine, values: tuple[Number, ...]) -> float:
+    """Of a query of a machine that knows moments, which all images would have to be seen for."""
+    x, _ = study.starts([0])
+    t = torch.full((1,), _MIDDLE, dtype=torch.float64, device=x.device)
+    some = study.images.take(torch.arange(min(_SOME_IMAGES, len(study.images))))
+    seconds = _time(lambda: machine.x0_hats(x, t, some, values))
+    n, d = _images_of_a_class(study), x[0].numel()
+    if machine.scale is None:  # the filter alone
+        return seconds * rank_of(n, d) / rank_of(len(some), d)
+    return seconds * max(1.0, n / len(some))
+
+
+def _images_of_a_class(study: Study) -> int:
+    return max(1, round(len(study.images) * _share(study)))
+
+
+def _moments(study: Study) -> list[Cost]:
+    """What the moments of the images take, and what follows from them, class by class."""
+    parts = () if study.mixture is None else study.mixture.parts
+    asked = [*study.machines, *(part.machine for part in parts)]
+    if not study.protocol.denoising and not any(one.uses_moments for one in asked):
+        return []
+    shape, n = study.images.image_shape, _images_of_a_class(study)
+    found = [moments_cost(n, math.prod(shape))]
+    if any(isinstance(one, PcaLocal) for one in asked):
+        # What pixels look at is found at every t on the paths of calibration and of sampling.
+        found += 2 * study.protocol.steps * [reach_cost(n, shape)]
+    return found * (study.network.num_classes or 1)
+
+
+def _covariances(study: Study) -> list[Cost]:
+    """What the covariances of patches of every size take, by which information is predicted."""
+    seeds = study.protocol.calibration[: study.protocol.information]
+    return [
+        covariance_cost(one, one.of_class(label), value)
+        for one in study.machines
+        if seeds and isinstance(one, PatchMachine)
+        for label in classes_of(study.starts, seeds)
+        for value in study.candidates(one)
+    ]
+
+
+def _multiplying(costs: Sequence[Cost]) -> float:
+    """Seconds of linear algebra in float64, from those of a product."""
+    if not costs:
+        return 0.0
+    matrix = torch.ones(_PRODUCT, _PRODUCT, dtype=torch.float64)
+    return _time(lambda: matrix @ matrix) * sum(one.multiplications for one in costs) / _PRODUCT**3
 
 
 def _time(work: Callable[[], object]) -> float:
@@ -271,4 +329,6 @@ def _gigabytes(study: Study) -> float:
         each = [len(study.images) * one.places * (_BYTES + c) for one in regions]
         # While the last are made they are there twice.
         found += (min(sum(each), most_bytes()) + 2 * max(each)) / 1e9
-    return found
+    moments = _moments(study)
+    at_once = max((8 * one.numbers for one in (*moments, *_covariances(study))), default=0)
+    return found + (at_once + min(8 * sum(one.kept for one in moments), _MOST_KEPT)) / 1e9

@@ -27,6 +27,7 @@ from els.errors import InputError
 from els.files import replacing
 from els.images import ImageSet, to_float
 from els.machines.base import Number
+from els.machines.gaussian import EIGENVALUES, Cost
 from els.machines.local import SCALES, Move, PatchMachine, moves
 from els.reading import read_arrays
 from els.sampling import Starts, ddim_steps
@@ -311,6 +312,18 @@ def gaussian_information(
         for some in groups
     ]
     return torch.stack(found).mean(dim=0)
+
+
+def covariance_cost(machine: PatchMachine, images: ImageSet, value: Number) -> Cost:
+    """What `gaussian_information` takes, at most: of windows that no border cuts off."""
+    c, h, w = images.image_shape
+    size, _ = window(machine.window, value)
+    places = len(_places(machine, images, size)[0])
+    groups, of_each = (1, places) if _moves(machine, images, size) else (places, 1)
+    count, cells = min(_MOST_PATCHES, len(images) * of_each), c * min(size, h) * min(size, w)
+    products = count * cells**2 * len(moves(machine.symmetries))
+    # Patches are there as they are, weighted and centred.
+    return Cost(groups * (products + EIGENVALUES * cells**3), 3 * count * cells + 2 * cells**2)
 
 
 def _moves(machine: PatchMachine, images: ImageSet, size: int) -> bool:

@@ -97,6 +97,8 @@ class Machine(Sampler, ABC):
     """
 
     scale: Scale | None = None
+    # Whether it asks for the moments of the images, which are found once (`machines.gaussian`).
+    uses_moments = False
 
     def __init__(
         self,

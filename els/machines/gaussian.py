@@ -31,6 +31,24 @@ _BUDGET = 1 << 23
 _MOST_BYTES = 1 << 30
 # Raised where numbers come out otherwise than before.
 _VERSION = 1
+# Multiplications of an eigenproblem with vectors, and of one without, in those of a product of the
+# same size; as measured.
+_EIGENVECTORS, EIGENVALUES = 6, 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What linear algebra in float64 takes, by a rule of thumb.
+
+    Attributes:
+        multiplications: a product of m x m matrices has m^3.
+        numbers: that are held at once, while it is done.
+        kept: of these, those that stay.
+    """
+
+    multiplications: float
+    numbers: float
+    kept: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,21 @@ def gaussian_of(values: Tensor) -> Gaussian:
     if min(n, d) > MOST:
         return lanczos(values)
     return from_inner_products(values) if n < d else from_covariance(values)
+
+
+def rank_of(n: int, d: int) -> int:
+    """How many directions `gaussian_of` tells apart, at most, of n images of d pixels."""
+    return min(n, d, MOST)
+
+
+def moments_cost(n: int, d: int) -> Cost:
+    """What `gaussian_of` takes for n images of d pixels, at most."""
+    rank = rank_of(n, d)
+    kept = d * rank
+    if min(n, d) > MOST:  # the images are multiplied from both sides, and the basis three times
+        return Cost(2 * n * d * rank + 4 * d * rank**2, 2 * kept + 3 * rank**2, kept)
+    passes = 2 if n < d else 1  # directions of inner products take another one
+    return Cost(passes * n * d * rank + _EIGENVECTORS * rank**3, kept + 4 * rank**2, kept)
 
 
 def gaussian_of_set(images: ImageSet) -> Gaussian:

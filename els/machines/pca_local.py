@@ -10,7 +10,7 @@ from els.engines.masked import masked_posterior
 from els.errors import InputError
 from els.images import ImageSet
 from els.machines.base import Machine, Number, Scale
-from els.machines.gaussian import gaussian_of_set
+from els.machines.gaussian import Cost, gaussian_of_set, rank_of
 
 # Bytes of all maps of which cells pixels look at that are kept.
 _MOST_BYTES = 1 << 30
@@ -26,6 +26,7 @@ class PcaLocal(Machine):
     """
 
     scale = THRESHOLD
+    uses_moments = True
 
     def check(self, value: Number) -> None:
         """See `Machine.check`."""
@@ -58,6 +59,13 @@ class PcaLocal(Machine):
                 reaches.clear()
             reaches[key] = filter_reach(images, alpha.cpu(), sigma.cpu())
         return reaches[key]
+
+
+def reach_cost(n: int, shape: tuple[int, int, int]) -> Cost:
+    """What `filter_reach` takes for n images of a shape (c h w), their moments being known."""
+    c, h, w = shape
+    blocks = c * (c + 1) / 2
+    return Cost(blocks * (h * w) ** 2 * rank_of(n, c * h * w), 3 * (h * w) ** 2, (h * w) ** 2)
 
 
 def filter_reach(images: ImageSet, alpha: Tensor, sigma: Tensor) -> Tensor:

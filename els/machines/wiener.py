@@ -16,6 +16,8 @@ class Wiener(Machine):
     mu and C are the images' mean and covariance, as `els.machines.gaussian` finds them.
     """
 
+    uses_moments = True
+
     def x0_hats(
         self, x: Tensor, t: Tensor, images: ImageSet, values: tuple[Number, ...]
     ) -> list[Tensor]:

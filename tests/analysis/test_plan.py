@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from studies import small_study, write_checkpoint
 
 from els.analysis import plan as planning
 from els.analysis import study as studying
-from els.analysis.plan import plan, plan_along
+from els.analysis.plan import COVARIANCES, MOMENTS, plan, plan_along
 from els.console import console
 from els.errors import InputError
+from els.machines import gaussian
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,61 @@ def test_a_tolerance_without_meaning_is_refused(checkpoint: Path, tolerance: flo
     study = small_study(checkpoint)
     with pytest.raises(InputError, match="give auto, or an error of at least 0"):
         replace(study.protocol, tolerance=tolerance)
+
+
+# --- linear algebra, whose multiplications are counted --------------------------------------------
+
+PRODUCT = 512**3  # multiplications of the product that is timed
+
+
+@pytest.mark.usefixtures("second")
+def test_moments_of_the_images_are_planned_once_for_each_process(checkpoint: Path) -> None:
+    """Of 40 images of 64 pixels: two passes of 40 x 64 x 40, and eigenvectors as six products."""
+    bare = plan(small_study(checkpoint, machines=["boundary"], mosaic=False))
+    assert MOMENTS not in bare.seconds
+    study = small_study(checkpoint, machines=["wiener"], mosaic=False)
+    moments = 2 * 40 * 64 * 40 + 6 * 40**3
+    for processes in (1, 2):
+        found = plan(study, processes=processes)
+        assert found.seconds[MOMENTS] == pytest.approx(moments / PRODUCT)
+    assert found.gigabytes - bare.gigabytes == pytest.approx(8 * (2 * 64 * 40 + 4 * 40**2) / 1e9)
+    local = plan(small_study(checkpoint, machines=["pca_local"], mosaic=False)).seconds
+    reach = 2 * 3 * 64**2 * 40  # on two kinds of paths, at three times
+    assert local[MOMENTS] == pytest.approx((moments + reach) / PRODUCT)
+    for options in ({"machines": ["boundary"], "denoising": 2}, {"machines": ["mixture"]}):
+        assert MOMENTS in plan(small_study(checkpoint, mosaic=False, **options)).seconds
+    assert plan_along(study, 5).seconds[MOMENTS] == pytest.approx(moments / PRODUCT)
+
+
+@pytest.mark.usefixtures("second")
+def test_moments_are_not_found_to_plan_them(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = small_study(checkpoint, machines=["wiener", "pca_local"], mosaic=False, denoising=2)
+    seen = []
+    monkeypatch.setattr(planning, "_SOME_IMAGES", 10)
+    found = gaussian.gaussian_of
+    monkeypatch.setattr(gaussian, "_kept", OrderedDict())
+    monkeypatch.setattr(gaussian, "gaussian_of", lambda x: seen.append(len(x)) or found(x))
+    seconds = plan(study).seconds
+    assert seen == [10]
+    seeds, steps, sides = 3, 3, 4  # the filter has 40 directions in place of 10; so many images
+    assert seconds["sample the machines"] == pytest.approx(seeds * steps * 2 * sides)
+
+
+@pytest.mark.usefixtures("second")
+def test_covariances_of_patches_are_planned(checkpoint: Path) -> None:
+    """Of 40 images of 8 x 8: patches of all places for boundary, nine sets of 40 for local."""
+    bare = plan(small_study(checkpoint, machines=["boundary", "local"], mosaic=False))
+    assert COVARIANCES not in bare.seconds
+    study = small_study(checkpoint, machines=["boundary", "local"], mosaic=False, information=1)
+    expected = 0
+    for size in (3, 5):
+        cells = size**2
+        expected += 40 * (9 - size) ** 2 * cells**2 + 3 * cells**3
+        expected += 9 * (40 * cells**2 + 3 * cells**3)
+    found = plan(study)
+    assert found.seconds[COVARIANCES] == pytest.approx(expected / PRODUCT)
+    assert plan(study, processes=2).seconds[COVARIANCES] == pytest.approx(expected / PRODUCT / 2)
+    most = 3 * 40 * 16 * 25 + 2 * 25**2
+    assert found.gigabytes - bare.gigabytes == pytest.approx(8 * most / 1e9)

@@ -8,8 +8,8 @@ import torch
 from made_results import made_results, made_scales, with_answers
 from rich.console import Console
 
-from els.analysis.comparison import Comparison
 from els.agreement import Summary
+from els.analysis.comparison import Comparison
 from els.analysis.report.tables import (
     BOUND,
     agreement_cells,
