@@ -25,7 +25,10 @@ def main(args: Sequence[str]) -> Any:
     """Run the command line; returns what its command does."""
     console.quiet = not is_first()
     options = build_parser().parse_args(_with_command(args)).as_dict()
-    return _RUN[options["command"]](options[options["command"]])
+    own = options[options["command"]]
+    if options["command"] == "run":  # which also takes configurations
+        own["told"] = {arg.partition("=")[0].removeprefix("--") for arg in args if arg[:2] == "--"}
+    return _RUN[options["command"]](own)
 
 
 def build_parser() -> Parser:

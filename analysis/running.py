@@ -33,7 +33,7 @@ from els.analysis.report.write import ReportFiles, write_report
 from els.analysis.results import AGREEMENT, Results, scales_path
 from els.analysis.study import Study, load_study
 from els.analysis.tracking.log import tracked
-from els.analysis.training import run_along
+from els.analysis.training import UNMEASURED, run_along
 from els.calibration import Scales
 from els.console import console, key_values, progress
 from els.errors import InputError
@@ -46,7 +46,14 @@ Group = TypeVar("Group")
 
 
 def run(options: dict[str, Any]) -> Results | list[Results] | Along | None:
-    """Analyse one network, or several and compare them, or the snapshots of a training."""
+    """Analyse one network, or several and compare them, or the snapshots of a training.
+
+    Args:
+        options: of the command line by name, and as `told` the names of those that it gave itself,
+            which no configuration did.
+    """
+    if any(map(snapshots_in, options["checkpoint"])):
+        options = _without_unmeasured(options)
     sources = [_group(Source, {**options, "checkpoint": one}) for one in options["checkpoint"]]
     protocol = _group(Protocol, options)
     _print_replaced(protocol, options)
@@ -218,6 +225,21 @@ def _print_replaced(protocol: Protocol, options: dict[str, Any]) -> None:
             console.print(
                 f"protocol {protocol.protocol} sets {name} to {kept}, in place of {value}"
             )
+
+
+def _without_unmeasured(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without those of a configuration that are not measured along a training."""
+    left_out = {
+        name: value
+        for name, value in UNMEASURED.items()
+        if options[name] != value and name not in options["told"]
+    }
+    if left_out:
+        console.print(
+            f"of the configuration {' and '.join(left_out)} are left out: that is not measured "
+            "along a training"
+        )
+    return {**options, **left_out}
 
 
 def _group(kind: type[Group], options: dict[str, Any]) -> Group:

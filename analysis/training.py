@@ -13,7 +13,7 @@ from els.analysis.again import name_of, print_page
 from els.analysis.along import ALONG, Along
 from els.analysis.following import follow
 from els.analysis.launch import alone, launch, work_in
-from els.analysis.options import Compute, Output, Protocol, Source
+from els.analysis.options import STEPS, Compute, Output, Protocol, Source
 from els.analysis.overwriting import check_earlier
 from els.analysis.plan import plan_along
 from els.analysis.report.tables import along_table
@@ -29,6 +29,14 @@ from els.models.denoiser import NetworkDenoiser
 from els.models.snapshots import SNAPSHOTS, snapshots_in
 from els.reading import within
 from els.work import Work
+
+# What an analysis of one network has and one of its snapshots has not, and how it is left out.
+UNMEASURED: dict[str, int | list[int] | list[str]] = {
+    "twin": [],
+    "same_x": 0,
+    "information": 0,
+    "network_steps": [STEPS],
+}
 
 
 def run_along(source: Source, protocol: Protocol, compute: Compute, output: Output) -> Along | None:
@@ -52,9 +60,16 @@ def run_along(source: Source, protocol: Protocol, compute: Compute, output: Outp
 
 def _check_measured(source: Source, protocol: Protocol) -> None:
     """Refuse what an analysis of one network measures, and one of its snapshots does not."""
-    asked = {"twin": source.twin, "same_x": protocol.same_x, "information": protocol.information}
+    # Both sides take the same steps, which may be said twice.
+    steps = protocol.network_steps != [protocol.steps] and protocol.network_steps
+    asked = {
+        "twin": source.twin,
+        "same_x": protocol.same_x,
+        "information": protocol.information,
+        "network_steps": steps,
+    }
     for name, value in asked.items():
-        if value:
+        if value and value != UNMEASURED[name]:
             raise InputError(
                 f"{name} is {value}, which is not measured along the snapshots of a training; "
                 f"leave it out, or analyse one of them: '{source.checkpoint}/step-...'"

@@ -87,7 +87,7 @@ def test_snapshots_of_two_networks_are_refused(
 @pytest.mark.parametrize(
     ("option", "said"),
     [("--twin x.ckpt", "twin is ['x.ckpt']"), ("--same_x 2", "same_x is 2"),
-     ("--information 1", "information is 1")],
+     ("--information 1", "information is 1"), ("--network_steps 7,3", "network_steps is [7, 3]")],
 )  # fmt: skip
 def test_what_is_not_measured_along_training_is_refused(
     option: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -96,6 +96,22 @@ def test_what_is_not_measured_along_training_is_refused(
     line = refusal(main, [snapshots, *QUICK, *option.split()], capsys)
     assert f"{said}, which is not measured along the snapshots of a training" in line
     assert not (tmp_path / "a" / "analysis-snapshots").exists()
+
+
+def test_a_configuration_leaves_out_what_is_not_measured_and_the_command_line_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    snapshots = write_snapshots(tmp_path / "a", 9)
+    config = ["--config", "paper", "--dry_run"]
+    assert analyse(snapshots, *config) is None
+    line = "are left out: that is not measured along a training"
+    assert f"of the configuration same_x and network_steps {line}" in capsys.readouterr().out
+    told = [snapshots, *config, *QUICK, "--same_x=16"]
+    assert "same_x is 16, which is not" in refusal(main, told, capsys)
+    # Both sides take the same steps, which may be said, and 20 is what is said anywhere else.
+    for steps in ("3", "20"):
+        assert analyse(snapshots, "--dry_run", "--network_steps", steps) is None
+        assert line not in capsys.readouterr().out
 
 
 def test_analyses_of_a_network_and_of_a_training_share_no_folder(
