@@ -931,8 +931,10 @@ def along_copied(along: Along) -> Lines | None:
             value = tuple(one.share for one in shares)
             style = Style(_NETWORK, dashes)
             series.append(Series(name, style, _numbers(along.steps), value, low, high))
+    if not series:
+        return None
     title = "Copies of a training image"
-    return Lines(title, "share of samples", tuple(series), x=STEPS) if series else None
+    return Lines(title, "share of samples", tuple(series), limits=(0, 1), x=STEPS)
 
 
 def along_memorised(along: Along) -> Lines | None:
