@@ -54,10 +54,11 @@ class Ceiling:
         """What a theory without an error of its own would reach of each metric.
 
         By the medians, where networks share a signal and have independent errors of one variance.
-        NaN of correlations where networks do not correlate.
+        NaN where they share none: of correlations below 0, and of an R2 below -1.
         """
         r, explained = (self.metrics[name].median for name in ("pearson_r", "R2"))
         r = r if r >= 0 else math.nan
+        explained = explained if explained >= -1 else math.nan
         return {"pearson_r": math.sqrt(r), "r2": r, "R2": (1 + explained) / 2}
 
 

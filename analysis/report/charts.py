@@ -39,7 +39,7 @@ _T = alt.Axis(title=TIME, values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
 _STEPS = alt.X(
     "t:O",
     sort="descending",
-    axis=alt.Axis(title=TIME, labelAngle=0, labelOverlap=True, format=".2f"),
+    axis=alt.Axis(title=TIME, labelAngle=0, labelOverlap=True, labelSeparation=4, format=".2f"),
 )
 
 
@@ -201,7 +201,7 @@ def _heat_map(view: HeatMap) -> Chart:
         alt.Tooltip("row:O", title=view.y),
         alt.Tooltip("value:Q", title=name, format=".4f"),
     ]
-    legend = alt.Legend(format=".2~g")
+    legend = alt.Legend(format=".4~g")
     colour = alt.Color("colour:Q", title=None, scale=scale, legend=legend)
     chart = alt.Chart(alt.Data(values=rows)).properties(height=_HEIGHT)
     cells = chart.mark_rect().encode(x=_STEPS, y=y, color=colour, tooltip=tooltip)

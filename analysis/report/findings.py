@@ -171,6 +171,8 @@ def _edge(one: Scales) -> str:
 def time(results: Results) -> str:
     """At which t the first machine fails, and where its agreement is least."""
     kind = results.primary
+    if kind not in results.by_t:
+        return "Agreement along t was not measured."
     found = median_by_t(results.by_t[kind])
     known = [i for i, value in enumerate(found.value) if math.isfinite(value)]
     if not known:

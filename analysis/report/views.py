@@ -644,6 +644,7 @@ def _memorisation(results: Results, kind: str, one: Information) -> Lines:
             ),
         ),
         step=True,
+        ticks=_numbers(one.candidates) if len(one.candidates) <= _MOST_TICKED // 2 else None,
     )
 
 
@@ -773,7 +774,11 @@ def same_x(results: Results) -> Panels | None:
         }
         behind = series.pop(CEILING, None)
         views.append(Lines(title, own.y, tuple(series.values()), behind=behind))
-    return Panels("Agreement at the same x: medians", tuple(views), share=True)
+    drawn = [one for view in views for one in (*view.series, view.behind) if one is not None]
+    lows = [value for one in drawn for value in one.low or one.value if math.isfinite(value)]
+    limits = (math.floor(10 * min(lows, default=0)) / 10, 1)  # which shows what each panel adds
+    panels = tuple(replace(view, limits=limits) for view in views)
+    return Panels("Agreement at the same x: medians", panels, share=True)
 
 
 VIEWS: dict[str, Callable[[Results], View | None]] = {

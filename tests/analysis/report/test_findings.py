@@ -190,6 +190,8 @@ def test_few_seeds_tell_no_failure_and_constant_images_none() -> None:
     nothing = [math.nan] * SEEDS
     assert "fails (is below 0.5) at t = 0.5;" in along(nothing, at(0.9), at(0.1), at(0.9))
     assert along(*[nothing] * len(T)) == "Along t nothing of boundary correlates with the network."
+    unknown = replace(correlated(boundary=at(0.9)), by_t={})
+    assert told("time", unknown) == "Agreement along t was not measured."
 
 
 # --- copies ---------------------------------------------------------------------------------------

@@ -92,12 +92,13 @@ def test_without_a_terminal_or_its_letters_everything_is_ascii(
 
 
 @pytest.mark.parametrize(
-    ("r", "explained", "bounds"), [(0.81, 0.6, ("0.900", "0.800")), (-0.1, -1, ("", "0.000"))]
+    ("r", "explained", "bounds"),
+    [(0.81, 0.6, ("0.900", "0.800")), (-0.1, -1, ("", "0.000")), (0.04, -1.1, ("0.200", ""))],
 )
 def test_what_a_theory_without_error_would_reach_is_the_last_row(
     r: float, explained: float, bounds: tuple[str, str]
 ) -> None:
-    """sqrt(r) of correlations, where networks correlate, and (1 + R2) / 2."""
+    """sqrt(r) and (1 + R2) / 2, where networks share a signal."""
     (one,) = with_answers(made_results(("boundary", "ideal"))).agreement
     metrics = {"pearson_r": r, "r2": r**2, "R2": explained}
     reached = Ceiling({name: Summary(x, (x, x)) for name, x in metrics.items()}, ())
