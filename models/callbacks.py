@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from els.sampling import ddim, seeded_labels, seeded_noise
 from els.schedule import MOST_STEPS
 
 _MOST_SAMPLES = 10_000  # of a grid
+_LEAST_FOR_THREADS = 1e9  # parameters x pixels of a batch, from which on two threads beat one
 
 
 def is_log_step(trainer: pl.Trainer) -> bool:
@@ -229,6 +232,31 @@ class LastCheckpoint(ModelCheckpoint):
         """Report this file as `last`, so that loggers do not alias it `best`."""
         if self.best_model_path:
             self.last_model_path, self.best_model_path = self.best_model_path, ""
+
+
+class Threads(Callback):
+    """Train a small network on the CPU with one thread.
+
+    Its parallel regions are so short that threads wait for each other as long as they compute, and
+    beside other work many times as long (`benchmarks/contention.py`). The choice goes by counting,
+    so that it is the same every time; OMP_NUM_THREADS chooses otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._before = torch.get_num_threads()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Choose."""
+        images = trainer.datamodule.images  # type: ignore[attr-defined]
+        pixels = math.prod(images.image_shape[1:]) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        small = pl_module.net.parameter_count * pixels < _LEAST_FOR_THREADS  # type: ignore[union-attr,operator]
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        if on_cpu and small and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the process as it was."""
+        torch.set_num_threads(self._before)
 
 
 class ImagesPerSecond(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -32,7 +33,12 @@ def begin(
 
 
 def begin_cleanly(help_of: Help, run: Callable[[Sequence[str]], object]) -> None:
-    """The same for a person, who is told in a line what can be mended."""
+    """The same for a person, who is told in a line what can be mended.
+
+    Threads of PyTorch that wait for each other sleep instead of spinning, which takes several times
+    as long beside other work (`benchmarks/contention.py`); OMP_WAIT_POLICY chooses otherwise.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when PyTorch is imported
 
     def cleanly(args: Sequence[str]) -> None:
         from els.console import exit_cleanly  # help does without its libraries

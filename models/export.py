@@ -182,7 +182,13 @@ def _agreement(checkpoint: Path, weights: str | None, analysis: str | Path | Non
     return []
 
 
-def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str], use: str) -> str:
+def card(
+    denoiser: NetworkDenoiser,
+    name: str,
+    agreement: Sequence[str],
+    use: str,
+    images: str | None = None,
+) -> str:
     """The model card.
 
     Args:
@@ -190,6 +196,7 @@ def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str], use: st
         name: of the folder.
         agreement: rows of a table: a machine, its pearson_r, its R2; none where it is not known.
         use: what it says of that, in Markdown.
+        images: where they are from and under which licence; default: what the data set's name says.
     """
     data, trained = denoiser.data, denoiser.trained
     assert data is not None
@@ -200,7 +207,7 @@ def card(denoiser: NetworkDenoiser, name: str, agreement: Sequence[str], use: st
             told += f", loss on held-out images {trained.val_loss:.4f}"
     table = ["| machine | pearson_r | R2 |", "|---|---|---|", *agreement]
     shape = " x ".join(map(str, denoiser.image_shape))
-    licence = LICENCES.get(data.name, _OWN_IMAGES)
+    licence = images or LICENCES.get(data.name, _OWN_IMAGES)
     return f"""# {name}
 
 A diffusion model of images of {shape} pixels: {denoiser.facts.description}.

@@ -34,6 +34,7 @@ from els.models.callbacks import (
     ImagesPerSecond,
     LastCheckpoint,
     SampleGrid,
+    Threads,
     WholeFiles,
 )
 from els.models.checkpoints import read_training
@@ -236,7 +237,7 @@ class TrainCLI(LightningCLI):
         elif not self.fitting:
             callbacks = [one for one in callbacks if not isinstance(one, SampleGrid)]
         if self.subcommand == "fit":
-            callbacks += [RunSummary(self.before), self.stopping, progress]
+            callbacks += [RunSummary(self.before), Threads(), self.stopping, progress]
         if self.fitting:
             callbacks += self._keeping()
         if config["logger"]:

@@ -1,4 +1,6 @@
-"""Put a trained and analysed run into the zoo: python zoo/add.py runs/garments_resnet [--name NAME]
+"""Put a trained and analysed run into the zoo.
+
+    python zoo/add.py runs/garments_resnet [--name NAME] [--images TEXT]
 
 Writes zoo/NAME and its digests in models/zoo.json. What was there of that name is replaced.
 """
@@ -32,15 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder, with its analysis")
     parser.add_argument("--name", help="of the network; default: that of the run")
+    parser.add_argument("--images", help="where they are from, and their licence, for the card")
     options = parser.parse_args()
     try:
-        folder = add(options.run, options.name or options.run.name)
+        folder = add(options.run, options.name or options.run.name, images=options.images)
     except InputError as error:
         sys.exit(f"error: {error}")
     print(f"{folder}: {', '.join(sorted(one.name for one in folder.iterdir()))}")
 
 
-def add(run: Path, name: str, home: Path = HERE, index: Path = zoo.INDEX) -> Path:
+def add(
+    run: Path, name: str, home: Path = HERE, index: Path = zoo.INDEX, *, images: str | None = None
+) -> Path:
     """Make a folder of the zoo from a run, and enter it in the index.
 
     Args:
@@ -48,6 +53,7 @@ def add(run: Path, name: str, home: Path = HERE, index: Path = zoo.INDEX) -> Pat
         name: of the network: letters, digits and underscores.
         home: the folder of the zoo.
         index: the file with the digests.
+        images: what the card says of them; default: what the data set's name says.
 
     Returns:
         the network's folder.
@@ -72,7 +78,7 @@ def add(run: Path, name: str, home: Path = HERE, index: Path = zoo.INDEX) -> Pat
             shutil.copy(path, folder / path.name)
         shutil.copy(analysis / "samples.png", folder / SHEET)
         shutil.copy(run / "config.yaml", folder / TRAINING)
-        (folder / CARD).write_text(_card(results, checkpoint, name), encoding="utf-8")
+        (folder / CARD).write_text(_card(results, checkpoint, name, images), encoding="utf-8")
         _check(folder)
         target = home / name
         shutil.rmtree(target, ignore_errors=True)
@@ -94,7 +100,7 @@ def rows(results: Results) -> list[str]:
     return found
 
 
-def _card(results: Results, checkpoint: Path, name: str) -> str:
+def _card(results: Results, checkpoint: Path, name: str, images: str | None) -> str:
     provenance = results.provenance
     seeds = f"{len(results.seeds)} seeds"
     steps = f"network {results.network_steps} steps, machines {provenance.protocol.steps}"
@@ -111,7 +117,7 @@ no scale was fitted on, {steps}; {provenance.images:,} images are in the
 machines. The fitted scales lie beside this file, and all numbers in {AGREEMENT}:
 
 ![Noise, network and machines]({SHEET})"""
-    return card(load_denoiser(checkpoint), name, rows(results), use)
+    return card(load_denoiser(checkpoint), name, rows(results), use, images)
 
 
 def _check(folder: Path) -> None:

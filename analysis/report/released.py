@@ -16,19 +16,21 @@ _SIDE = 32  # of the paper's images
 def released_sizes(results: Results) -> dict[float, int] | None:
     """The released patch size at each t of the paper's network of this kind, if there is one.
 
-    Its row is known by data set, architecture, padding and whether there are labels, all at
-    32 x 32 pixels and without attention. The paper's networks are wider and trained for longer
-    than most.
+    All are of 32 x 32 pixels and without attention. The paper's networks are wider and trained for
+    longer than most.
     """
-    facts, data = results.provenance.network, results.provenance.data
+    facts = results.provenance.network
     if tuple(results.noise.shape[2:]) != (_SIDE, _SIDE) or facts.receptive_field is None:
         return None
-    wanted = {
-        "data": data.name,
-        "network": facts.name,
-        "padding": facts.padding,
-        "conditional": results.labels is not None,
-    }
+    conditional = results.labels is not None
+    return sizes_of_row(results.provenance.data.name, facts.name, facts.padding, conditional)
+
+
+def sizes_of_row(
+    data: str, network: str, padding: str, conditional: bool
+) -> dict[float, int] | None:
+    """The released patch size at each t for a row of the paper's table; None if it has no such."""
+    wanted = {"data": data, "network": network, "padding": padding, "conditional": conditional}
     for row in _rows():
         if all(row[key] == value for key, value in wanted.items()):
             n = len(row["sizes"])

@@ -50,7 +50,7 @@ class PatchQuery:
         """Whether these are hard windows at any displacement, which every engine can do."""
         return self.profiles is None and self.shift is None
 
-    def some(self, queries: slice) -> PatchQuery:
+    def some(self, queries: slice | Tensor) -> PatchQuery:
         """The same for some of the queries, at every place."""
         return replace(
             self,

@@ -61,6 +61,7 @@ constexpr int kMembers = 128;             // of a segment: those at hand stay in
 constexpr int kBlock = 4 * kLanes;        // members that are compared together
 constexpr int kUsual = 51;                // a usual code of what coordinates leave out
 constexpr int kShelf = 16;                // queries that are planned by one thread
+constexpr int kShares = 32;               // of the strata, summed apart: no sum depends on the threads
 constexpr int kAhead = 8;                 // patches are fetched so long before they are needed
 constexpr int kRounds = 6;
 constexpr int kHalvings = 24;             // to find how far the nearest strata go
@@ -233,7 +234,7 @@ class Estimator {
         queries_(task.count),
         scores_(static_cast<std::size_t>(task.count) * task.strata),
         requests_((task.count + kShelf - 1) / kShelf),
-        desks_(task.threads),
+        desks_(std::max(task.threads, kShares)),
         members_of_(task.strata),
         spread_(task.strata),
         centre_(static_cast<std::size_t>(task.strata) * C) {
@@ -274,8 +275,10 @@ class Estimator {
       for (auto& desk : desks_) std::fill(desk.seen.begin(), desk.seen.end(), Seen<C>());
       sort_requests();
       if (sorted_.empty()) return 0;
-      const auto draw_one = [&](std::int64_t s, int thread) { draw(s, round, desks_[thread]); };
-      if (!in_parallel(task_.threads, task_.strata, draw_one)) return 1;
+      const auto draw_share = [&](std::int64_t share, int) {
+        for (auto s = share; s < task_.strata; s += kShares) draw(s, round, desks_[share]);
+      };
+      if (!in_parallel(task_.threads, kShares, draw_share)) return 1;
       const auto judge_one = [&](std::int64_t q, int thread) {
         if (queries_[q].done) return;
         if (round)
@@ -319,7 +322,7 @@ class Estimator {
     bool done = false;
   };
 
-  // One thread's memory.
+  // The memory of a thread or of a share of the strata.
   struct Desk {
     std::vector<Scouted<C>> scouted;  // of each query
     std::vector<Seen<C>> seen;        // of each query, this round

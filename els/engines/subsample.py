@@ -31,6 +31,7 @@ _LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
 _MOST_PIXELS = 1 << 31  # whose index is an int32
 _LEAST_AT_BORDER = 1 << 18  # and of one that a border leaves
 _MOST_DRAWS = 1 / 2  # share of all patches above which a pixel takes all of them
+_MOST_CLAIMED = 1.5  # times the tolerance; an image whose answer claims more is answered in full
 _SPARE = 64  # numbers past the last that the compiled code may read
 # Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
 _PAIR, _BORDER_PAIR = 1.3, 5.0
@@ -98,15 +99,9 @@ def sampled_mean(
     for indices in by_time.values():
         for first in range(0, len(indices), _IMAGES_AT_A_TIME):
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
-            wanted = None if query.wanted is None else query.wanted[some]
-            part = replace(
-                query,
-                x=query.x[some],
-                alpha=query.alpha[some],
-                sigma=query.sigma[some],
-                wanted=wanted,
-            )
+            part = _part(query, some)
             found = _at_one_time(part, strata_of, tolerance, seed)
+            found = _within(found, part, _MOST_CLAIMED * tolerance)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
 
@@ -149,6 +144,28 @@ def _at_one_time(
             left[region.pixels] = False
     _fill(query, mean, left, whole)
     return Estimate(mean, error, seen[:, all_wanted].mean(dim=1))
+
+
+def _part(query: PatchQuery, some: Tensor) -> PatchQuery:
+    """The query for some of its images, by their indices or a mask, at the same pixels."""
+    wanted = None if query.wanted is None else query.wanted[some]
+    return replace(query.some(some), wanted=wanted)
+
+
+def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
+    """The estimate, with exact answers where it claims a larger root mean square error than `most`.
+
+    Where a few patches that no draw saw could carry the weight, no number of draws helps.
+    """
+    variance = rearrange(found.standard_error.square(), "b c h w -> b c (h w)")
+    if query.wanted is not None:
+        variance = variance[..., query.wanted[0].flatten()]
+    beyond = variance.mean(dim=(1, 2)).sqrt() > most
+    if beyond.any():
+        exact = Estimate.exact(_mean(_part(query, beyond)))
+        for name in ("mean", "standard_error", "seen"):
+            getattr(found, name)[beyond] = getattr(exact, name)
+    return found
 
 
 def _wanted_places(query: PatchQuery, places: Region) -> Tensor:

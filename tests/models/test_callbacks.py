@@ -12,6 +12,7 @@ from els.models.callbacks import (
     ImagesPerSecond,
     LastCheckpoint,
     SampleGrid,
+    Threads,
     WholeFiles,
     is_last_step,
     is_log_step,
@@ -121,6 +122,37 @@ def test_speed_counts_the_images_of_all_processes(monkeypatch: pytest.MonkeyPatc
     speed.on_train_batch_end(trainer(global_step=6), module, None, [torch.zeros(5)], 0)
     assert not module.logged  # the time that validation took is left out
     assert [is_log_step(trainer(global_step=step)) for step in range(3)] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("batch", "device", "said", "threads"),
+    [
+        (32, "cpu", None, 1),
+        (2048, "cpu", None, 3),
+        (32, "cuda", None, 3),
+        (32, "cpu", "3", 3),  # OMP_NUM_THREADS, which whoever starts it has set
+    ],
+)
+def test_a_small_network_is_trained_with_one_thread(
+    batch: int, device: str, said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    data = SimpleNamespace(images=SimpleNamespace(image_shape=(1, 16, 16)), batch_size=batch)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    module = Module()
+    assert 1e9 / 2048 < module.net.parameter_count * 256 < 1e9 / 32
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        callback, training = Threads(), trainer(datamodule=data, strategy=strategy)
+        callback.on_fit_start(training, module)
+        assert torch.get_num_threads() == threads
+        callback.teardown(training, module, "fit")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import ModuleType
 
 import pytest
 from entry import refusal
@@ -24,6 +22,7 @@ from els.errors import InputError
 from els.files import sha256_of
 from els.models import zoo
 from els.sampling import seeded_noise
+from zoo import add as maker
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(zoo.index())
@@ -31,16 +30,6 @@ NAMES = sorted(zoo.index())
 ANSWERS = {
     "garments_resnet": (0.0321005, 0.147292),
 }
-
-
-@pytest.fixture(scope="module")
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("zoo_add", ROOT / "zoo" / "add.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -62,7 +51,7 @@ def test_every_folder_is_in_the_index() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_is_what_its_card_says(name: str, maker: ModuleType) -> None:
+def test_a_network_is_what_its_card_says(name: str) -> None:
     folder = zoo.download(f"zoo:{name}")
     assert {one.name: sha256_of(one) for one in folder.iterdir()} == zoo.index()[name]
     network = els.load_denoiser(f"zoo:{name}")
@@ -132,9 +121,7 @@ def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert "the zoo has no network 'nobody'; there are " in said
 
 
-def test_a_run_is_added_with_its_analysis(
-    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_added_with_its_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = Path("tiny")
     checkpoint = write_checkpoint(run / "checkpoints" / "last.ckpt")

@@ -169,6 +169,37 @@ def test_answers_depend_on_neither_batch_nor_threads_but_on_time(photos: ImageSe
 
 
 @pytest.mark.usefixtures("always")
+def test_an_image_whose_answer_claims_too_much_is_answered_in_full(
+    photos: ImageSet, unseen: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = noisy(unseen[:2], 0.35)
+    estimating, exact = (one.fitted(5) for one in machines(photos))
+    before = estimating.estimate(x, 0.35)
+    claim = before.standard_error.square().mean(dim=(1, 2, 3)).sqrt() / 0.01  # of the tolerance
+    monkeypatch.setattr(subsample, "_MOST_CLAIMED", float(claim.mean()))
+    found = estimating.estimate(x, 0.35)
+    worse, better = int(claim.argmax()), int(claim.argmin())
+    assert torch.equal(found.mean[better], before.mean[better])
+    torch.testing.assert_close(found.mean[worse], exact(x, 0.35)[worse], rtol=0, atol=1e-5)
+    assert not found.standard_error[worse].any()
+    assert found.seen[worse] == 1
+
+
+@pytest.mark.usefixtures("always")
+def test_several_threads_give_the_same_bytes_every_time(photos: ImageSet) -> None:
+    x = noisy(to_float(photos.pixels[:2]), 0.5)
+    machine = machines(photos)[0].fitted(5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, second = (machine.estimate(x, 0.5) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.standard_error, second.standard_error)
+
+
+@pytest.mark.usefixtures("always")
 def test_a_class_has_strata_of_its_own(garments: ImageSet) -> None:
     x = noisy(to_float(garments.pixels[:2]), 0.4)
     estimating, exact = (one.fitted(5) for one in machines(garments, tolerance=0.02))

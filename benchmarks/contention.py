@@ -1,0 +1,119 @@
+"""What a training step and a scan take alone and beside busy loops, by threads and waiting policy.
+
+    python benchmarks/contention.py
+
+Each policy is a process: how threads of PyTorch wait for each other (OMP_WAIT_POLICY) is settled
+when they are started. Prints a table in Markdown: milliseconds that pass, and of processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+LOOPS = (0, 2, 8)
+POLICIES = ("", "passive")  # the first: as it is where nobody says anything
+# Networks of `configs/`: width, side of the images, channels, batch.
+NETWORKS = {
+    "garments_resnet": (32, 20, 1, 32),
+    "mnist_resnet_64_zeros": (64, 32, 1, 64),
+    "evidence/cifar10_resnet_zeros": (64, 32, 3, 128),
+}
+SECONDS = 2.0  # of each measurement, after one call that is not counted
+
+
+def main() -> None:
+    """Measure all and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--measure", action="store_true", help="one process, as JSON")
+    parser.add_argument("--loops", type=int, nargs="+", default=list(LOOPS), help="busy loops")
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure()))
+        return
+    print("| beside | waiting | what | threads | wall | processor |\n|---|---|---|---|---|---|")
+    for loops in options.loops:
+        for policy in POLICIES:
+            for what, threads, wall, cpu in _measured(loops, policy):
+                policy = policy or "default"
+                times = f"{1e3 * wall:.1f} ms | {1e3 * cpu:.1f} ms"
+                print(f"| {loops} loops | {policy} | `{what}` | {threads} | {times} |", flush=True)
+
+
+def measure() -> list[tuple[str, int, float, float]]:
+    """Everything that is measured, in this process: what, threads, wall and processor seconds."""
+    import torch
+
+    from els.images import ImageSet
+    from els.machines import make_machine
+
+    most = torch.get_num_threads()
+    found = []
+    for name, shape in NETWORKS.items():
+        step = training_step(*shape)
+        for threads in sorted({1, most}):
+            torch.set_num_threads(threads)
+            found.append((name, threads, *timed(step)))
+    torch.set_num_threads(most)
+    images = torch.randint(0, 256, (2000, 1, 20, 20), dtype=torch.uint8)
+    machine, x = make_machine("boundary", ImageSet(images), size=7), torch.randn(4, 1, 20, 20)
+    found.append(("boundary, 2,000 images", most, *timed(lambda: machine(x, 0.5))))
+    return found
+
+
+def training_step(width: int, side: int, channels: int, batch: int) -> Callable[[], object]:
+    """A step of a ResNet, as `configs/trainer/cpu_bf16.yaml` takes it."""
+    import torch
+
+    from els.models.resnet import ResNet
+
+    net = ResNet(channels, width=width, depth=6).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters())
+    x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
+    t = torch.rand(batch)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (net(x, t, None) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor seconds of a call, on average."""
+    work()
+    count, start, begun = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < SECONDS:
+        work()
+        count += 1
+    return (time.perf_counter() - start) / count, (time.process_time() - begun) / count
+
+
+def _measured(loops: int, policy: str) -> list[tuple[str, int, float, float]]:
+    """`measure` in a process of its own, beside busy loops."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        done = subprocess.run(
+            [sys.executable, __file__, "--measure"],
+            env=os.environ | ({"OMP_WAIT_POLICY": policy} if policy else {}),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    found: list[tuple[str, int, float, float]] = json.loads(done.stdout)
+    return found
+
+
+if __name__ == "__main__":
+    main()
