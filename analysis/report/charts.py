@@ -195,7 +195,7 @@ def _heat_map(view: HeatMap) -> Chart:
     if view.log:
         scale = alt.Scale(scheme="cividis", type="log")
     else:
-        scale = alt.Scale(scheme="cividis", domain=[0, view.most])
+        scale = alt.Scale(scheme="cividis", domain=[0, view.most], clamp=True)
     tooltip = [
         alt.Tooltip("t:O"),
         alt.Tooltip("row:O", title=view.y),

@@ -80,11 +80,16 @@ def agreement(results: Results) -> str:
     text = (
         f"From the same noise the {kind} machine {told} a median pearson_r of "
         f"{interval_text(first.metrics['pearson_r'])} (95 % interval, {seeds}{left_out}; network "
-        f"{plural(main.network_steps, 'step')}, machines {main.machine_steps})"
+        f"{plural(main.network_steps, 'step')}, machines {main.machine_steps}{_protocol(results)})"
     )
     before = hardly_trained(results.provenance)
     start = "" if before is None else f"{before} "
     return f"{start}{text}{_of_ceiling(main, kind, known=_known(results))}."
+
+
+def _protocol(results: Results) -> str:
+    name = results.provenance.protocol.protocol
+    return "" if name == "default" else f"; protocol {name}"
 
 
 def _known(results: Results) -> int:
@@ -158,7 +163,7 @@ def _edge(one: Scales) -> str:
     at_edge = [t for t, edge in zip(one.t, one.at_edge, strict=True) if edge]
     if not at_edge:
         return ""
-    larger = " (larger --sizes tell)" if one.scale == SIZE.name else ""
+    larger = " (give larger --sizes)" if one.scale == SIZE.name else ""
     return (
         f" At {times(at_edge)} it is the largest that was tried: a ceiling of this analysis, not a "
         f"finding{larger}."
@@ -195,10 +200,10 @@ def time(results: Results) -> str:
 
 
 def times(t: Sequence[float]) -> str:
-    """Such as "t = 0.5" and "3 times from t = 1 to 0.75"."""
+    """Such as "t = 0.5" and "3 times between t = 1 and 0.75"."""
     if len(t) == 1:
         return f"t = {t[0]:.2g}"
-    return f"{len(t)} times from t = {max(t):.2g} to {min(t):.2g}"
+    return f"{len(t)} times between t = {max(t):.2g} and {min(t):.2g}"
 
 
 # --- copies ---------------------------------------------------------------------------------------

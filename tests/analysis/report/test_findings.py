@@ -83,6 +83,13 @@ def test_agreement_is_told_with_its_interval_seeds_and_steps() -> None:
     )
 
 
+def test_the_protocol_of_others_is_named() -> None:
+    results = correlated(boundary=at(0.8))
+    protocol = replace(results.provenance.protocol, protocol="locality", steps=10)
+    results = replace(results, provenance=replace(results.provenance, protocol=protocol))
+    assert "machines 4; protocol locality)" in told("agreement", results)
+
+
 @pytest.mark.parametrize(("seeds", "said"), [(6, True), (5, False)])
 def test_few_seeds_choose_no_word(seeds: int, said: bool) -> None:
     results = correlated(seeds, boundary=[0.95] * seeds)
@@ -151,7 +158,7 @@ def test_a_scale_changes_where_its_bands_lie_apart() -> None:
 
 def test_the_largest_size_that_was_tried_is_no_finding() -> None:
     edge = " At t = 1 it is the largest that was tried: a ceiling of this analysis, not a finding"
-    assert told("scale", fitted([7], [3])).endswith(f"{edge} (larger --sizes tell).")
+    assert told("scale", fitted([7], [3])).endswith(f"{edge} (give larger --sizes).")
     assert "largest" not in told("scale", fitted([5], [3]))
 
 
@@ -181,7 +188,7 @@ def test_it_fails_where_the_whole_interval_is_below_one_half() -> None:
     well = along(at(0.9), at(0.51, 0.6), at(0.9), at(0.9))
     assert "fails (is below 0.5) at no time; it is lowest at t = 0.75 (0.5" in well
     assert "not told" not in well
-    assert "at 2 times from t = 1 to 0.75;" in along(at(0.1), at(0.2), at(0.9), at(0.9))
+    assert "at 2 times between t = 1 and 0.75;" in along(at(0.1), at(0.2), at(0.9), at(0.9))
 
 
 def test_few_seeds_tell_no_failure_and_constant_images_none() -> None:

@@ -38,7 +38,7 @@ def test_the_fitted_scale_is_told_as_a_finding(results: Results) -> None:
 
 def test_a_ceiling_is_called_that_and_nothing_else_is(results: Results) -> None:
     assert "ceiling" in fitted(results, 7, 7, 5, 3)
-    assert "2 times from t = 1 to 0.75" in fitted(results, 7, 7, 5, 3)
+    assert "2 times between t = 1 and 0.75" in fitted(results, 7, 7, 5, 3)
     assert "ceiling" not in fitted(results, 5, 5, 5, 3)
 
 
@@ -73,7 +73,9 @@ def test_what_is_copied_is_told_with_its_interval(results: Results) -> None:
 def test_where_the_fitted_size_is_above_that_of_memory_is_told(results: Results) -> None:
     # Of k_mem 7, 5, 3 and none, at which the fitted sizes are 7, 5, 5 and 3.
     told = verdicts.information(results)
-    assert told.startswith("At 2 times from t = 0.5 to 0.25, at the fitted size of boundary, one")
+    assert told.startswith(
+        "At 2 times between t = 0.5 and 0.25, at the fitted size of boundary, one"
+    )
     first = replace(results.information["boundary"], t=(1.0, 0.75, 0.75, 0.75))
     maps = first.largest[[0, 1, 1, 1]]
     below = replace(results, information={"boundary": replace(first, largest=maps)})
@@ -209,7 +211,7 @@ def test_who_beats_the_filter_is_told_and_whether_training_images_are_known(
     assert "On unseen images the network beats the Wiener filter at 4 of 4 times" in good
     assert "down to 0.50 [0.50, 0.50] of its error" in good
     assert "None of the machines beats it anywhere beyond chance." in good
-    assert "lower at 4 times from t = 1 to 0.25, by up to 50%" in good
+    assert "lower at 4 times between t = 1 and 0.25, by up to 50%" in good
     bad = verdicts.denoising(replace(results, denoising=errors(1.5, 0.9, 1.0)))
     assert "the network beats the Wiener filter at no time beyond chance (at best 1.50" in bad
     assert "Of the machines, boundary beats the Wiener filter at 4 of 4 times" in bad
