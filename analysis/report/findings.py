@@ -3,7 +3,7 @@
 The words are chosen by the thresholds below, and are never stronger than the 95 % intervals allow:
 a word needs the whole interval on its side of a threshold, and where an interval holds the
 threshold nothing is said beyond that. Fewer than `FEW` seeds tell nothing at 95 %, so that numbers
-stand without words. What was not measured is said to be, with the option that measures it.
+stand without words. What was not measured is said not to be, with the option that measures it.
 docs/analysis.md has the thresholds as a table.
 """
 
