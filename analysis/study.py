@@ -20,7 +20,6 @@ from els.analysis.results import FileId, Provenance, TrainingConfig
 from els.analysis.self_check import self_check
 from els.calibration import Scales
 from els.console import console, progress
-from els.denoiser import Denoiser
 from els.engines.dictionary import inside
 from els.errors import InputError, reason
 from els.files import sha256_of
@@ -113,7 +112,7 @@ class Study:
         return _some_of(self.images, self.images, self.protocol, self.network.num_classes, count)
 
     @cached_property
-    def wiener(self) -> Denoiser:
+    def wiener(self) -> Machine:
         """The Wiener filter of the training images, the same whether or not it is a machine."""
         kept = next((one for one in self.machines if one.kind == "wiener"), None)
         return kept or make_machine(
