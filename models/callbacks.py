@@ -249,7 +249,7 @@ class Threads(Callback):
         """Choose."""
         images = trainer.datamodule.images  # type: ignore[attr-defined]
         pixels = math.prod(images.image_shape[1:]) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        small = pl_module.net.parameter_count * pixels < _LEAST_FOR_THREADS  # type: ignore[union-attr,operator]
+        small = pl_module.net.parameter_count * pixels < _LEAST_FOR_THREADS  # type: ignore[union-attr]
         on_cpu = trainer.strategy.root_device.type == "cpu"
         if on_cpu and small and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
