@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
 import re
 import sys
+import traceback
+import warnings
 from argparse import RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -283,7 +286,26 @@ def _as_list(text: str) -> str:
     return text if text.startswith("[") or text in _NOT_LISTS else f"[{text}]"
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+class _PlainFormatter(logging.Formatter):
+    """Of a log that is shown on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        return printable(super().format(record))
+
+
+def keep_terminal_clean() -> None:
+    """Give what others wrote no control over the terminal, in warnings, logs and tracebacks too.
+
+    For a process that is a command, once: what this project prints itself is clean already.
+    """
+    formatted = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **more: printable(formatted(*args, **more))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_PlainFormatter())
+    sys.excepthook = lambda *error: sys.stderr.write(
+        printable("".join(traceback.format_exception(*error)))
+    )
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-import yaml
-
 from els.errors import InputError, reason
+from els.reading import as_options
 
 _NOT_OURS = {"sweep"}  # of `wandb sweep`, which no parser of this project reads
 
-_MOST_BYTES, _MOST_VALUES = 1_000_000, 100_000
+_MOST_BYTES = 1_000_000
 
 
 def configuration_names(folder: str = "") -> list[str]:
@@ -58,35 +57,10 @@ def check_readable(path: Path) -> None:
             f"'{path}' is longer than {_MOST_BYTES:,} bytes; a configuration is a short YAML file"
         )
     try:
-        content = yaml.safe_load(written.decode())
+        text = written.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"'{path}' is not UTF-8 ({reason(error)}); save it as UTF-8") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"'{path}' is not readable as YAML ({reason(error) or 'nested too deep'}); mend it, "
-            "or start from one of the configurations that come along"
-        ) from error
-    if not isinstance(content, dict | None):
-        raise InputError(
-            f"'{path}' holds a {type(content).__name__}; a configuration is options and their "
-            "values, such as 'data: data/digits.yaml'"
-        )
-    if _values_in(content, {}) > _MOST_VALUES:
-        raise InputError(
-            f"the aliases in '{path}' stand for more than {_MOST_VALUES:,} values; write a "
-            "configuration without them"
-        )
-
-
-def _values_in(content: object, known: dict[int, int]) -> int:
-    """How many values there are when every alias is written out; `known` by identity."""
-    if not isinstance(content, dict | list):
-        return 1
-    if id(content) not in known:
-        known[id(content)] = _MOST_VALUES  # of one that holds itself
-        inside = content.values() if isinstance(content, dict) else content
-        known[id(content)] = 1 + sum(_values_in(one, known) for one in inside)
-    return known[id(content)]
+    as_options(text, path)
 
 
 def _root() -> Path:

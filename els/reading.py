@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
 import numpy as np
+import yaml
 from numpy.lib import format as npy
 
 from els.errors import InputError, reason
@@ -27,6 +28,7 @@ Record = TypeVar("Record")
 TEXT, JSON, ARRAYS = 1 << 20, 1 << 26, 1 << 34  # bytes, at most
 # Arrays may take so many bytes whatever their file has, and else so many times its size.
 _FREE, _MOST = 1 << 26, 100
+_VALUES = 100_000  # of YAML, at most, when every alias is written out
 _KINDS = "biufU"  # of arrays: bool, whole numbers, floats, text
 
 
@@ -152,6 +154,48 @@ def read_table(path: Path, *, infinite: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"'{path}' holds a {type(content).__name__}, not a table")
     return content
+
+
+def as_options(text: str, name: object) -> dict[str, Any]:
+    """The options and their values that a text in YAML holds; none where it is empty.
+
+    Args:
+        text: what somebody wrote.
+        name: of its file, for messages.
+
+    Raises:
+        InputError: when it is no YAML of keys and values, or its aliases stand for far more than
+            is written.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"'{name}' is not readable as YAML ({reason(error) or 'nested too deep'}); mend it, "
+            "or start from one of the configurations that come along"
+        ) from error
+    if not isinstance(content, dict | None):
+        raise InputError(
+            f"'{name}' holds a {type(content).__name__}; a configuration is options and their "
+            "values, such as 'data: data/digits.yaml'"
+        )
+    if _values_in(content, {}) > _VALUES:
+        raise InputError(
+            f"the aliases in '{name}' stand for more than {_VALUES:,} values; write a "
+            "configuration without them"
+        )
+    return content or {}
+
+
+def _values_in(content: object, known: dict[int, int]) -> int:
+    """How many values there are when every alias is written out; `known` by identity."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = _VALUES  # of one that holds itself
+        inside = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_values_in(one, known) for one in inside)
+    return known[id(content)]
 
 
 def read_record(kind: type[Record], path: Path) -> Record:

@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from els.errors import InputError
+from els.reading import as_options, member, read_text
 
 _WIDTH = 66  # of a line of a command, which stands beside a label
 _ONCE = ("--ckpt_path", "--run.overwrite")  # what is said of one start alone
@@ -58,17 +57,10 @@ class Command:
         """
         config = folder / "config.yaml"
         try:
-            told = yaml.safe_load(config.read_text())
+            told = as_options(read_text(member(folder, config)), config)
             name, given = told["run"]["name"], int(told["seed_everything"] or 0)
             noise = int(told.get("model", {}).get("seed", 0))
-        except (
-            OSError,
-            UnicodeDecodeError,
-            yaml.YAMLError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"'{folder}' is no run with a config.yaml of training; --run.twin_of takes the "
                 "folder of one, such as runs/digits_resnet"

@@ -41,8 +41,10 @@ def begin_cleanly(help_of: Help, run: Callable[[Sequence[str]], object]) -> None
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when PyTorch is imported
 
     def cleanly(args: Sequence[str]) -> None:
-        from els.console import exit_cleanly  # help does without its libraries
+        # Help does without their libraries.
+        from els.console import exit_cleanly, keep_terminal_clean
 
+        keep_terminal_clean()
         with exit_cleanly():
             run(args)
 

@@ -86,7 +86,7 @@ def _remember(folder: Path, revision: str) -> None:
     """Note in the cache of which commit a branch is, as downloads by its name do."""
     if folder.name != revision:
         with replacing(folder.parents[1] / "refs" / revision) as partial:
-            partial.write_text(folder.name)
+            partial.write_text(folder.name, encoding="utf-8")
 
 
 def _parse(source: str) -> tuple[str, str]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any, Literal, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener, getproxies
 
 import wandb
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
 
 from els.console import console
 from els.errors import InputError, reason
@@ -22,25 +31,36 @@ from els.reading import member, read_text
 LoggerName = Literal["wandb", "csv", "none"]
 TrainingLogger = Literal["wandb", "tensorboard", "csv", "none"]
 _OUT_OF_REACH = re.compile(
-    "(?i)timed out|connection|unreachable|name resolution|no such host|dial tcp"
+    "(?i)timed out|connection|unreachable|name resolution|no such host|dial tcp|giving up after"
+    "|deadline exceeded"
 )
 _MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
 _SECONDS = 20.0  # after which W&B counts as out of reach
+_SILENCE = 10.0  # seconds without an answer, after which the end of a run waits no longer
 _RUN_ID = "wandb-id.txt"  # in a run's folder
+Result = TypeVar("Result")
 
 
 def wandb_mode() -> str:
     """$WANDB_MODE if set; else "online" where a key is stored, else "offline".
 
     Raises:
-        InputError: when $WANDB_MODE is no mode, or "online" without a key.
+        InputError: when $WANDB_MODE is no mode, or "online" without a key; or the key is none.
     """
+    # Its reports of its own errors would wait for an answer when this process ends.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     mode = os.environ.get("WANDB_MODE")
     if mode and mode not in _MODES:
         raise InputError(f"WANDB_MODE is '{mode}'; it must be online, offline or disabled")
     if mode and mode != "online":
         return mode
-    logged_in = wandb.login(prompt=False, verify=False)
+    try:
+        logged_in = wandb.login(prompt=False, verify=False)
+    except wandb.errors.Error as error:
+        raise InputError(
+            f"W&B cannot be used with the key that is set ({reason(error)}); run `wandb login`, or "
+            "set WANDB_MODE=offline"
+        ) from error
     if mode and not logged_in:
         raise InputError(
             "WANDB_MODE is online, but there is no key; run `wandb login` or set WANDB_MODE=offline"
@@ -80,11 +100,111 @@ def offline_instead(settings: dict[str, Any], error: wandb.errors.Error) -> dict
     if settings["mode"] != "online" or not _OUT_OF_REACH.search(str(error)):
         return None
     console.print(f"W&B cannot be reached ({reason(error, length=80)}): this run is logged offline")
+    _let_go()  # else its process tries on, and the run's id is in use
     return {**settings, "mode": "offline"}
 
 
+def _let_go(run: wandb.sdk.wandb_run.Run | None = None) -> None:
+    """End a run and W&B's process, and wait for neither, now or when this process ends."""
+    wandb.termsetup(wandb.Settings(show_errors=False), None)  # what fails now has been told
+    if run is not None:
+        _begin(run.finish)
+        sleep(1)  # until it is on the disk
+    _begin(wandb.teardown)
+
+
+def _begin(work: Callable[[], Result]) -> Future[Result]:
+    """Do something in a thread that no exit waits for."""
+    result: Future[Result] = Future()
+
+    def do() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    Thread(target=do, daemon=True).start()
+    return result
+
+
+class Patience:
+    """Waits for W&B for as long as it answers, and then lets go: all is kept in the run's folder.
+
+    Attributes:
+        run: the run that is waited for.
+        lost: whether it is waited for no longer.
+    """
+
+    def __init__(self, run: wandb.sdk.wandb_run.Run) -> None:
+        self.run = run
+        self.lost = False
+        self._silent_since: float | None = None
+
+    def wait_for(self, work: Callable[[], Result]) -> Result | None:
+        """What some work gives that may need W&B's answer; None at once when that is lost.
+
+        Raises:
+            ConnectionError: when W&B does not answer any more.
+        """
+        if self.lost:
+            return None
+        if self.run.settings.mode not in ("online", "shared"):
+            return work()
+        result = _begin(work)
+        try:
+            while not wait([result], timeout=1).done:
+                self._check()
+        except BaseException:  # Ctrl-C, too
+            self.lost = True
+            _let_go(self.run)
+            raise
+        return result.result()
+
+    def _check(self) -> None:
+        if _answers(self.run.settings):
+            self._silent_since = None
+            return
+        now = monotonic()
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since >= _SILENCE:
+            raise ConnectionError(
+                f"no answer for {_SILENCE:.0f} s; what is logged is kept, and uploaded by "
+                f"wandb sync {_shortest(self.run.settings.sync_dir)}"
+            )
+
+
+def _answers(settings: wandb.Settings) -> bool:
+    """Whether W&B's server answers at all, whatever it says."""
+    own = {"http": settings.http_proxy, "https": settings.https_proxy}
+    proxies = getproxies() | {name: proxy for name, proxy in own.items() if proxy}
+    try:
+        build_opener(ProxyHandler(proxies)).open(settings.base_url, timeout=3).close()
+    except HTTPError as error:
+        return error.code < 500
+    except URLError as error:
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+@contextmanager
+def forgiving(what: str = "") -> Iterator[None]:
+    """Say in a line that W&B failed, and go on: results are worth more than their log."""
+    try:
+        yield
+    except Exception as error:  # of W&B, of its process, or of what lies between
+        told = reason(error, named=True, length=400)
+        console.print(f"W&B does not get {what or 'all of this'} ({told})")
+
+
 class PatientLogger(WandbLogger):
-    """Lightning's logger, which begins offline where W&B cannot be reached."""
+    """Lightning's logger, which begins offline where W&B cannot be reached, and ends in any case.
+
+    What it cannot log at the end of a run is said in a line.
+    """
+
+    _patience: Patience | None = None
 
     @property
     @rank_zero_experiment
@@ -101,6 +221,26 @@ class PatientLogger(WandbLogger):
                 ) from error
             self._wandb_init.update(settings)
             return super().experiment
+
+    @property
+    def patience(self) -> Patience:
+        """What waits for the run, which has begun."""
+        if self._patience is None:
+            self._patience = Patience(self.experiment)
+        return self._patience
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """See `WandbLogger.finalize`: log the checkpoints."""
+        if self._experiment is not None:
+            with forgiving("the checkpoints"):
+                self.patience.wait_for(lambda: super(PatientLogger, self).finalize(status))
+
+    def finish(self, *, failed: bool = False) -> None:
+        """End the run, if it has begun; left to itself it ends with a coloured notice."""
+        if self._experiment is not None and wandb.run is not None:
+            with forgiving("the end of this run"):
+                self.patience.wait_for(lambda: self.experiment.finish(exit_code=int(failed)))
 
 
 def name_in_sweep(name: str) -> str:
@@ -157,11 +297,11 @@ class _Rows(ExperimentWriter):
     def _drop_from(self, step: int) -> None:
         """Drop the rows of steps that were made after the checkpoint that goes on."""
         path = Path(self.metrics_file_path)
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = [row for row in reader if int(row["step"]) < step]
             self.metrics_keys = list(reader.fieldnames or ())
-        with replacing(path) as partial, open(partial, "w", newline="") as file:
+        with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
@@ -217,22 +357,22 @@ def remember_run(logger: Logger, folder: Path) -> None:
     """Keep the id of a W&B run in the run's folder, for when it goes on."""
     if isinstance(logger, WandbLogger):
         with replacing(folder / _RUN_ID) as partial:
-            partial.write_text(f"{logger.experiment.id}\n")
+            partial.write_text(f"{logger.experiment.id}\n", encoding="utf-8")
 
 
 def finish(logger: Logger, summary: Mapping[str, float]) -> None:
     """Complete what is logged of a training run that is over or stopped, and say where it is."""
-    if isinstance(logger, WandbLogger) and wandb.run is not None:  # it has begun
-        run = logger.experiment
-        run.summary.update(dict(summary))
-        print_run_link(run, console.print)
-        run.finish()  # left to itself it ends with a coloured notice
+    if isinstance(logger, PatientLogger) and wandb.run is not None:  # it has begun
+        if not logger.patience.lost:
+            logger.experiment.summary.update(dict(summary))
+            print_run_link(logger.experiment, console.print)
+        logger.finish()
 
 
 def abandon(logger: Logger) -> None:
-    """End what is logged of a training run that could not be started, without a word."""
-    if isinstance(logger, WandbLogger) and wandb.run is not None:
-        wandb.run.finish(exit_code=1)
+    """End what is logged of a training run that failed."""
+    if isinstance(logger, PatientLogger):
+        logger.finish(failed=True)
 
 
 def print_run_link(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], None]) -> None:
@@ -240,13 +380,17 @@ def print_run_link(run: wandb.sdk.wandb_run.Run, print_line: Callable[[str], Non
     if run.settings.mode == "online":
         print_line(f"W&B run: {run.url}")
     elif run.settings.mode == "offline":
-        folder = min(run.settings.sync_dir, os.path.relpath(run.settings.sync_dir), key=len)
+        folder = _shortest(run.settings.sync_dir)
         parts = list(Path(folder).parent.glob(f"offline-run-*-{run.id}"))
         print_line("W&B run (offline); look at it and upload it with")
         print_line(f"  wandb leet {folder}")
         if len(parts) > 1:  # of a run that went on: W&B joins them
             folder = str(Path(folder).with_name(f"offline-run-*-{run.id}"))
         print_line(f"  wandb sync {folder}")
+
+
+def _shortest(folder: str) -> str:
+    return min(folder, os.path.relpath(folder), key=len)
 
 
 def where_logged(logger: Logger | None) -> str:

@@ -80,8 +80,6 @@ class TrainParser(Parser, LightningArgumentParser):
     )
     switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
 
-    switches = frozenset({"--run.overwrite", "--data.conditional", "--data.download"})
-
     def _path(self, flag: str, value: str) -> str:
         """See `Parser`; a piece of a configuration is told from a whole one."""
         path = super()._path(flag, value)
@@ -295,18 +293,19 @@ class TrainCLI(LightningCLI):
                     self._say_stopped()
                 raise
             except Exception:
-                if self.fitting and not self.trainer.global_step:
-                    self._take_back()
+                if self.fitting:
+                    self._give_up()
                 raise
         if self.fitting:
             self._say_finished()
 
     @rank_zero_only
-    def _take_back(self) -> None:
-        """Nothing was trained: leave the folder as it was before."""
+    def _give_up(self) -> None:
+        """End the logs; where nothing was trained, leave the folder as it was before."""
         for logger in self.trainer.loggers:
             abandon(logger)
-        take_back(self.run.folder, self.made, self.last.replaced)
+        if not self.trainer.global_step:
+            take_back(self.run.folder, self.made, self.last.replaced)
 
     def _is_over(self) -> bool:
         """Whether there is nothing to train, which is then said."""

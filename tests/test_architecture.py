@@ -70,6 +70,7 @@ USERS = {
     "huggingface_hub": r"els\.models\.hub",
     "pytorch_lightning": r"els\.models\..*",
     "lightning_fabric": r"els\.analysis\.(launch|running)",
+    "yaml": r"els\.reading",  # with bounds
 }
 # Modules without a test file of their name, and where they are tested instead.
 TESTED_ELSEWHERE = {

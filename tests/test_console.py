@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
@@ -168,3 +169,17 @@ def test_names_of_others_do_not_move_the_cursor(
     assert capsys.readouterr().err == (
         "error: '\\x1b[31mred\\x1b]0;title\\x07 \\r\\u202egnp \\x9b2J' is refused\n"
     )
+
+
+def test_neither_do_their_words_in_warnings_logs_and_tracebacks() -> None:
+    code = (
+        "import logging, warnings; from els.console import keep_terminal_clean;"
+        "keep_terminal_clean(); hostile = '\\x1b[31mred';"
+        "warnings.warn(hostile); logging.getLogger('els').warning(hostile);"
+        "raise RuntimeError(hostile)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"\x1b" not in done.stderr
+    assert done.stderr.count(rb"\x1b[31mred") == 3
+    assert b"RuntimeError" in done.stderr

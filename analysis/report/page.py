@@ -148,7 +148,7 @@ def write_along_page(along: Along, path: Path) -> None:
     title = f"Agreement along training: {source.run}"
     page = _document("along", title, content, {"charts": charts})
     with replacing(path) as partial:
-        partial.write_text(page)
+        partial.write_text(page, encoding="utf-8")
 
 
 def _link(page: Path, folder: Path) -> str:

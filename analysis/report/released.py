@@ -40,5 +40,5 @@ def sizes_of_row(
 
 @cache
 def _rows() -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(_PATH.read_text())["rows"]
+    rows: list[dict[str, Any]] = json.loads(_PATH.read_text(encoding="utf-8"))["rows"]
     return rows

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import yaml
-
 from els.analysis.results import Provenance, TrainingConfig
 from els.analysis.study import Study
 from els.analysis.tracking import content
+from els.errors import InputError
+from els.reading import as_options
 
 
 def tags(study: Study) -> list[str]:
@@ -60,11 +60,13 @@ def network_config(study: Study) -> dict[str, Any]:
 
 def training_options(training: TrainingConfig | None) -> dict[str, Any]:
     """The options that were set in a training's configuration; none where it cannot be read."""
-    try:
-        options = _plain(yaml.safe_load("" if training is None else training.text))
-    except (yaml.YAMLError, RecursionError):
+    if training is None:
         return {}
-    return options if isinstance(options, dict) else {}
+    try:
+        options: dict[str, Any] = _plain(as_options(training.text, training.path))
+    except InputError:
+        return {}
+    return options
 
 
 def _plain(value: object) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,15 @@ from els.analysis.results import Results
 from els.analysis.study import Study
 from els.analysis.tracking import config, content
 from els.analysis.tracking.record import LoggedRun, digest_of, new_id, run_of
-from els.analysis.tracking.tracker import LiveRun, Run, Tracker, forgiving
+from els.analysis.tracking.tracker import LiveRun, Run, Tracker
 from els.console import console
 from els.errors import InputError, reason
 from els.models.artifacts import PREFIX, full_name, is_artifact, version_of
 from els.models.checkpoints import find_checkpoint
 from els.models.tracking import (
+    Patience,
     checkpoint_name,
+    forgiving,
     offline_instead,
     print_run_link,
     wandb_mode,
@@ -75,20 +77,21 @@ def tracked(
         return
     home, name = output.folder(source), study.provenance.run
     described = {"config": config.config(study), "tags": config.tags(study)}
-    with _run(record, home, name, output, "analysis", described) as run:
-        live = LiveRun(run, replace(record, where=_where(run)), folder)
+    with _run(record, home, name, output, "analysis", described) as patience:
+        run = patience.run
+        live = LiveRun(patience, replace(record, where=_where(run)), folder)
         run.summary.update(config.network_numbers(study))
         print_run_link(run, console.print)  # now, so that the analysis can be watched
         yield live
         if live.report is None:
             return
         follows, logged = None, False
+        results, files = live.report
         with forgiving("the files"):
-            checkpoint = use_checkpoint(run, source)
-            follows = _log_files(run, *live.report, name=name, checkpoint=checkpoint)
+            follows = patience.wait_for(lambda: _log_files(run, results, files, name, source))
             live.stage("finished")
             logged = True
-    if not logged:
+    if not logged or patience.lost:
         return
     replace(live.record, finished=True).save(folder)
     if follows is not None:
@@ -106,8 +109,8 @@ def _run(
     output: Output,
     job_type: str,
     described: Mapping[str, Any],
-) -> Iterator[Run]:
-    """A run that is finished as its body ends: well, or as failed."""
+) -> Iterator[Patience]:
+    """What waits for a run that is finished as its body ends: well, or as failed."""
     with _own_staging():
         # An analysis with a name of its own is in the group of its run too.
         settings = wandb_settings(home.name, home, output.project, job_type)
@@ -120,13 +123,15 @@ def _run(
                 f"W&B refuses the run ({reason(error)}); WANDB_MODE=offline logs it here, to be "
                 "uploaded later, and --logger none does without"
             ) from error
+        patience, code = Patience(run), 0
         try:
-            yield run
+            yield patience
         except BaseException as error:
-            run.finish(exit_code=_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1)
+            code = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
             raise
-        with forgiving("the end of this run"):
-            run.finish()
+        finally:
+            with forgiving("the end of this run"):
+                patience.wait_for(lambda: run.finish(exit_code=code))
 
 
 def _begun(settings: dict[str, Any], described: Mapping[str, Any]) -> Run:
@@ -156,9 +161,10 @@ def _own_staging() -> Iterator[None]:
 
 
 def _log_files(
-    run: Run, results: Results, files: ReportFiles, *, name: str, checkpoint: str | None
+    run: Run, results: Results, files: ReportFiles, name: str, source: Source
 ) -> tuple[wandb.Artifact, wandb.Artifact] | None:
     """Log the files as artifacts; the scales and the report where these are to be linked."""
+    checkpoint = use_checkpoint(run, source)
     *scales, report = content.artifacts(
         results, files, name=name, checkpoint=checkpoint, kept=_kept(run)
     )
@@ -174,9 +180,9 @@ def _log_what_follows(
     scales: wandb.Artifact, report: wandb.Artifact, home: Path, name: str, output: Output
 ) -> None:
     """Log the report as what the scales led to."""
-    with _run(LoggedRun(new_id(), ""), home, name, output, "report", {}) as run:
-        run.use_artifact(scales)
-        run.log_artifact(report)
+    with _run(LoggedRun(new_id(), ""), home, name, output, "report", {}) as patience:
+        patience.wait_for(lambda: patience.run.use_artifact(scales))
+        patience.wait_for(lambda: patience.run.log_artifact(report))
 
 
 def _kept(run: Run) -> Path:
@@ -242,15 +248,16 @@ def log_along(along: Along, files: ReportFiles, folder: Path, output: Output) ->
         return
     described = {"config": {"snapshots": along.provenance.checkpoint.path}}
     name = along.provenance.run
-    with _run(record, folder.parent, name, output, "training curve", described) as run:
+    with _run(record, folder.parent, name, output, "training curve", described) as patience:
+        run = patience.run
         run.define_metric(content.STEP, summary="none")
         run.define_metric(f"{content.ALONG}/*", step_metric=content.STEP, summary="last")
         for row in content.along_rows(along):
             run.log(row)
-        run.log(content.along_panels(along, files))
         run.notes = along_headline(along)
-        print_run_link(run, console.print)
-    replace(record, where=_where(run), finished=True).save(folder)
+        logged = _log_panels(patience, lambda: content.along_panels(along, files))
+    if logged and not patience.lost:
+        replace(record, where=_where(run), finished=True).save(folder)
 
 
 def log_comparison(
@@ -266,7 +273,16 @@ def log_comparison(
         return
     paths = [one.provenance.checkpoint.path for one in comparison.results]
     described = {"config": {"checkpoints": paths}}
-    with _run(record, folder, folder.name, output, "comparison", described) as run:
-        run.log(content.comparison_panels(comparison, files))
-        print_run_link(run, console.print)
-    replace(record, where=_where(run), finished=True).save(folder)
+    with _run(record, folder, folder.name, output, "comparison", described) as patience:
+        logged = _log_panels(patience, lambda: content.comparison_panels(comparison, files))
+    if logged and not patience.lost:
+        replace(record, where=_where(patience.run), finished=True).save(folder)
+
+
+def _log_panels(patience: Patience, panels: Callable[[], dict[str, object]]) -> bool:
+    """Log the tables and pictures of a run; whether that could be done."""
+    with forgiving("the tables and pictures"):
+        patience.wait_for(lambda: patience.run.log(panels()))
+        print_run_link(patience.run, console.print)
+        return True
+    return False

@@ -15,8 +15,7 @@ from els.analysis.results import Results
 from els.analysis.tracking import content
 from els.analysis.tracking.record import LoggedRun
 from els.calibration import Scales
-from els.console import console
-from els.errors import reason
+from els.models.tracking import Patience, forgiving
 from els.work import Advance, Progress
 
 Run = wandb.sdk.wandb_run.Run
@@ -41,26 +40,19 @@ class Tracker:
         """Everything has been computed, and its report is written."""
 
 
-@contextmanager
-def forgiving(what: str = "") -> Iterator[None]:
-    """Say in a line that W&B failed, and go on: results are worth more than their log."""
-    try:
-        yield
-    except Exception as error:  # of W&B, of its process, or of what lies between
-        console.print(f"W&B does not get {what or 'all of this'} ({reason(error, named=True)})")
-
-
 class LiveRun(Tracker):
     """Of an analysis that is logged as it goes; what W&B fails to take is left out.
 
     Attributes:
-        run: the W&B run, which somebody else begins and ends.
+        patience: waits for the W&B run, which somebody else begins and ends.
+        run: that run.
         record: what is known of it.
         report: what was found and its files, when everything has been logged but these files.
     """
 
-    def __init__(self, run: Run, record: LoggedRun, folder: Path) -> None:
-        self.run = run
+    def __init__(self, patience: Patience, record: LoggedRun, folder: Path) -> None:
+        self.patience = patience
+        self.run = run = patience.run
         self.record = record
         self.report: tuple[Results, ReportFiles] | None = None
         self._scales: list[str] = []  # the machines whose scales have been logged
@@ -102,7 +94,7 @@ class LiveRun(Tracker):
         with forgiving():
             for row in content.rows_by_t(results, without=self._scales):
                 self.run.log(row)
-            self.run.log(content.panels(results, files))
+            self.patience.wait_for(lambda: self.run.log(content.panels(results, files)))
             self.run.summary.update(content.numbers(results))
             self.run.notes = content.notes(results)
             self.report = results, files

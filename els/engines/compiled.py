@@ -98,7 +98,7 @@ def store(path: Path, build: Callable[[Path], None]) -> None:
         with replacing(path) as partial:
             built.rename(partial)
         with replacing(_digest_of(path)) as partial:
-            partial.write_text(f"{digest}\n")
+            partial.write_text(f"{digest}\n", encoding="utf-8")
             partial.chmod(0o600)
 
 

@@ -54,7 +54,7 @@ constexpr int kBand = 8;             // query rows at a time
 constexpr int kApart = 2;            // up to so many sizes are stacked apart, in bands of rows
 constexpr int kDirect = 2;           // largest radius at which columns are summed term by term
 constexpr int kGroups = 64;          // lane-fulls of images summed in float32 before double
-constexpr float kAbsent = 1e9f;      // scaled pixels of what fills up the last lanes: no weight
+constexpr float kAbsent = 1e9f;      // what fills up the last lanes is so much farther: no weight
 constexpr float kNegligible = 60.0f;  // a patch so many bits behind the best changes no sum
 constexpr double kLn2 = 0.6931471805599453;
 
@@ -335,10 +335,15 @@ class Worker {
   void load_query(std::int64_t query) {
     const double unit = 1 / (job_.sigma[query] * std::sqrt(2 * kLn2));
     const float* x = job_.x + query * C * places_;
+    float farthest = 0;
     for (int c = 0; c < C; ++c)
-      for (int p = 0; p < places_; ++p)
-        query_[p * C + c] = static_cast<float>(x[c * places_ + p] * unit);
+      for (int p = 0; p < places_; ++p) {
+        const float value = static_cast<float>(x[c * places_ + p] * unit);
+        query_[p * C + c] = value;
+        farthest = std::max(farthest, std::fabs(value));
+      }
     scale_ = job_.alpha[query] * unit;
+    absent_ = kAbsent + 4 * (farthest + static_cast<float>(scale_));
     for (int level = 0; level < 256; ++level)
       levels_[level] = static_cast<float>((level / 127.5 - 1) * scale_);
     if (job_.wanted) load_wanted(job_.wanted + query * places_);
@@ -377,7 +382,7 @@ class Worker {
       for (int p = 0; p < places_; ++p) {
         float values[kLanes];
         for (int lane = 0; lane < kLanes; ++lane)
-          values[lane] = lane < present ? levels_[source[lane][c * places_ + p]] : kAbsent;
+          values[lane] = lane < present ? levels_[source[lane][c * places_ + p]] : absent_;
         std::memcpy(images_.at(p * C + c), values, sizeof(values));
       }
   }
@@ -765,6 +770,7 @@ class Worker {
   const int band_;                  // query rows at a time
   const int depth_, row_cells_, stack_cells_;
   double scale_ = 0;                // of the images' pixels
+  float absent_ = kAbsent;          // scaled pixels of no image
   float levels_[256];               // what a pixel's byte stands for, scaled
   bool scattered_ = false;          // whether few places are wanted
   std::vector<float> query_;        // (h w c), scaled

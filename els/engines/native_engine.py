@@ -256,6 +256,11 @@ def _processor() -> bytes:
     return b"\n".join(told.values()) or platform.machine().encode()
 
 
+def _is_about(target: str, message: str) -> bool:
+    """Whether a compiler's message is of a target that it does not know."""
+    return target.partition("=")[0] in message or "target cpu" in message.lower()
+
+
 def compile_library(
     sources: Sequence[Path], built: Path, compiler: list[str] | None = None
 ) -> None:
@@ -268,9 +273,13 @@ def compile_library(
     for target in _TARGETS:
         flags = [*_FLAGS, target] if target else _FLAGS
         command = [*compiler, *flags, "-o", str(built), *map(str, sources)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if result.returncode == 0:
             return
+        if target and not _is_about(target, result.stderr):
+            break  # another target would fail alike
     message = (result.stderr.strip() or "no message").splitlines()[0]
     names = " and ".join(source.name for source in sources)
     raise NativeUnavailableError(f"{' '.join(compiler)} does not compile {names} ({message})")

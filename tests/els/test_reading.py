@@ -13,6 +13,7 @@ import pytest
 from els import reading
 from els.errors import InputError
 from els.reading import (
+    as_options,
     has,
     member,
     read_arrays,
@@ -23,6 +24,9 @@ from els.reading import (
     walk,
     within,
 )
+
+# A billion values in a hundred bytes.
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
 
 
 @pytest.fixture
@@ -189,3 +193,16 @@ def test_archives_that_are_damaged_pickled_or_grow_are_refused(
     monkeypatch.setattr(reading, "_FREE", 1 << 20)
     with pytest.raises(InputError, match="it would take 8,388,736 bytes of memory, of"):
         read_arrays(path)
+
+
+def test_options_are_read_and_aliases_bounded() -> None:
+    assert as_options("a: [1, 2]\nb: {c: x}", "c.yaml") == {"a": [1, 2], "b": {"c": "x"}}
+    assert as_options("", "c.yaml") == {}
+    with pytest.raises(InputError, match=r"'c\.yaml' holds a list"):
+        as_options("- a", "c.yaml")
+    with pytest.raises(InputError, match=r"'c\.yaml' is not readable as YAML"):
+        as_options("a: [", "c.yaml")
+    with pytest.raises(InputError, match=r"the aliases in 'c\.yaml' stand for more than 100,000"):
+        as_options(LAUGHS, "c.yaml")
+    with pytest.raises(InputError, match="aliases"):
+        as_options("a: &a [*a, *a]", "c.yaml")

@@ -634,6 +634,7 @@ TRAIN = [
     bad("train export --checkpoint @/good --to /proc/out", "/proc/out", "cannot be written"),
     bad("train export --checkpoint @/good", "--to", "required"),
     bad(FIT, "WANDB_MODE", "sideways", "offline", WANDB_MODE="sideways"),
+    bad(FIT, "key", "wandb login", WANDB_MODE="online", WANDB_API_KEY="short"),
 ]
 
 ANALYZE = [
@@ -926,6 +927,7 @@ ANALYZE = [
         f"{GO} --engine native", "last.ckpt", "ELS_CACHE", ELS_CACHE="@/good/checkpoints/last.ckpt"
     ),
     bad(f"{GO} --logger wandb", "WANDB_MODE", "sideways", "offline", WANDB_MODE="sideways"),
+    bad(f"{GO} --logger wandb", "key", "wandb login", WANDB_MODE="online", WANDB_API_KEY="short"),
 ]
 
 TABLE = [*TRAIN, *ANALYZE]

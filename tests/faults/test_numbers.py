@@ -78,11 +78,23 @@ def test_two_equal_images_are_as_one(kind: str) -> None:
 @pytest.mark.parametrize("kind", MACHINES)
 def test_of_constant_images_machines_say_the_constant(kind: str) -> None:
     images = ImageSet(torch.full((4, 1, 8, 8), 200, dtype=torch.uint8))
-    for t in (1.0, 0.5, 1e-3, 1e-5):
+    for t in TIMES:
         found = answers(kind, images, t)
         if found is not None:
             expected = to_float(images.pixels[:1]).expand_as(found)
             torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["boundary", "equivariant", "boundary_soft", "equivariant_soft"])
+def test_without_noise_the_compiled_engine_answers_as_the_exact_one(kind: str) -> None:
+    images, x = random_images(), torch.randn(2, 1, 8, 8)
+    size = 1.0 if kind.endswith("soft") else 5
+    for t in (1e-8, 1e-9, 1e-12, 1e-15):
+        found, exact = (
+            make_machine(kind, images, size=size, engine=engine)(one, t)
+            for engine, one in (("auto", x), ("torch", x.double()))
+        )
+        torch.testing.assert_close(found, exact.float(), atol=1e-5, rtol=0)
 
 
 def test_of_one_image_the_ideal_machine_says_that_image() -> None:

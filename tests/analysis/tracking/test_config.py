@@ -24,6 +24,11 @@ model:
   betas: [0.9, 0.99]
 """
 
+# So many values by aliases of aliases.
+BILLION = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30)
+)
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
@@ -129,6 +134,7 @@ def test_a_network_of_elsewhere_and_one_that_sees_the_whole_image(study: Study) 
         ("when: 2026-01-02\n3: {x: null}\nn: .nan", {"when": "2026-01-02", "3": {}, "n": "nan"}),
         ("a: &a [*a]", {}),
         ("a: !!python/object:os.system {}", {}),
+        (BILLION, {}),
     ],
 )
 def test_any_training_configuration_is_read(text: str, options: dict) -> None:

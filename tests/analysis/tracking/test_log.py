@@ -25,6 +25,7 @@ from els.analysis.tracking.log import log_comparison, tracked, use_checkpoint
 from els.analysis.tracking.record import RECORD, LoggedRun
 from els.analysis.tracking.tracker import LiveRun
 from els.errors import InputError
+from els.models.tracking import Patience
 from els.work import silent
 
 Records = dict[str, list[dict[str, Any]]]
@@ -265,13 +266,14 @@ def test_what_cannot_be_logged_is_said_once_and_stops_nothing(
         """A run whose process has died."""
 
         summary: ClassVar[dict] = {}
+        settings = SimpleNamespace(mode="offline")
 
         def define_metric(self, *args: object, **options: object) -> None: ...
 
         def log(self, row: dict) -> None:
             raise ConnectionResetError("Connection lost")
 
-    live = LiveRun(Broken(), LoggedRun("id", "digest"), tmp_path)
+    live = LiveRun(Patience(Broken()), LoggedRun("id", "digest"), tmp_path)
     results = made_results(("boundary", "local"))
     live.fitted(results.scales["boundary"])
     with live.progress(silent)("sampling", 4) as advance:

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from made_results import made_scales
 from els.analysis.tracking import tracker
 from els.analysis.tracking.record import LoggedRun, run_of
 from els.analysis.tracking.tracker import LiveRun, Tracker
+from els.models.tracking import Patience
 from els.work import Advance, Work, silent
 
 
@@ -18,6 +20,7 @@ class Recorded:
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.summary: dict[str, object] = {}
+        self.settings = SimpleNamespace(mode="offline")
 
     def define_metric(self, name: str, **options: object) -> None: ...
 
@@ -32,7 +35,7 @@ def run() -> Recorded:
 
 @pytest.fixture
 def live(run: Recorded, tmp_path: Path) -> LiveRun:
-    return LiveRun(run, LoggedRun("abc", "digest", where="here"), tmp_path)
+    return LiveRun(Patience(run), LoggedRun("abc", "digest", where="here"), tmp_path)
 
 
 @pytest.fixture

@@ -280,6 +280,21 @@ def test_a_compiler_that_fails_leaves_nothing_behind(cache, monkeypatch):
     assert not list((cache / "compiled").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("message", "calls"),
+    [("no such file", 1), ("bad value 'native' for '-march='", 2), ("unknown target CPU", 3)],
+)
+def test_a_compiler_that_fails_is_asked_again_only_where_it_does_not_know_the_machine(
+    message, calls, cache, monkeypatch
+):
+    script = cache / "failing"
+    script.write_text(f'#!/bin/sh\necho x >> {cache}/calls\necho "{message}" >&2\nexit 1\n')
+    script.chmod(0o755)
+    with pytest.raises(NativeUnavailableError, match=message):
+        native_engine.compile_library([], cache / "built.so", [str(script)])
+    assert len((cache / "calls").read_text().split()) == calls
+
+
 @needs_compiler
 def test_a_cache_that_cannot_be_written_says_how_to_move_it(cache, monkeypatch):
     (cache / "file").touch()
