@@ -110,7 +110,8 @@ def _let_go(run: wandb.sdk.wandb_run.Run | None = None) -> None:
     if run is not None:
         _begin(run.finish)
         sleep(1)  # until it is on the disk
-    _begin(wandb.teardown)
+    # Until nothing new can join it; then it ends by itself.
+    wait([_begin(wandb.teardown)], timeout=5)
 
 
 def _begin(work: Callable[[], Result]) -> Future[Result]:
