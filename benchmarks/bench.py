@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from contention import contention
 from einops import rearrange
 from rich.console import Console
 from rich.table import Table
@@ -72,6 +73,7 @@ def main() -> None:
         "sample": lambda: sample(images.take(torch.arange(min(options.most, len(images))))),
         "mosaic": lambda: mosaic(images),
         "training": lambda: training(images),
+        "contention": contention,
     }
     if unknown := set(options.only or ()) - set(sections):
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(sections)}")

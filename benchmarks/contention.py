@@ -1,4 +1,4 @@
-"""What a training step and a scan take alone and beside busy loops, by threads and waiting policy.
+"""Training, a scan and an analysis alone and beside busy loops, by threads and waiting policy.
 
     python benchmarks/contention.py
 
@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+Measured = tuple[str, int, float, float]  # what, threads, wall and processor seconds
 LOOPS = (0, 2, 8)
 POLICIES = ("", "passive")  # the first: as it is where nobody says anything
 # Networks of `configs/`: width, side of the images, channels, batch.
@@ -24,6 +28,7 @@ NETWORKS = {
     "mnist_resnet_64_zeros": (64, 32, 1, 64),
     "evidence/cifar10_resnet_zeros": (64, 32, 3, 128),
 }
+ANALYZE = Path(__file__).resolve().parents[1] / "analyze.py"
 SECONDS = 2.0  # of each measurement, after one call that is not counted
 
 
@@ -36,17 +41,25 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure()))
         return
+    contention(options.loops)
+
+
+def contention(loops: Sequence[int] = LOOPS) -> dict[str, list[Measured]]:
+    """Print all as a table in Markdown; returns it by the loops and the policy."""
     print("| beside | waiting | what | threads | wall | processor |\n|---|---|---|---|---|---|")
-    for loops in options.loops:
+    found = {}
+    for count in loops:
         for policy in POLICIES:
-            for what, threads, wall, cpu in _measured(loops, policy):
-                policy = policy or "default"
+            beside, waiting = f"{count} loops", policy or "default"
+            found[f"{beside}, {waiting}"] = several = _measured(count, policy)
+            for what, threads, wall, cpu in several:
                 times = f"{1e3 * wall:.1f} ms | {1e3 * cpu:.1f} ms"
-                print(f"| {loops} loops | {policy} | `{what}` | {threads} | {times} |", flush=True)
+                print(f"| {beside} | {waiting} | {what} | {threads} | {times} |", flush=True)
+    return found
 
 
-def measure() -> list[tuple[str, int, float, float]]:
-    """Everything that is measured, in this process: what, threads, wall and processor seconds."""
+def measure() -> list[Measured]:
+    """Everything that is measured, in this process."""
     import torch
 
     from els.images import ImageSet
@@ -58,11 +71,12 @@ def measure() -> list[tuple[str, int, float, float]]:
         step = training_step(*shape)
         for threads in sorted({1, most}):
             torch.set_num_threads(threads)
-            found.append((name, threads, *timed(step)))
+            found.append((f"a step of {name}", threads, *timed(step)))
     torch.set_num_threads(most)
     images = torch.randint(0, 256, (2000, 1, 20, 20), dtype=torch.uint8)
     machine, x = make_machine("boundary", ImageSet(images), size=7), torch.randn(4, 1, 20, 20)
-    found.append(("boundary, 2,000 images", most, *timed(lambda: machine(x, 0.5))))
+    found.append(("a scan of 2,000 images", most, *timed(lambda: machine(x, 0.5))))
+    found.append(("an analysis", most, *analysis()))
     return found
 
 
@@ -87,6 +101,23 @@ def training_step(width: int, side: int, channels: int, batch: int) -> Callable[
     return step
 
 
+def analysis() -> tuple[float, float]:
+    """Wall and processor seconds of a small analysis of a network of the zoo, with its start."""
+    options = "--machines boundary --seeds 6 --calibration_seeds 2 --sizes 3,7 --held_out 0"
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [sys.executable, ANALYZE, "zoo:garments_resnet", *options.split(), "--logger", "none"],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+    done = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = done.ru_utime + done.ru_stime - begun.ru_utime - begun.ru_stime
+    return time.perf_counter() - start, spent
+
+
 def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Wall and processor seconds of a call, on average."""
     work()
@@ -97,7 +128,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return (time.perf_counter() - start) / count, (time.process_time() - begun) / count
 
 
-def _measured(loops: int, policy: str) -> list[tuple[str, int, float, float]]:
+def _measured(loops: int, policy: str) -> list[Measured]:
     """`measure` in a process of its own, beside busy loops."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
@@ -111,7 +142,7 @@ def _measured(loops: int, policy: str) -> list[tuple[str, int, float, float]]:
         for process in busy:
             process.kill()
             process.wait()
-    found: list[tuple[str, int, float, float]] = json.loads(done.stdout)
+    found: list[Measured] = json.loads(done.stdout)
     return found
 
 

@@ -1,0 +1,202 @@
+"""Networks of the zoo beside the paper's: agreement, training and scales, each with its interval.
+
+    python benchmarks/evidence.py
+
+Reads agreement.json and scales of the zoo, prints tables in Markdown, and draws
+docs/images/evidence.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import yaml
+from matplotlib.axes import Axes
+
+from els.agreement import METRICS
+from els.analysis.report.released import sizes_of_row
+from els.analysis.report.style import STYLE, TWO_COLUMNS, save_figure, styled_figure
+from els.calibration import Scales
+
+HERE = Path(__file__).resolve().parent
+ZOO, IMAGES, PICTURE = HERE.parent / "zoo", HERE.parent / "docs" / "images", "evidence"
+SAME_IMAGES = {"zip": "cifar10"}  # the archive of CIFAR-10 in JPEG that our networks saw
+PAPER_SIDE = 32
+ROLES = {"boundary": "els", "equivariant": "els", "local": "local", "ideal": "ideal"}
+COLOURS = {"els": "#0072B2", "local": "#E69F00", "ideal": "#009E73"}
+NAMES = {"els": "boundary / equivariant", "local": "local", "ideal": "ideal"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of the zoo and, if the paper has one of its kind, that row of the paper's table.
+
+    Attributes:
+        folder: its folder in the zoo.
+        found: the content of its agreement.json.
+        paper: the paper's medians by role, with 150 and with 20 network steps; None without a row.
+    """
+
+    folder: Path
+    found: dict[str, Any]
+    paper: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path, table: list[dict[str, Any]]) -> Row:
+        """From a folder of the zoo, which is in its index, and the paper's table."""
+        found = json.loads((folder / "agreement.json").read_text())
+        kind, same_size = _kind(found), found["data"]["size"] == PAPER_SIDE
+        alike = (one for one in table if all(one[key] == value for key, value in kind.items()))
+        return cls(folder, found, next(alike, None) if same_size else None)
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        return self.folder.name
+
+    @property
+    def side(self) -> int:
+        """Height and width of its images in pixels."""
+        size: int = self.found["data"]["size"]
+        return size
+
+    @cached_property
+    def agreements(self) -> list[dict[str, Any]]:
+        """At each number of network steps, the main one first."""
+        return [
+            {key: self.found[key] for key in ("steps", "machines", "ceiling") if key in self.found},
+            *self.found["other_steps"],
+        ]
+
+    def paper_r(self, kind: str, steps: int) -> float | None:
+        """The paper's median for a machine, at a number of network steps."""
+        places = {150: 0, 20: 1}
+        if self.paper is None or kind not in ROLES or steps not in places:
+            return None
+        value: float = self.paper[ROLES[kind]][places[steps]]
+        return value
+
+
+def main() -> None:
+    """Print the tables and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.parse_args()
+    rows = read_rows()
+    print("\n\n".join("\n".join(table) for table in tables(rows)))
+    draw(rows, IMAGES)
+
+
+def read_rows(zoo: Path = ZOO) -> list[Row]:
+    """Of every network of the zoo; those that the paper's table has come first."""
+    table = yaml.safe_load((HERE / "paper.yaml").read_text())
+    rows = [Row.read(path.parent, table) for path in sorted(zoo.glob("*/agreement.json"))]
+    return sorted(rows, key=lambda row: (row.paper is None, row.side != PAPER_SIDE, row.name))
+
+
+def tables(rows: list[Row]) -> list[list[str]]:
+    """Three tables in Markdown: the networks, their agreement, and their scales."""
+    return [networks_table(rows), agreement_table(rows), scales_table(rows)]
+
+
+def networks_table(rows: list[Row]) -> list[str]:
+    """What each network is and how it was trained."""
+    lines = _head("network", "images", "pixels", "parameters", "steps", "val/loss", "seeds")
+    for row in rows:
+        found, trained = row.found, row.found["trained"]
+        images, parameters = found["images"], found["network"]["parameters"]
+        lines.append(
+            f"| `{row.name}` | {images:,} | {row.side} x {row.side} | {parameters / 1e6:.2f} M | "
+            f"{trained['steps']:,} | {trained['val_loss']:.4f} | {found['seeds']} |"
+        )
+    return lines
+
+
+def agreement_table(rows: list[Row]) -> list[str]:
+    """Every machine of every network, and the paper's r where it has one of this kind."""
+    lines = _head("network", "steps", "machine", *METRICS, "paper's r")
+    for row in rows:
+        for one in row.agreements:
+            steps = one["steps"]["network"]
+            for kind, machine in one["machines"].items():
+                paper = row.paper_r(kind, steps)
+                told = "" if paper is None else f"{paper:.2f}"
+                metrics = " | ".join(_interval(machine[metric]) for metric in METRICS)
+                lines.append(f"| `{row.name}` | {steps} | `{kind}` | {metrics} | {told} |")
+            if "ceiling" in one:
+                metrics = " | ".join(_interval(one["ceiling"][metric]) for metric in METRICS)
+                lines.append(f"| `{row.name}` | {steps} | another seed | {metrics} | |")
+    return lines
+
+
+def scales_table(rows: list[Row]) -> list[str]:
+    """The patch sizes that were fitted from t = 1 down, and the released ones of such a row."""
+    lines = _head("network", "sizes", "released", "median difference")
+    for row in rows:
+        if row.paper is None or (theirs := sizes_of_row(**_kind(row.found))) is None:
+            continue
+        scales = Scales.load(row.folder / "scales.json")
+        ours = {t: int(scales.at(t)) for t in sorted(theirs, reverse=True)}
+        apart = sorted(abs(ours[t] - theirs[t]) for t in ours)[len(ours) // 2]
+        told = (" ".join(str(sizes[t]) for t in ours) for sizes in (ours, theirs))
+        lines.append(f"| `{row.name}` | {' | '.join(told)} | {apart} |")
+    return lines
+
+
+def draw(rows: list[Row], folder: Path) -> None:
+    """Dots with intervals, one line a network; diamonds are the paper's medians."""
+    with matplotlib.rc_context(STYLE):
+        height = 0.36 * len(rows) + 1.1
+        figure, (ax,) = styled_figure(width=TWO_COLUMNS, height=height)
+        for place, row in enumerate(rows):
+            _draw_row(ax, place, row)
+        for role, colour in COLOURS.items():
+            ax.plot([], [], "o", color=colour, ms=4, label=NAMES[role])
+        ax.plot([], [], "D", color="0.4", mfc="none", ms=5, label="the paper's, of such a network")
+        ax.set_yticks(range(len(rows)), [row.name for row in rows])
+        ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="median pearson_r, 95 % interval")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        save_figure(figure, folder, PICTURE, ["png"])
+
+
+def _draw_row(ax: Axes, place: int, row: Row) -> None:
+    first = row.agreements[0]
+    for kind, role in ROLES.items():
+        if kind not in first["machines"]:
+            continue
+        one = first["machines"][kind]["pearson_r"]
+        low, high = one["ci95"]
+        ax.plot([low, high], [place, place], color=COLOURS[role], lw=1.6)
+        ax.plot(one["median"], place, "o", color=COLOURS[role], ms=4)
+        paper = row.paper_r(kind, first["steps"]["network"])
+        if paper is not None:
+            ax.plot(paper, place + 0.25, "D", color=COLOURS[role], mfc="none", ms=5)
+
+
+def _kind(found: dict[str, Any]) -> dict[str, Any]:
+    """By what a row of the paper's table is known."""
+    data, network = found["data"]["name"], found["network"]
+    return {
+        "data": SAME_IMAGES.get(data, data),
+        "network": network["name"],
+        "padding": network["padding"],
+        "conditional": network["num_classes"] is not None,
+    }
+
+
+def _head(*columns: str) -> list[str]:
+    return [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+
+
+def _interval(found: dict[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{found['median']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
