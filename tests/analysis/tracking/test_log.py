@@ -153,7 +153,7 @@ def test_the_history_has_curves_and_panels_and_no_single_points(story: Story) ->
 def test_a_run_says_what_it_is_of_and_what_came_out(story: Story) -> None:
     begun, *_, ended = story.runs[1]["run"]
     assert begun["tags"] == ["digits", "zeros", "boundary"]
-    assert ended["notes"].startswith("From the same noise, the boundary machine")
+    assert ended["notes"].startswith("From the same noise the boundary machine")
     told = begun["config"]["update"]
     assert told["network"]["width"] == 16
     assert told["protocol"]["seeds"] == SMALL["seeds"]
