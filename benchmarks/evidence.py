@@ -31,6 +31,7 @@ PAPER_SIDE = 32
 ROLES = {"boundary": "els", "equivariant": "els", "local": "local", "ideal": "ideal"}
 COLOURS = {"els": "#0072B2", "local": "#E69F00", "ideal": "#009E73"}
 NAMES = {"els": "boundary / equivariant", "local": "local", "ideal": "ideal"}
+APART = {"els": -0.2, "local": 0.0, "ideal": 0.2}  # of a network's lines
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,28 @@ class Row:
     Attributes:
         folder: its folder in the zoo.
         found: the content of its agreement.json.
+        side: height and width of its images in pixels.
         paper: the paper's medians by role, with 150 and with 20 network steps; None without a row.
     """
 
     folder: Path
     found: dict[str, Any]
+    side: int
     paper: dict[str, Any] | None
 
     @classmethod
     def read(cls, folder: Path, table: list[dict[str, Any]]) -> Row:
         """From a folder of the zoo, which is in its index, and the paper's table."""
         found = json.loads((folder / "agreement.json").read_text())
-        kind, same_size = _kind(found), found["data"]["size"] == PAPER_SIDE
+        side = json.loads((folder / "config.json").read_text())["image_shape"][-1]
+        kind = _kind(found)
         alike = (one for one in table if all(one[key] == value for key, value in kind.items()))
-        return cls(folder, found, next(alike, None) if same_size else None)
+        return cls(folder, found, side, next(alike, None) if side == PAPER_SIDE else None)
 
     @property
     def name(self) -> str:
         """Of the network."""
         return self.folder.name
-
-    @property
-    def side(self) -> int:
-        """Height and width of its images in pixels."""
-        size: int = self.found["data"]["size"]
-        return size
 
     @cached_property
     def agreements(self) -> list[dict[str, Any]]:
@@ -151,7 +149,7 @@ def scales_table(rows: list[Row]) -> list[str]:
 def draw(rows: list[Row], folder: Path) -> None:
     """Dots with intervals, one line a network; diamonds are the paper's medians."""
     with matplotlib.rc_context(STYLE):
-        height = 0.36 * len(rows) + 1.1
+        height = 0.42 * len(rows) + 1.1
         figure, (ax,) = styled_figure(width=TWO_COLUMNS, height=height)
         for place, row in enumerate(rows):
             _draw_row(ax, place, row)
@@ -159,7 +157,9 @@ def draw(rows: list[Row], folder: Path) -> None:
             ax.plot([], [], "o", color=colour, ms=4, label=NAMES[role])
         ax.plot([], [], "D", color="0.4", mfc="none", ms=5, label="the paper's, of such a network")
         ax.set_yticks(range(len(rows)), [row.name for row in rows])
-        ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="median pearson_r, 95 % interval")
+        ax.set(
+            xlim=(-0.1, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="median pearson_r, 95 % interval"
+        )
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         save_figure(figure, folder, PICTURE, ["png"])
 
@@ -171,11 +171,12 @@ def _draw_row(ax: Axes, place: int, row: Row) -> None:
             continue
         one = first["machines"][kind]["pearson_r"]
         low, high = one["ci95"]
-        ax.plot([low, high], [place, place], color=COLOURS[role], lw=1.6)
-        ax.plot(one["median"], place, "o", color=COLOURS[role], ms=4)
+        y = place + APART[role]
+        ax.plot([low, high], [y, y], color=COLOURS[role], lw=1.6)
+        ax.plot(one["median"], y, "o", color=COLOURS[role], ms=4)
         paper = row.paper_r(kind, first["steps"]["network"])
         if paper is not None:
-            ax.plot(paper, place + 0.25, "D", color=COLOURS[role], mfc="none", ms=5)
+            ax.plot(paper, y, "D", color=COLOURS[role], mfc="none", ms=5)
 
 
 def _kind(found: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,15 @@ from torchvision.utils import make_grid
 from els.errors import InputError, check_between
 from els.files import replacing, write_tensors
 from els.images import to_uint8
-from els.models.blocks import Trained
+from els.models.blocks import Network, Trained
 from els.models.runs import remove
 from els.models.stopping import Stopping
 from els.sampling import ddim, seeded_labels, seeded_noise
 from els.schedule import MOST_STEPS
 
 _MOST_SAMPLES = 10_000  # of a grid
-_LEAST_FOR_THREADS = 1e9  # parameters x pixels of a batch, from which on two threads beat one
+_MOST_TO_TRY = 4e9  # parameters x pixels of a batch, above which several threads always pay
+_CLEARLY = 0.9  # share of one thread's time that several may take
 
 
 def is_log_step(trainer: pl.Trainer) -> bool:
@@ -235,28 +239,68 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class Threads(Callback):
-    """Train a small network on the CPU with one thread.
+    """Train a small network on the CPU with one thread, where several are not clearly faster.
 
     Its parallel regions are so short that threads wait for each other as long as they compute, and
-    beside other work many times as long (`benchmarks/contention.py`). The choice goes by counting,
-    so that it is the same every time; OMP_NUM_THREADS chooses otherwise.
+    beside other work many times as long (`benchmarks/contention.py`). Two steps tell, before the
+    first; a training that goes on keeps what was chosen, as sums round by it. OMP_NUM_THREADS
+    chooses otherwise.
     """
 
     def __init__(self) -> None:
+        self.one: bool | None = None  # thread; None: not chosen
         self._before = torch.get_num_threads()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was chosen, for the checkpoint."""
+        return {"one": self.one}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep to it."""
+        self.one = state_dict["one"]
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Choose."""
-        images = trainer.datamodule.images  # type: ignore[attr-defined]
-        pixels = math.prod(images.image_shape[1:]) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        small = pl_module.net.parameter_count * pixels < _LEAST_FOR_THREADS  # type: ignore[union-attr]
+        """Choose, or do as was chosen."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        shape, net = (data.batch_size, *data.images.image_shape), pl_module.net
+        small = net.parameter_count * shape[0] * math.prod(shape[2:]) < _MOST_TO_TRY  # type: ignore[union-attr]
         on_cpu = trainer.strategy.root_device.type == "cpu"
-        if on_cpu and small and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)
+        if not (on_cpu and small) or self._before == 1 or "OMP_NUM_THREADS" in os.environ:
+            return
+        if self.one is None:
+            step = _trial(net, shape, trainer.precision_plugin.forward_context)  # type: ignore[arg-type]
+            self.one = _seconds(step, 1) * _CLEARLY < _seconds(step, self._before)
+        torch.set_num_threads(1 if self.one else self._before)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the process as it was."""
         torch.set_num_threads(self._before)
+
+
+def _trial(
+    net: Network, shape: tuple[int, ...], context: Callable[[], AbstractContextManager[Any]]
+) -> Callable[[], None]:
+    """Forward and back through a copy of a network, on noise that takes nothing from the seeds."""
+    net = copy.deepcopy(net)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    t, label = torch.full(shape[:1], 0.5), torch.zeros(shape[0], dtype=torch.long)
+
+    def step() -> None:
+        with context():
+            loss = net(x, t, None if net.num_classes is None else label).square().mean()
+        loss.backward()
+
+    return step
+
+
+def _seconds(step: Callable[[], None], threads: int, steps: int = 2) -> float:
+    """What steps take with so many threads, after one that is not counted."""
+    torch.set_num_threads(threads)
+    step()
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return time.perf_counter() - start
 
 
 class ImagesPerSecond(Callback):

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,6 +8,7 @@ import torch
 from PIL import Image
 
 from els.errors import InputError
+from els.models import callbacks
 from els.models.callbacks import (
     EMA,
     FinalValidation,
@@ -124,35 +127,55 @@ def test_speed_counts_the_images_of_all_processes(monkeypatch: pytest.MonkeyPatc
     assert [is_log_step(trainer(global_step=step)) for step in range(3)] == [True, False, True]
 
 
-@pytest.mark.parametrize(
-    ("batch", "device", "said", "threads"),
-    [
-        (32, "cpu", None, 1),
-        (2048, "cpu", None, 3),
-        (32, "cuda", None, 3),
-        (32, "cpu", "3", 3),  # OMP_NUM_THREADS, which whoever starts it has set
-    ],
-)
-def test_a_small_network_is_trained_with_one_thread(
-    batch: int, device: str, said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if said is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", said)
-    data = SimpleNamespace(images=SimpleNamespace(image_shape=(1, 16, 16)), batch_size=batch)
-    strategy = SimpleNamespace(root_device=torch.device(device))
-    module = Module()
-    assert 1e9 / 2048 < module.net.parameter_count * 256 < 1e9 / 32
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    try:
-        callback, training = Threads(), trainer(datamodule=data, strategy=strategy)
-        callback.on_fit_start(training, module)
-        assert torch.get_num_threads() == threads
-        callback.teardown(training, module, "fit")
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
+
+
+def on_fit_start(callback: Threads, batch: int = 4, device: str = "cpu") -> int:
+    """How many threads there are then."""
+    training = trainer(
+        datamodule=SimpleNamespace(images=SimpleNamespace(image_shape=(1, 8, 8)), batch_size=batch),
+        strategy=SimpleNamespace(root_device=torch.device(device)),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
+    module, state = Module(), torch.get_rng_state()
+    callback.on_fit_start(training, module)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(one.grad is None for one in module.net.parameters())
+    found = torch.get_num_threads()
+    callback.teardown(training, module, "fit")
+    assert torch.get_num_threads() == 3
+    return found
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize(("seconds", "threads"), [((1.0, 0.95), 1), ((1.0, 0.85), 3)])
+def test_several_threads_are_used_where_they_are_clearly_faster(
+    seconds: tuple[float, float], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = dict(zip((1, 3), seconds, strict=True))
+    monkeypatch.setattr(callbacks, "_seconds", lambda step, count: step() or said[count])
+    callback = Threads()
+    assert on_fit_start(callback) == threads
+    goes_on = Threads()
+    goes_on.load_state_dict(callback.state_dict())
+    monkeypatch.setattr(callbacks, "_seconds", lambda step, count: {1: 0.5, 3: 0.5}[count])
+    assert on_fit_start(goes_on) == threads
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_are_left_where_there_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "_seconds", lambda step, count: float(count))  # one is faster
+    assert on_fit_start(Threads()) == 1
+    assert on_fit_start(Threads(), batch=1 << 16) == 3
+    assert on_fit_start(Threads(), device="cuda") == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert on_fit_start(Threads()) == 3
 
 
 @pytest.mark.parametrize(

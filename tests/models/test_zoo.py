@@ -28,7 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(zoo.index())
 # x0_hat of the noise of seed 0 at t = 0.5, class 0 where there are any: mean and mean square.
 ANSWERS = {
+    "cifar10_resnet": (-0.00139086, 0.0570774),
+    "digits_resnet": (-0.1043708, 0.211551),
+    "digits_resnet_circular": (0.02769946, 0.132914),
+    "digits_unet": (-0.2016826, 0.296091),
     "garments_resnet": (0.0321005, 0.147292),
+    "mnist_16_resnet": (-0.337856, 0.439199),
+    "mnist_16_resnet_circular": (0.0318101, 0.241188),
 }
 
 
