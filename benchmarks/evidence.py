@@ -158,7 +158,7 @@ def draw(rows: list[Row], folder: Path) -> None:
         ax.plot([], [], "D", color="0.4", mfc="none", ms=5, label="the paper's, of such a network")
         ax.set_yticks(range(len(rows)), [row.name for row in rows])
         ax.set(
-            xlim=(-0.1, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="median pearson_r, 95 % interval"
+            xlim=(-0.2, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="median pearson_r, 95 % interval"
         )
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         save_figure(figure, folder, PICTURE, ["png"])
