@@ -188,9 +188,13 @@ def forked(
         sys.stderr.flush()
         pid = os.fork()
         if not pid:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            os._exit(_inside(run, folder, hook, most_bytes))
+            code = 1
+            try:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                code = _inside(run, folder, hook, most_bytes)
+            finally:
+                os._exit(code)  # whatever happened: what follows is the parent's to do
         code = _wait(pid, limit if kill_after is None else kill_after)
         output.seek(0)
         return Ended(code, output.read().decode(errors="replace"))
@@ -204,7 +208,7 @@ def _inside(
         if hook is not None and folder is not None:
             sys.addaudithook(_watching(str(folder), hook))
         if most_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
         with exit_cleanly():
             run()
     except SystemExit as stop:
@@ -212,6 +216,8 @@ def _inside(
     except BaseException:
         traceback.print_exc()
         code = 1
+    if most_bytes is not None:  # what was said is a file, too
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     sys.stdout.flush()
     sys.stderr.flush()
     return code
