@@ -19,7 +19,7 @@ import matplotlib
 import yaml
 from matplotlib.axes import Axes
 
-from els.agreement import METRICS
+from els.agreement import METRICS, Summary
 from els.analysis.report.released import sizes_of_row
 from els.analysis.report.style import STYLE, TWO_COLUMNS, save_figure, styled_figure
 from els.calibration import Scales
@@ -124,10 +124,10 @@ def agreement_table(rows: list[Row]) -> list[str]:
             for kind, machine in one["machines"].items():
                 paper = row.paper_r(kind, steps)
                 told = "" if paper is None else f"{paper:.2f}"
-                metrics = " | ".join(_interval(machine[metric]) for metric in METRICS)
+                metrics = " | ".join(str(Summary(**machine[metric])) for metric in METRICS)
                 lines.append(f"| `{row.name}` | {steps} | `{kind}` | {metrics} | {told} |")
             if "ceiling" in one:
-                metrics = " | ".join(_interval(one["ceiling"][metric]) for metric in METRICS)
+                metrics = " | ".join(str(Summary(**one["ceiling"][metric])) for metric in METRICS)
                 lines.append(f"| `{row.name}` | {steps} | another seed | {metrics} | |")
     return lines
 
@@ -192,11 +192,6 @@ def _kind(found: dict[str, Any]) -> dict[str, Any]:
 
 def _head(*columns: str) -> list[str]:
     return [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-
-
-def _interval(found: dict[str, Any]) -> str:
-    low, high = found["ci95"]
-    return f"{found['median']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 if __name__ == "__main__":

@@ -234,7 +234,8 @@ class Estimator {
         queries_(task.count),
         scores_(static_cast<std::size_t>(task.count) * task.strata),
         requests_((task.count + kShelf - 1) / kShelf),
-        desks_(std::max(task.threads, kShares)),
+        desks_(task.threads),
+        shares_(kShares),
         members_of_(task.strata),
         spread_(task.strata),
         centre_(static_cast<std::size_t>(task.strata) * C) {
@@ -243,9 +244,11 @@ class Estimator {
       spread_[s] = task.spread[s] + kDull;
       for (int c = 0; c < C; ++c) centre_[c * task.strata + s] = task.centre[s * C + c];
     }
+    for (auto& share : shares_) {
+      share.scouted.resize(task.count);
+      share.seen.resize(task.count);
+    }
     for (auto& desk : desks_) {
-      desk.scouted.resize(task.count);
-      desk.seen.resize(task.count);
       desk.patches.resize(static_cast<std::size_t>(kMembers) * row_ * task.window_rows + kLanes);
       desk.coordinates.resize(static_cast<std::size_t>(task.components) * kMembers);
       desk.centres.resize(static_cast<std::size_t>(kMembers) * C);
@@ -272,11 +275,12 @@ class Estimator {
           if (!queries_[q].done) plan(q, round, desks_[thread], requests_[shelf]);
       };
       if (!in_parallel(task_.threads, requests_.size(), plan_some)) return 1;
-      for (auto& desk : desks_) std::fill(desk.seen.begin(), desk.seen.end(), Seen<C>());
+      for (auto& share : shares_) std::fill(share.seen.begin(), share.seen.end(), Seen<C>());
       sort_requests();
       if (sorted_.empty()) return 0;
-      const auto draw_share = [&](std::int64_t share, int) {
-        for (auto s = share; s < task_.strata; s += kShares) draw(s, round, desks_[share]);
+      const auto draw_share = [&](std::int64_t share, int thread) {
+        for (auto s = share; s < task_.strata; s += kShares)
+          draw(s, round, shares_[share], desks_[thread]);
       };
       if (!in_parallel(task_.threads, kShares, draw_share)) return 1;
       const auto judge_one = [&](std::int64_t q, int thread) {
@@ -322,10 +326,14 @@ class Estimator {
     bool done = false;
   };
 
-  // The memory of a thread or of a share of the strata.
-  struct Desk {
+  // What a share of the strata has shown.
+  struct Share {
     std::vector<Scouted<C>> scouted;  // of each query
     std::vector<Seen<C>> seen;        // of each query, this round
+  };
+
+  // One thread's memory.
+  struct Desk {
     // Of the segment at hand:
     std::vector<float> coordinates;  // (components, kMembers)
     std::vector<float> open;      // (kMembers,): what these leave out, as a binary log-weight
@@ -531,7 +539,7 @@ class Estimator {
   }
 
   // Answer all requests to one stratum.
-  void draw(std::int64_t s, int round, Desk& desk) {
+  void draw(std::int64_t s, int round, Share& share, Desk& desk) {
     const Request* begin = sorted_.data() + first_[s];
     const Request* end = sorted_.data() + first_[s + 1];
     int longest = 0;
@@ -543,14 +551,14 @@ class Estimator {
         if (one + kAhead < end) {
           const int soon = one[kAhead].query;
           __builtin_prefetch(&queries_[soon]);
-          __builtin_prefetch(&desk.seen[soon]);
+          __builtin_prefetch(&share.seen[soon]);
           for (int k = 0; k < task_.components; k += kLanes) __builtin_prefetch(along(soon) + k);
         }
         const int count = std::min(kMembers, one->to - first);
         if (round)
-          absorb(*one, s, first, count, desk);
+          absorb(*one, s, first, count, share, desk);
         else
-          scout(*one, count, desk);
+          scout(*one, count, share, desk);
       }
     }
   }
@@ -703,7 +711,7 @@ class Estimator {
   }
 
   // Take in the first `count` members at hand by their coordinates alone.
-  void scout(const Request& one, int count, Desk& desk) {
+  void scout(const Request& one, int count, Share& share, Desk& desk) {
     const float noise = queries_[one.query].noise;
     float* logs = desk.margins.data();
     compare_all(one.query, count, desk, [&](int m, vec found) {
@@ -730,12 +738,12 @@ class Estimator {
     found.total = lane_sum(total) / one.chance;
     found.residual = lane_sum(residual) / one.chance;
     for (int c = 0; c < C; ++c) found.moment[c] = lane_sum(moment[c]) / one.chance;
-    desk.scouted[one.query].add(found);
+    share.scouted[one.query].add(found);
   }
 
   // Draw a second time from the first `count` members at hand, and take in what that gives.
-  void absorb(const Request& one, std::int64_t s, int first, int count, Desk& desk) {
-    auto& seen = desk.seen[one.query];
+  void absorb(const Request& one, std::int64_t s, int first, int count, Share& share, Desk& desk) {
+    auto& seen = share.seen[one.query];
     const auto& query = queries_[one.query];
     const float chance = one.chance;
     const float rate = static_cast<float>(std::min(query.selection / chance, 1e30));
@@ -762,12 +770,12 @@ class Estimator {
     }
     if (!kept) return;
     read(s, first, kept, desk);
-    take_in(one, kept, desk);
+    take_in(one, kept, share, desk);
   }
 
   // Take in the kept members at hand.
-  void take_in(const Request& one, int kept, Desk& desk) {
-    auto& seen = desk.seen[one.query];
+  void take_in(const Request& one, int kept, Share& share, Desk& desk) {
+    auto& seen = share.seen[one.query];
     const float* window = task_.x + task_.at[one.query];
     float* found = desk.margins.data();
     float* all = desk.chances.data();
@@ -836,7 +844,7 @@ class Estimator {
   void prepare(std::int64_t q, Desk& desk) {
     auto& query = queries_[q];
     Scouted<C> scouted;
-    for (const auto& other : desks_) scouted.add(other.scouted[q]);
+    for (const auto& share : shares_) scouted.add(share.scouted[q]);
     query.peak = static_cast<float>(scouted.peak);
     query.mass = scouted.mass;
     query.total = scouted.total;
@@ -872,7 +880,7 @@ class Estimator {
   void judge(std::int64_t q) {
     auto& query = queries_[q];
     Seen<C> seen;
-    for (const auto& desk : desks_) seen.add(desk.seen[q]);
+    for (const auto& share : shares_) seen.add(share.seen[q]);
     query.few = query.whole < kWholeOfFew && seen.mass * seen.mass < kFew * seen.heavy;
     double* mean = task_.mean + q * C;
     double variance = seen.energy;
@@ -925,6 +933,7 @@ class Estimator {
   std::vector<Request> sorted_;
   std::vector<std::int64_t> first_;         // of the sorted requests, by stratum
   std::vector<Desk> desks_;
+  std::vector<Share> shares_;
   std::vector<float> members_of_, spread_, centre_;  // of the strata
 };
 

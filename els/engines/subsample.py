@@ -162,9 +162,8 @@ def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
         variance = variance[..., query.wanted[0].flatten()]
     beyond = variance.mean(dim=(1, 2)).sqrt() > most
     if beyond.any():
-        exact = Estimate.exact(_mean(_part(query, beyond)))
-        for name in ("mean", "standard_error", "seen"):
-            getattr(found, name)[beyond] = getattr(exact, name)
+        found.mean[beyond] = _mean(_part(query, beyond))
+        found.standard_error[beyond], found.seen[beyond] = 0, 1
     return found
 
 
