@@ -42,7 +42,7 @@ Save a workspace for training and analysis to W&B; without a login, to a file.
 # Every option with its default as the parser has it, and what it is for: a test compares them.
 OPTIONS: dict[str, dict[str, tuple[object, str]]] = {
     "run": {
-        "--config": (None, "a file, or quick, standard, paper: 1, 2, 7 min of garments"),
+        "--config": (None, "quick, standard, paper (1, 2, 7 min) or a file"),
         "--machines": (None, "all, or names: boundary,local,ideal"),
         "--seeds": (40, "how many noises, from 0"),
         "--calibration_seeds": (8, "so many of them, the first, to fit scales on"),
