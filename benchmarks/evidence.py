@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import yaml
 from matplotlib.axes import Axes
 
 from els.agreement import METRICS, Summary
-from els.analysis.report.released import sizes_of_row
+from els.analysis.report.paper import PaperRow, row_of
 from els.analysis.report.style import STYLE, TWO_COLUMNS, save_figure, styled_figure
 from els.calibration import Scales
 
-HERE = Path(__file__).resolve().parent
-ZOO, IMAGES, PICTURE = HERE.parent / "zoo", HERE.parent / "docs" / "images", "evidence"
+ROOT = Path(__file__).resolve().parents[1]
+ZOO, IMAGES, PICTURE = ROOT / "zoo", ROOT / "docs" / "images", "evidence"
 SAME_IMAGES = {"zip": "cifar10"}  # the archive of CIFAR-10 in JPEG that our networks saw
-PAPER_SIDE = 32
 ROLES = {"boundary": "els", "equivariant": "els", "local": "local", "ideal": "ideal"}
 COLOURS = {"els": "#0072B2", "local": "#E69F00", "ideal": "#009E73"}
 NAMES = {"els": "boundary / equivariant", "local": "local", "ideal": "ideal"}
@@ -42,22 +40,28 @@ class Row:
         folder: its folder in the zoo.
         found: the content of its agreement.json.
         side: height and width of its images in pixels.
-        paper: the paper's medians by role, with 150 and with 20 network steps; None without a row.
+        paper: the paper's network of this kind, if it has one.
     """
 
     folder: Path
     found: dict[str, Any]
     side: int
-    paper: dict[str, Any] | None
+    paper: PaperRow | None
 
     @classmethod
-    def read(cls, folder: Path, table: list[dict[str, Any]]) -> Row:
-        """From a folder of the zoo, which is in its index, and the paper's table."""
+    def read(cls, folder: Path) -> Row:
+        """From a folder of the zoo."""
         found = json.loads((folder / "agreement.json").read_text())
-        side = json.loads((folder / "config.json").read_text())["image_shape"][-1]
-        kind = _kind(found)
-        alike = (one for one in table if all(one[key] == value for key, value in kind.items()))
-        return cls(folder, found, side, next(alike, None) if side == PAPER_SIDE else None)
+        shape = json.loads((folder / "config.json").read_text())["image_shape"][1:]
+        data, network = found["data"]["name"], found["network"]
+        paper = row_of(
+            SAME_IMAGES.get(data, data),
+            network["name"],
+            network["padding"],
+            conditional=network["num_classes"] is not None,
+            shape=shape,
+        )
+        return cls(folder, found, shape[-1], paper)
 
     @property
     def name(self) -> str:
@@ -74,11 +78,7 @@ class Row:
 
     def paper_r(self, kind: str, steps: int) -> float | None:
         """The paper's median for a machine, at a number of network steps."""
-        places = {150: 0, 20: 1}
-        if self.paper is None or kind not in ROLES or steps not in places:
-            return None
-        value: float = self.paper[ROLES[kind]][places[steps]]
-        return value
+        return None if self.paper is None else self.paper.pearson_r(kind, steps)
 
 
 def main() -> None:
@@ -92,9 +92,8 @@ def main() -> None:
 
 def read_rows(zoo: Path = ZOO) -> list[Row]:
     """Of every network of the zoo; those that the paper's table has come first."""
-    table = yaml.safe_load((HERE / "paper.yaml").read_text())
-    rows = [Row.read(path.parent, table) for path in sorted(zoo.glob("*/agreement.json"))]
-    return sorted(rows, key=lambda row: (row.paper is None, row.side != PAPER_SIDE, row.name))
+    rows = [Row.read(path.parent) for path in sorted(zoo.glob("*/agreement.json"))]
+    return sorted(rows, key=lambda row: (row.paper is None, row.name))
 
 
 def tables(rows: list[Row]) -> list[list[str]]:
@@ -104,7 +103,7 @@ def tables(rows: list[Row]) -> list[list[str]]:
 
 def networks_table(rows: list[Row]) -> list[str]:
     """What each network is and how it was trained."""
-    lines = _head("network", "images", "pixels", "parameters", "steps", "val/loss", "seeds")
+    lines = head("network", "images", "pixels", "parameters", "steps", "val/loss", "seeds")
     for row in rows:
         found, trained = row.found, row.found["trained"]
         images, parameters = found["images"], found["network"]["parameters"]
@@ -117,7 +116,7 @@ def networks_table(rows: list[Row]) -> list[str]:
 
 def agreement_table(rows: list[Row]) -> list[str]:
     """Every machine of every network, and the paper's r where it has one of this kind."""
-    lines = _head("network", "steps", "machine", *METRICS, "paper's r")
+    lines = head("network", "steps", "machine", *METRICS, "paper's r")
     for row in rows:
         for one in row.agreements:
             steps = one["steps"]["network"]
@@ -134,16 +133,24 @@ def agreement_table(rows: list[Row]) -> list[str]:
 
 def scales_table(rows: list[Row]) -> list[str]:
     """The patch sizes that were fitted from t = 1 down, and the released ones of such a row."""
-    lines = _head("network", "sizes", "released", "median difference")
+    lines = head("network", "sizes", "released", "median difference")
     for row in rows:
-        if row.paper is None or (theirs := sizes_of_row(**_kind(row.found))) is None:
+        if (both := fitted_and_released(row)) is None:
             continue
-        scales = Scales.load(row.folder / "scales.json")
-        ours = {t: int(scales.at(t)) for t in sorted(theirs, reverse=True)}
+        ours, theirs = both
         apart = sorted(abs(ours[t] - theirs[t]) for t in ours)[len(ours) // 2]
-        told = (" ".join(str(sizes[t]) for t in ours) for sizes in (ours, theirs))
+        told = (" ".join(map(str, sizes.values())) for sizes in both)
         lines.append(f"| `{row.name}` | {' | '.join(told)} | {apart} |")
     return lines
+
+
+def fitted_and_released(row: Row) -> tuple[dict[float, int], dict[float, int]] | None:
+    """A network's patch sizes from t = 1 down, and those that the paper's authors released."""
+    if row.paper is None:
+        return None
+    scales = Scales.load(row.folder / "scales.json")
+    released = dict(sorted(row.paper.sizes.items(), reverse=True))
+    return {t: int(scales.at(t)) for t in released}, released
 
 
 def draw(rows: list[Row], folder: Path) -> None:
@@ -179,18 +186,8 @@ def _draw_row(ax: Axes, place: int, row: Row) -> None:
             ax.plot(paper, y, "D", color=COLOURS[role], mfc="none", ms=5)
 
 
-def _kind(found: dict[str, Any]) -> dict[str, Any]:
-    """By what a row of the paper's table is known."""
-    data, network = found["data"]["name"], found["network"]
-    return {
-        "data": SAME_IMAGES.get(data, data),
-        "network": network["name"],
-        "padding": network["padding"],
-        "conditional": network["num_classes"] is not None,
-    }
-
-
-def _head(*columns: str) -> list[str]:
+def head(*columns: str) -> list[str]:
+    """The first two lines of a table in Markdown."""
     return [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
 
 

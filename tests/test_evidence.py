@@ -20,6 +20,6 @@ def test_rows_of_the_paper_are_matched_at_its_size_alone(tmp_path: Path) -> None
         path.name for path in evidence.ZOO.iterdir() if path.is_dir()
     }
     for row in rows:
-        assert row.paper is None or row.side == evidence.PAPER_SIDE
+        assert row.paper is None or row.side == 32
     evidence.draw(rows, tmp_path)
     assert Image.open(tmp_path / "evidence.png").size[0] == 2100

@@ -22,6 +22,7 @@ from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
 from els.analysis.report.findings import findings, plain_sentence
+from els.analysis.report.paper import paper_row
 from els.analysis.report.pictures import (
     compared,
     explorer,
@@ -30,7 +31,6 @@ from els.analysis.report.pictures import (
     seed_name,
     walk,
 )
-from els.analysis.report.released import released_sizes
 from els.analysis.report.tables import (
     agreement_cells,
     along_cells,
@@ -168,6 +168,7 @@ def page_charts(results: Results) -> dict[str, list[Spec]]:
 def _page(results: Results, charts: Charts, side_by_side: int | None, explored: int) -> str:
     shown, seeds = results.order[:side_by_side], results.order[:explored]
     attribution = results.attribution
+    paper = paper_row(results)
     data: Data = {"charts": charts, "gallery": gallery(results, shown)}
     if attribution is not None and seeds:
         data["path"] = walk(results, attribution, seeds)
@@ -186,11 +187,12 @@ def _page(results: Results, charts: Charts, side_by_side: int | None, explored: 
         "agreement": [
             (
                 one,
-                _header_and_rows(agreement_cells(one, named=with_paper_name)),
+                _header_and_rows(agreement_cells(one, named=with_paper_name, paper=paper)),
                 _header_and_rows(share_cells(one, named=with_paper_name)),
             )
             for one in results.agreement
         ],
+        "told": paper is not None and any(map(paper.tells_of, results.network)),
         "locality": _header_and_rows(locality_cells(results, named=with_paper_name)),
         "networks": _header_and_rows(network_cells(results.agreement[0])),
         "attributed": attribution is not None,
@@ -287,7 +289,7 @@ def _curves(results: Results) -> Data:
     return {
         "probed": results.probes is not None,
         "network": probes_text(results),
-        "released": released_sizes(results) is not None,
+        "released": paper_row(results) is not None,
         "scaled": list(map(with_paper_name, results.scales)),
         "sized": bool(sized(results)),
         "rival": rival(results) or "",

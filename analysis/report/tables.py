@@ -18,6 +18,7 @@ from els.analysis.along import Along
 from els.analysis.answers import CEILING
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
+from els.analysis.report.paper import PaperRow
 from els.analysis.report.views import REACHED, medians
 from els.analysis.report.words import interval_text
 from els.analysis.results import AgreementAt, Results
@@ -105,7 +106,7 @@ def agreement_tables(results: Results) -> list[Table]:
 
 
 def agreement_cells(
-    one: AgreementAt, *, named: Callable[[str], str] = str
+    one: AgreementAt, *, named: Callable[[str], str] = str, paper: PaperRow | None = None
 ) -> list[tuple[str, ...]]:
     """The header, and medians and intervals of each machine, as text.
 
@@ -114,6 +115,7 @@ def agreement_cells(
     Args:
         one: what was measured.
         named: the name that is shown of a machine.
+        paper: the paper's network of this kind, whose medians are one more column where it has any.
     """
     rows: list[tuple[str, ...]] = [("machine", *SHOWN_METRICS)]
     for kind, summary in one.machines.items():
@@ -125,7 +127,12 @@ def agreement_cells(
         rows.append((REACHED, *reached))
         bounds = (one.ceiling.bounds[name] for name in SHOWN_METRICS)
         rows.append((BOUND, *(f"{bound:.3f}" if isfinite(bound) else "" for bound in bounds)))
-    return rows
+    medians = {k: paper.pearson_r(k, one.network_steps) for k in one.machines} if paper else {}
+    if not any(medians.values()):
+        return rows
+    told = ["" if median is None else f"{median:.2f}" for median in medians.values()]
+    column = ("pearson_r of the paper's", *told)
+    return [(*row, cell) for row, cell in zip_longest(rows, column, fillvalue="")]
 
 
 def locality_table(results: Results) -> Table:

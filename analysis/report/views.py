@@ -21,7 +21,7 @@ from els.analysis.along import LAST, OWN, Along
 from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
-from els.analysis.report.released import released_sizes
+from els.analysis.report.paper import paper_row
 from els.analysis.report.style import (
     DASHED,
     DASHED_AND_DOTTED,
@@ -357,9 +357,9 @@ def sizes(results: Results) -> Lines | None:
     if probes is not None:
         series += measured_series("network: side holding {} % of the gradient", probes)
     series += ceiling([*sized(results).values(), data])
-    released = released_sizes(results)
-    if released is not None:
-        t, values = tuple(released), _numbers(released.values())
+    paper = paper_row(results)
+    if paper is not None:
+        t, values = tuple(paper.sizes), _numbers(paper.sizes.values())
         series.append(Series("released with the paper", Style(_SEEN, DOTTED), t, values))
     if not sized(results) and probes is None:
         return None
