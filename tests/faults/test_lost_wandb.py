@@ -1,4 +1,4 @@
-"""W&B that is lost in the middle of a run: a server that begins a run and then hangs up."""
+"""W&B that is lost in the middle of a run: a server that begins it, and then is silent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from subprocess import CompletedProcess
+from threading import Event, Thread
 
 import pytest
-from campaign import TRAINING
+from campaign import ANALYSIS, TRAINING
 from conftest import ROOT
 from entry import run
 
@@ -35,7 +36,9 @@ class Briefly(BaseHTTPRequestHandler):
     """Answers what begins a run, and nothing after that."""
 
     protocol_version = "HTTP/1.1"
-    gone = False
+    gone = False  # whether the run has begun
+    holds = False  # whether connections stay open after that
+    over = Event()  # lets those go
 
     def do_POST(self) -> None:
         asked = self.rfile.read(int(self.headers["content-length"])).decode()
@@ -52,30 +55,59 @@ class Briefly(BaseHTTPRequestHandler):
         type(self).gone = "upsertBucket" in asked
 
     def do_GET(self) -> None:
-        """Hang up."""
+        """Hang up, at once or in the end."""
+        if type(self).holds:
+            type(self).over.wait()
         self.close_connection = True
 
     def log_message(self, *args: object) -> None: ...
 
 
+class Service(ThreadingHTTPServer):
+    """Does not wait for those that are held."""
+
+    daemon_threads = True
+
+
 @pytest.fixture
-def server() -> Iterator[str]:
-    Briefly.gone = False
-    with ThreadingHTTPServer(("127.0.0.1", 0), Briefly) as served:
+def server(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Variables of the environment that name it; its parameter is whether it holds connections."""
+    Briefly.gone, Briefly.holds = False, request.param
+    Briefly.over.clear()
+    with Service(("127.0.0.1", 0), Briefly) as served:
         Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_address[1]}"
+        address = f"http://127.0.0.1:{served.server_address[1]}"
+        yield {"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": address}
+        Briefly.over.set()
         served.shutdown()
 
 
-def test_a_training_ends_without_wandb_and_says_so_in_a_line(server: str, tmp_path: Path) -> None:
-    words = [*TRAINING, "--run.dir", str(tmp_path), "--run.logger", "wandb"]
-    online = {"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server}
-    done = run("train.py", *words, timeout=200, OMP_NUM_THREADS="1", **online)
+def check(done: CompletedProcess[str]) -> None:
+    """It ended well, and named in a line what `wandb sync` can upload."""
     assert done.returncode == 0, done.stdout + done.stderr
     assert Briefly.gone
     (line,) = [line for line in done.stdout.splitlines() if "W&B does not get" in line]
     assert f"no answer for {_SILENCE:.0f} s" in line
     kept = ROOT / line.rpartition("wandb sync ")[2].rstrip(")")
     assert next(kept.glob("*.wandb")).stat().st_size
-    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("server", [False], ids=["hangs up"], indirect=True)
+def test_a_training_ends_without_wandb_and_says_so_in_a_line(
+    server: dict[str, str], tmp_path: Path
+) -> None:
+    words = [*TRAINING, "--run.dir", str(tmp_path), "--run.logger", "wandb"]
+    check(run("train.py", *words, timeout=200, OMP_NUM_THREADS="1", **server))
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("server", [True], ids=["never answers"], indirect=True)
+def test_an_analysis_ends_without_wandb_and_keeps_its_results(
+    server: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["zoo:digits_resnet", *ANALYSIS, "--logger", "wandb", "--out", str(tmp_path)]
+    check(run("analyze.py", *words, timeout=200, OMP_NUM_THREADS="1", **server))
+    found = json.loads((tmp_path / "analysis" / "agreement.json").read_text())
+    assert found["seeds"] == 3
+    assert (tmp_path / "analysis" / "report.html").is_file()
