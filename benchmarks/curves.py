@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import yaml
 from matplotlib.axes import Axes
 
 from benchmarks.evidence import COLOURS, IMAGES, ROLES, Row, fitted_and_released, head, read_rows
@@ -43,6 +44,13 @@ class Point:
     def of(self, kind: str, metric: str = "pearson_r") -> Summary:
         """The agreement of a machine."""
         return Summary(**self.found["machines"][kind][metric])
+
+    @property
+    def width(self) -> int:
+        """Channels of the network, by the configuration of its training."""
+        training = yaml.safe_load(self.found["training"]["text"])
+        width: int = training["model"]["net"]["init_args"]["width"]
+        return width
 
     @property
     def ceiling(self) -> Summary | None:
