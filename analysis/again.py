@@ -73,7 +73,8 @@ def compare(options: dict[str, Any]) -> Comparison:
         raise InputError(f"'{options['runs'][0]}' is one run; name at least two to compare")
     check_unique(folders)
     results = [Results.load(folder) for folder in folders]
-    _warn_of_protocols(results)
+    for difference in Comparison(tuple(results)).differences:
+        console.print(difference)
     told = {name: options[name] for name in ("logger", "project", "relog")}
     output = Output(figures=options["formats"], **told)
     return write_and_log(results, folders, comparison_folder(folders, options["out"]), output)
@@ -116,12 +117,3 @@ def check_unique(folders: Sequence[Path]) -> None:
     names = [name_of(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise InputError(f"the runs have the same name, so their results would be mixed: {names}")
-
-
-def _warn_of_protocols(results: Sequence[Results]) -> None:
-    """Say where the analyses were not made alike."""
-    for name in ("seeds", "calibration_seeds", "steps", "network_steps"):
-        found = [getattr(one.provenance.protocol, name) for one in results]
-        if any(one != found[0] for one in found):
-            told = (f"{one.provenance.run} {n}" for one, n in zip(results, found, strict=True))
-            console.print(f"the analyses differ in {name}: {', '.join(told)}")

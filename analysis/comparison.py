@@ -9,6 +9,12 @@ from typing import Any
 from els.agreement import METRICS, Pair, compare_pairs
 from els.analysis.results import Results
 
+# Of the protocol, what a comparison should not mix without a word.
+_TOLD = (
+    *("seeds", "calibration_seeds", "steps", "network_steps", "label", "criterion"),
+    *("symmetries", "tolerance", "protocol", "clip"),
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -55,6 +61,19 @@ class Comparison:
             places = [one.seeds.index(seed) for seed in self.seeds]
             scores[name] = {"pearson_r": one.by_seed[one.primary]["pearson_r"][places]}
         return compare_pairs(scores)
+
+    @property
+    def differences(self) -> list[str]:
+        """What the analyses were not made alike in, a sentence each."""
+        told = []
+        for option in _TOLD:
+            found = {
+                name: getattr(one.provenance.protocol, option) for name, one in self.by_name.items()
+            }
+            if any(value != found[self.names[0]] for value in found.values()):
+                values = ", ".join(f"{name} {value}" for name, value in found.items())
+                told.append(f"the analyses differ in {option}: {values}")
+        return told
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a network: what it is, and every metric of every machine with its interval."""

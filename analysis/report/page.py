@@ -108,6 +108,7 @@ def write_comparison_page(comparison: Comparison, path: Path, pages: Sequence[Pa
     ]
     content = {
         "headline": comparison_headline(comparison),
+        "differences": comparison.differences,
         "charts": charts,
         "header": header,
         "rows": list(zip(links, rows, strict=True)),

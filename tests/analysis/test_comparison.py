@@ -35,3 +35,16 @@ def test_the_table_is_turned_where_its_machines_do_not_fit() -> None:
         "network", "boundary", "local", "ideal",
     ]  # fmt: skip
     assert [column.header for column in narrow.columns][1:] == ["machine", "made"]
+
+
+def test_what_analyses_were_not_made_alike_in_is_said() -> None:
+    one = made_results(("boundary", "ideal"))
+    source = one.provenance
+    protocol = replace(source.protocol, clip=True, seeds=50)
+    other = replace(one, provenance=replace(source, run="other", protocol=protocol))
+    assert Comparison((one, one)).differences == []
+    seeds = source.protocol.seeds
+    assert Comparison((one, other)).differences == [
+        f"the analyses differ in seeds: made {seeds}, other 50",
+        "the analyses differ in clip: made False, other True",
+    ]

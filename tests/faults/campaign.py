@@ -588,21 +588,22 @@ class Campaign:
 
     def load(self) -> None:
         """How much slower the engine is beside busy loops."""
-        row = self.row("engine beside busy loops, against its fair share")
+        row = self.row("engine beside 0, 2 and 8 busy loops: at most 1.5, 2.5 and 6 times as long")
         images = torch.randint(0, 256, (500, 1, 16, 16), dtype=torch.uint8)
         machine = make_machine("boundary", images_of(images), size=5, engine="native")
         x = torch.randn(4, 1, 16, 16)
         machine(x, 0.5)
         alone = best_of(lambda: machine(x, 0.5))
         told = []
-        for loops in (0, 2, 8):
+        for loops, most in {0: 1.5, 2: 2.5, 8: 6.0}.items():
             pids = [busy() for _ in range(loops)]
             seconds = best_of(lambda: machine(x, 0.5))
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            told.append(f"{loops} loops: x {seconds / alone:.1f}")
-            row.count(f"{loops} loops", None)
+            slower = f"x {seconds / alone:.1f}"
+            told.append(f"{loops} loops: {slower}")
+            row.count(f"{loops} loops", None if seconds <= most * alone else slower)
         row.note = ", ".join(told)
 
 
