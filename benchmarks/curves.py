@@ -100,9 +100,8 @@ def draw(axis: str, points: list[Point], folder: Path) -> None:
         for kind in points[0].found["machines"]:
             colour = COLOURS.get(ROLES.get(kind, ""), "#CC79A7")
             _line(ax, places, [point.of(kind) for point in points], color=colour, label=kind)
-        if all(point.ceiling for point in points):
-            ceilings = [point.ceiling for point in points if point.ceiling]
-            _line(ax, places, ceilings, color="0.5", ls="--", label="another seed")
+        if reached := {point.place: point.ceiling for point in points if point.ceiling}:
+            _line(ax, [*reached], [*reached.values()], color="0.5", ls="--", label="another seed")
         ax.set_xscale("log")
         ax.set_xticks(places, [f"{place:,}" for place in places])
         ax.set_xticks([], minor=True)
