@@ -32,6 +32,7 @@ ANSWERS = {
     "digits_resnet": (-0.1043708, 0.211551),
     "digits_resnet_circular": (0.02769946, 0.132914),
     "digits_unet": (-0.2016826, 0.296091),
+    "fashion_mnist_resnet": (0.02466908, 0.0999744),
     "garments_resnet": (0.0321005, 0.147292),
     "mnist_16_resnet": (-0.337856, 0.439199),
     "mnist_16_resnet_circular": (0.0318101, 0.241188),
