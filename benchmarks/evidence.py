@@ -19,7 +19,7 @@ import matplotlib
 from matplotlib.axes import Axes
 
 from els.agreement import METRICS, Summary
-from els.analysis.report.paper import PaperRow, row_of
+from els.analysis.report.published import PaperRow, row_of
 from els.analysis.report.style import STYLE, TWO_COLUMNS, save_figure, styled_figure
 from els.calibration import Scales
 

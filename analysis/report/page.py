@@ -22,7 +22,6 @@ from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
 from els.analysis.report.charts import Spec, specs
 from els.analysis.report.findings import findings, plain_sentence
-from els.analysis.report.paper import paper_row
 from els.analysis.report.pictures import (
     compared,
     explorer,
@@ -31,6 +30,7 @@ from els.analysis.report.pictures import (
     seed_name,
     walk,
 )
+from els.analysis.report.published import paper_row
 from els.analysis.report.tables import (
     agreement_cells,
     along_cells,

@@ -18,7 +18,7 @@ from els.analysis.along import Along
 from els.analysis.answers import CEILING
 from els.analysis.attribution import Attribution
 from els.analysis.comparison import Comparison
-from els.analysis.report.paper import PaperRow
+from els.analysis.report.published import PaperRow
 from els.analysis.report.views import REACHED, medians
 from els.analysis.report.words import interval_text
 from els.analysis.results import AgreementAt, Results

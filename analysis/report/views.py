@@ -21,7 +21,7 @@ from els.analysis.along import LAST, OWN, Along
 from els.analysis.answers import CEILING, TRAINING, UNSEEN, WIENER
 from els.analysis.attribution import COPIES, HELD_OUT, NETWORK, NOVELTY, RATIOS
 from els.analysis.comparison import Comparison
-from els.analysis.report.paper import paper_row
+from els.analysis.report.published import paper_row
 from els.analysis.report.style import (
     DASHED,
     DASHED_AND_DOTTED,

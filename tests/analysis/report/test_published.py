@@ -8,7 +8,7 @@ import torch
 from conftest import shared
 from made_results import made_results, with_answers
 
-from els.analysis.report.paper import paper_row, row_of
+from els.analysis.report.published import paper_row, row_of
 from els.analysis.report.tables import agreement_cells
 from els.models.blocks import NetworkFacts
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from els.analysis.results import Results
 
-_PATH = Path(__file__).with_name("paper.json")
+_PATH = Path(__file__).with_name("published.json")
 _SIDE = 32  # of the paper's images
 _STEPS = (150, 20)  # of the network, for which there are medians
 _ELS = {"zeros": "boundary", "circular": "equivariant"}  # the paper's machine, by the padding
