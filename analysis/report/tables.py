@@ -131,7 +131,7 @@ def agreement_cells(
     if not any(medians.values()):
         return rows
     told = ["" if median is None else f"{median:.2f}" for median in medians.values()]
-    column = ("pearson_r of the paper's", *told)
+    column = ("the paper's r", *told)
     return [(*row, cell) for row, cell in zip_longest(rows, column, fillvalue="")]
 
 

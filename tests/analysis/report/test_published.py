@@ -59,6 +59,6 @@ def test_the_papers_medians_stand_beside_ours() -> None:
     assert agreement_cells(other, paper=row) == agreement_cells(other)
     with_medians = agreement_cells(replace(one, network_steps=150), paper=row)
     assert [cells[-1] for cells in with_medians[:4]] == [
-        "pearson_r of the paper's", "0.95", "", "0.42",
+        "the paper's r", "0.95", "", "0.42",
     ]  # fmt: skip
     assert {len(cells) for cells in with_medians} == {4}
