@@ -13,7 +13,6 @@ from els.analysis.results import Results
 _PATH = Path(__file__).with_name("published.json")
 _SIDE = 32  # of the paper's images
 _STEPS = (150, 20)  # of the network, for which there are medians
-_ELS = {"zeros": "boundary", "circular": "equivariant"}  # the paper's machine, by the padding
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class PaperRow:
         sizes: the released patch size at each t.
     """
 
-    machines: dict[str, tuple[float, float]]
+    machines: dict[str, list[float]]
     sizes: dict[float, int]
 
     def tells_of(self, steps: int) -> bool:
@@ -74,11 +73,9 @@ def row_of(
     wanted = {"data": data, "network": network, "padding": padding, "conditional": conditional}
     for row in _rows():
         if all(row[key] == value for key, value in wanted.items()):
-            medians = dict(row["pearson_r"])
-            medians[_ELS[padding]] = medians.pop("els")
             n = len(row["sizes"])
             sizes = {(i + 1) / n: size for i, size in enumerate(row["sizes"])}
-            return PaperRow({kind: tuple(pair) for kind, pair in medians.items()}, sizes)
+            return PaperRow(row["pearson_r"], sizes)
     return None
 
 
