@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "lanes.h"
@@ -89,6 +90,7 @@ constexpr double kMostResidual = 3;       // variance of log-weights that coordi
 constexpr float kMostNoise = 2;           // times the noise that a query may be off all patches
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
 constexpr float kNear = 5.0f;             // levels that all of them are off at least
+constexpr float kFarthest = 255 + kNear;  // and at most
 // Core-nanoseconds, as measured with AVX-512: to compare with a patch's coordinates; with all of it,
 // by its floats.
 constexpr double kShortCost = 3.5, kFullCost = 20, kFullByFloat = 0.2;
@@ -116,6 +118,14 @@ inline float highest_of(const float* values, int count) {
   return lane_max(highest);
 }
 
+inline bool any_of(bits value) {
+  typedef std::uint64_t two __attribute__((vector_size(16)));
+  two parts[kLanes / 4], all = {};
+  std::memcpy(parts, &value, sizeof(parts));
+  for (const two& part : parts) all |= part;
+  return (all[0] | all[1]) != 0;
+}
+
 // Loops over memory: compilers take conversions and roots of vector types lane by lane.
 inline vec root_of(vec value) {
   float lanes[kLanes];
@@ -128,6 +138,20 @@ inline vec root_of(vec value) {
 inline void levels_of(const std::uint8_t* __restrict bytes, float* __restrict out) {
   for (int lane = 0; lane < kLanes; ++lane) out[lane] = static_cast<int>(bytes[lane]) - kMiddle;
 }
+
+// Floats in memory that is aligned for vectors: reading across cache lines takes twice as long.
+class Floats {
+ public:
+  explicit Floats(std::size_t count = 0) { resize(count); }
+  void resize(std::size_t count) { vectors_.resize((count + kLanes - 1) / kLanes); }
+  float* data() { return reinterpret_cast<float*>(vectors_.data()); }
+  const float* data() const { return reinterpret_cast<const float*>(vectors_.data()); }
+  float& operator[](std::size_t i) { return data()[i]; }
+  float operator[](std::size_t i) const { return data()[i]; }
+
+ private:
+  std::vector<vec> vectors_;
+};
 
 inline int round_up(int value, int step) { return (value + step - 1) / step * step; }
 
@@ -249,12 +273,14 @@ class Estimator {
       share.seen.resize(task.count);
     }
     for (auto& desk : desks_) {
-      desk.patches.resize(static_cast<std::size_t>(kMembers) * row_ * task.window_rows + kLanes);
+      desk.patches.resize(static_cast<std::size_t>(kMembers) * row_ * task.window_rows);
       desk.coordinates.resize(static_cast<std::size_t>(task.components) * kMembers);
       desk.centres.resize(static_cast<std::size_t>(kMembers) * C);
-      for (auto* one : {&desk.squares, &desk.bases, &desk.open, &desk.unknown, &desk.margins, &desk.chances})
+      for (auto* one : {&desk.squares, &desk.bases, &desk.open, &desk.unknown, &desk.lots, &desk.margins,
+                        &desk.chances})
         one->resize(kMembers);
       desk.kept.resize(kMembers);
+      desk.least.resize(kMembers);
       desk.at_hand.resize(kMembers);
       for (auto* one : {&desk.model, &desk.cautious, &desk.share, &desk.wish, &desk.members,
                         &desk.distance, &desk.random})
@@ -276,7 +302,7 @@ class Estimator {
       };
       if (!in_parallel(task_.threads, requests_.size(), plan_some)) return 1;
       for (auto& share : shares_) std::fill(share.seen.begin(), share.seen.end(), Seen<C>());
-      sort_requests();
+      if (!sort_requests()) return 1;
       if (sorted_.empty()) return 0;
       const auto draw_share = [&](std::int64_t share, int thread) {
         for (auto s = share; s < task_.strata; s += kShares)
@@ -335,24 +361,27 @@ class Estimator {
   // One thread's memory.
   struct Desk {
     // Of the segment at hand:
-    std::vector<float> coordinates;  // (components, kMembers)
-    std::vector<float> open;      // (kMembers,): what these leave out, as a binary log-weight
-    std::vector<float> unknown;   // (kMembers,): 1 where codes do not tell, else 0
-    std::vector<float> bases;     // (kMembers,): binary log-weights are this and inner products
-    std::vector<float> centres;   // (c, kMembers)
-    std::vector<float> margins, chances;
+    Floats coordinates;  // (components, kMembers)
+    Floats open;      // (kMembers,): what these leave out, as a binary log-weight
+    Floats unknown;   // (kMembers,): 1 where codes do not tell, else 0
+    Floats bases;     // (kMembers,): binary log-weights are this and inner products
+    Floats centres;   // (c, kMembers)
+    Floats lots;      // (kMembers,): of the second draw, in (0, 1), the same for all queries
+    int least_count;              // of those below the least chance:
+    std::vector<std::int32_t> least;
+    Floats margins, chances;
     std::vector<std::int32_t> kept;
     std::vector<std::uint8_t> at_hand;  // (kMembers,): whether these of a member are:
-    std::vector<float> patches;   // (kMembers, window_rows, row_), as levels and zeros
-    std::vector<float> squares;   // of those, summed
-    std::vector<float> model, cautious;  // (strata,): see `weigh`
+    Floats patches;   // (kMembers, window_rows, row_), as levels and zeros
+    Floats squares;   // of those, summed
+    Floats model, cautious;  // (strata,): see `weigh`
     // Of the strata that a query may draw from:
     int count;
     std::vector<std::int32_t> strata;
-    std::vector<float> share, wish;
-    std::vector<float> members;   // 0 of those that it takes whole
-    std::vector<float> distance;  // (strata,): see `nearest`
-    std::vector<float> random;    // (strata,), in (0, 1)
+    Floats share, wish;
+    Floats members;   // 0 of those that it takes whole
+    Floats distance;  // (strata,): see `nearest`
+    Floats random;    // (strata,), in (0, 1)
   };
 
   std::int64_t size(std::int64_t stratum) const {
@@ -526,16 +555,32 @@ class Estimator {
     for (int c = 0; c < C; ++c) mean[c] /= total;
   }
 
-  // All requests by stratum.
-  void sort_requests() {
+  // All requests by stratum, and by query there: each thread puts those of some shelves where their
+  // turn is. False when memory ran out.
+  bool sort_requests() {
+    const std::int64_t shelves = requests_.size();
+    std::vector<std::int64_t> turns(static_cast<std::size_t>(kShares) * task_.strata);
+    const auto each_request = [&](std::int64_t part, const auto& work) {
+      for (auto i = part * shelves / kShares; i < (part + 1) * shelves / kShares; ++i)
+        for (const auto& one : requests_[i]) work(one, turns[part * task_.strata + one.stratum]);
+    };
+    const auto count = [&](std::int64_t part, int) {
+      each_request(part, [](const Request&, std::int64_t& turn) { ++turn; });
+    };
+    if (!in_parallel(task_.threads, kShares, count)) return false;
+    std::int64_t sum = 0;
     first_.assign(task_.strata + 1, 0);
-    for (const auto& some : requests_)
-      for (const auto& one : some) ++first_[one.stratum + 1];
-    for (int s = 0; s < task_.strata; ++s) first_[s + 1] += first_[s];
-    sorted_.resize(first_[task_.strata]);
-    std::vector<std::int64_t> at(first_.begin(), first_.end() - 1);
-    for (const auto& some : requests_)
-      for (const auto& one : some) sorted_[at[one.stratum]++] = one;
+    for (int s = 0; s < task_.strata; ++s) {
+      first_[s] = sum;
+      for (int part = 0; part < kShares; ++part)
+        sum += std::exchange(turns[static_cast<std::size_t>(part) * task_.strata + s], sum);
+    }
+    first_[task_.strata] = sum;
+    sorted_.resize(sum);
+    const auto put = [&](std::int64_t part, int) {
+      each_request(part, [&](const Request& one, std::int64_t& turn) { sorted_[turn++] = one; });
+    };
+    return in_parallel(task_.threads, kShares, put);
   }
 
   // Answer all requests to one stratum.
@@ -613,9 +658,17 @@ class Estimator {
         float* __restrict out = desk.centres.data() + c * kMembers + i;
         for (int j = 0; j < n; ++j) out[j] = static_cast<int>(codes[j]) - kMiddle;
       });
+    const auto key = static_cast<std::uint32_t>(mixed(task_.seed ^ mixed(~s)));
+    for (int i = 0; i < count; i += kLanes) store(desk.lots.data() + i, uniforms(key, first + i));
+    desk.least_count = 0;
+    for (int i = 0; i < count; ++i) {
+      desk.least[desk.least_count] = i;
+      desk.least_count += desk.lots[i] < kLeastChance;
+    }
     for (int i = count; i < round_up(count, kBlock); ++i) {  // fill the last block, to no effect
       desk.bases[i] = kNothing;
       desk.open[i] = desk.unknown[i] = 0;
+      desk.lots[i] = 1;
       for (int c = 0; c < C; ++c) desk.centres[c * kMembers + i] = 0;
       for (int k = 0; k < d; ++k) desk.coordinates[k * kMembers + i] = 0;
     }
@@ -664,25 +717,29 @@ class Estimator {
   }
 
   float* patch(Desk& desk, int i) const {
-    const auto at = reinterpret_cast<std::uintptr_t>(desk.patches.data());
-    const std::uintptr_t step = sizeof(vec);
-    float* first = reinterpret_cast<float*>((at + step - 1) / step * step);
-    return first + static_cast<std::size_t>(i) * task_.window_rows * row_;
+    return desk.patches.data() + static_cast<std::size_t>(i) * task_.window_rows * row_;
   }
 
   // Binary log-weights by coordinates alone of P vectors of members, as if nothing were left out.
   template <int P>
   void compare(const float* coordinates, float constant, int m, const Desk& desk, vec* out) const {
-    for (int p = 0; p < P; ++p) out[p] = load(desk.bases.data() + m + p * kLanes) + splat(constant);
+    constexpr int kChains = 4 / P;  // sums that wait for one another are slow
+    vec sums[P][kChains] = {};
+    for (int p = 0; p < P; ++p) sums[p][0] = load(desk.bases.data() + m + p * kLanes) + splat(constant);
     const float factor = 2 * task_.alpha * task_.scale;
-    for (int k = 0; k < task_.components; ++k) {
-      const vec coordinate = splat(factor * coordinates[k]);
-      const float* members = desk.coordinates.data() + k * kMembers + m;
-      for (int p = 0; p < P; ++p) out[p] += coordinate * load(members + p * kLanes);
+    for (int k = 0; k < task_.components; k += kChains)
+      for (int i = 0; i < kChains && k + i < task_.components; ++i) {
+        const vec coordinate = splat(factor * coordinates[k + i]);
+        const float* members = desk.coordinates.data() + (k + i) * kMembers + m;
+        for (int p = 0; p < P; ++p) sums[p][i] += coordinate * load(members + p * kLanes);
+      }
+    for (int p = 0; p < P; ++p) {
+      out[p] = sums[p][0];
+      for (int i = 1; i < kChains; ++i) out[p] += sums[p][i];
     }
   }
 
-  // Call work(m, log-weights) for every vector of the first `count` members.
+  // Call work(m, log-weights, vectors) for every few vectors of the first `count` members.
   template <class Work>
   void compare_all(std::int64_t q, int count, const Desk& desk, const Work& work) const {
     const float* coordinates = along(q);
@@ -691,11 +748,11 @@ class Estimator {
     int m = 0;
     for (; m + kLanes < count; m += kBlock) {
       compare<4>(coordinates, constant, m, desk, found);
-      for (int p = 0; p < 4 && m + p * kLanes < count; ++p) work(m + p * kLanes, found[p]);
+      work(m, found, std::min(4, round_up(count - m, kLanes) / kLanes));
     }
     if (m < count) {
       compare<1>(coordinates, constant, m, desk, found);
-      work(m, found[0]);
+      work(m, found, 1);
     }
   }
 
@@ -714,9 +771,9 @@ class Estimator {
   void scout(const Request& one, int count, Share& share, Desk& desk) {
     const float noise = queries_[one.query].noise;
     float* logs = desk.margins.data();
-    compare_all(one.query, count, desk, [&](int m, vec found) {
-      const vec open = load(desk.open.data() + m);
-      store(logs + m, found - (1 - noise) * open);
+    compare_all(one.query, count, desk, [&](int m, const vec* found, int vectors) {
+      for (int p = 0; p < vectors; ++p, m += kLanes)
+        store(logs + m, found[p] - (1 - noise) * load(desk.open.data() + m));
     });
     for (int m = count; m < round_up(count, kLanes); ++m) logs[m] = kNothing;
     const float peak = highest_of(logs, round_up(count, kLanes));
@@ -741,33 +798,52 @@ class Estimator {
     share.scouted[one.query].add(found);
   }
 
-  // Draw a second time from the first `count` members at hand, and take in what that gives.
+  // Draw a second time from the first `count` members at hand, and take in what that gives. Most
+  // promise so little that all blocks of them need is the least chance.
   void absorb(const Request& one, std::int64_t s, int first, int count, Share& share, Desk& desk) {
     auto& seen = share.seen[one.query];
     const auto& query = queries_[one.query];
     const float chance = one.chance;
     const float rate = static_cast<float>(std::min(query.selection / chance, 1e30));
     const double* mean = task_.mean + one.query * C;
-    const auto key = static_cast<std::uint32_t>(mixed(task_.keys[one.query] ^ mixed(s)));
+    const vec dull = splat(std::log2(kLeastChance / (rate * kFarthest)));
     vec total = {};
-    compare_all(one.query, count, desk, [&](int m, vec found) {
-      const vec open = load(desk.open.data() + m);
-      vec power = found - (1 - 2 * query.noise) * open - splat(query.peak);
-      power = smallest_of(power, splat(kMostPower));
-      const vec promised = exp2_of(power) * away(mean, m, desk);
-      total += promised;
-      vec wanted = splat(rate) * promised;
-      wanted = smallest_of(largest_of(wanted, splat(kLeastChance)), splat(1.0f));
-      wanted = largest_of(wanted, load(desk.unknown.data() + m));
-      store(desk.chances.data() + m, wanted);
-      store(desk.margins.data() + m, wanted - uniforms(key, first + m));
+    int kept = 0, least = 0;
+    compare_all(one.query, count, desk, [&](int m, const vec* found, int vectors) {
+      vec powers[4];
+      bits some = {};
+      for (int p = 0; p < vectors; ++p) {
+        const vec open = load(desk.open.data() + m + p * kLanes);
+        powers[p] = found[p] - (1 - 2 * query.noise) * open - splat(query.peak);
+        some |= (bits)(powers[p] > dull) | (bits)load(desk.unknown.data() + m + p * kLanes);
+      }
+      const int end = std::min(count, m + vectors * kLanes);
+      if (!any_of(some)) {
+        for (; least < desk.least_count && desk.least[least] < end; ++least) {
+          if (desk.least[least] < m) continue;
+          desk.kept[kept++] = desk.least[least];
+          desk.chances[desk.least[least]] = kLeastChance;
+        }
+        return;
+      }
+      for (int p = 0; p < vectors; ++p, m += kLanes) {
+        const vec power = smallest_of(powers[p], splat(kMostPower));
+        const vec promised = exp2_of(power) * away(mean, m, desk);
+        total += promised;
+        vec wanted = splat(rate) * promised;
+        wanted = smallest_of(largest_of(wanted, splat(kLeastChance)), splat(1.0f));
+        wanted = largest_of(wanted, load(desk.unknown.data() + m));
+        const vec margin = wanted - load(desk.lots.data() + m);
+        if (!any_of((bits)(margin > splat(0)))) continue;
+        store(desk.chances.data() + m, wanted);
+        store(desk.margins.data() + m, margin);
+        for (int i = m; i < std::min(end, m + kLanes); ++i) {
+          desk.kept[kept] = i;
+          kept += desk.margins[i] > 0;
+        }
+      }
     });
     seen.total += lane_sum(total) / chance;
-    int kept = 0;
-    for (int m = 0; m < count; ++m) {
-      desk.kept[kept] = m;
-      kept += desk.margins[m] > 0;
-    }
     if (!kept) return;
     read(s, first, kept, desk);
     take_in(one, kept, share, desk);
@@ -928,13 +1004,13 @@ class Estimator {
   const int cells_;                         // of a row of a window
   const int row_;                           // floats for one at hand
   std::vector<Query> queries_;
-  std::vector<float> scores_;               // (q, strata): log2 sqrt(E w^2) by the model
+  Floats scores_;               // (q, strata): log2 sqrt(E w^2) by the model
   std::vector<std::vector<Request>> requests_;  // of each kShelf queries
   std::vector<Request> sorted_;
   std::vector<std::int64_t> first_;         // of the sorted requests, by stratum
   std::vector<Desk> desks_;
   std::vector<Share> shares_;
-  std::vector<float> members_of_, spread_, centre_;  // of the strata
+  Floats members_of_, spread_, centre_;  // of the strata
 };
 
 template <int C>

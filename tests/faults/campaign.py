@@ -1,9 +1,10 @@
 """The campaign of faults: kills, damage, full disks, hostile bytes, several processes, load.
 
 `make faults` runs all of it, in at most 20 minutes on two cores, and prints a table: what was
-tried, what survived, and what fell short. `--sample` runs a little of each. A run survives a fault
-when the same command, given again, finishes with the numbers of a run that nothing disturbed, or
-says in one line what is wrong. Choices are seeded: the same seed tries the same.
+tried, what survived, and what fell short. `--sample` runs a little of each, and times nothing, as
+it runs beside other tests. A run survives a fault when the same command, given again, finishes with
+the numbers of a run that nothing disturbed, or says in one line what is wrong. Choices are seeded:
+the same seed tries the same.
 
 Runs are forked from this process, which has imported everything: a start takes no time.
 """
@@ -359,12 +360,20 @@ class Campaign:
         scale: 1 for the whole campaign; less tries less of each.
         seconds: when to stop; what is then left is not tried.
         only: "fuzz", "training", "analysis" or "load"; "" for all of them.
+        quiet: whether nothing else runs here, so that times tell something.
     """
 
     def __init__(
-        self, work: Path, number: int, scale: float, seconds: float, only: str = ""
+        self,
+        work: Path,
+        number: int,
+        scale: float,
+        seconds: float,
+        only: str = "",
+        *,
+        quiet: bool = True,
     ) -> None:
-        self.work, self.scale, self.only = work, scale, only
+        self.work, self.scale, self.only, self.quiet = work, scale, only, quiet
         self.random = random.Random(number)
         self.number = number
         self.end = time.monotonic() + seconds
@@ -407,7 +416,8 @@ class Campaign:
                 self.disturb(subject, share if not self.only else 0.6)
         if self.only in ("", "load"):
             self.processes()
-            self.load()
+            if self.quiet:
+                self.load()
 
     def disturb(self, subject: Subject, share: float) -> None:
         """Kill, fill and damage training or an analysis."""
@@ -774,6 +784,7 @@ def main() -> int:
             0.05 if options.sample else 1.0,
             60 * options.minutes - 30,
             options.only,
+            quiet=not options.sample,
         )
         campaign.run()
     finally:
