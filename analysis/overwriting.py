@@ -9,7 +9,7 @@ from pathlib import Path
 from els.analysis import earlier
 from els.analysis.along import ALONG
 from els.analysis.options import Protocol
-from els.analysis.results import AGREEMENT, Provenance
+from els.analysis.results import AGREEMENT, Provenance, checked_files
 from els.errors import InputError
 from els.files import as_record
 from els.models.formats.loaded import Declared
@@ -58,13 +58,14 @@ def _differences(path: Path, now: Provenance) -> Iterator[str]:
     """What differs, as "seeds 40, now 8"."""
     try:
         summary = read_table(member(path.parent, path.name))
+        checked_files(path.parent, summary)
         summary = summary.get("provenance", summary)
         if earlier.is_earlier(summary):
             yield "by an earlier version"
             return
         then = as_record(Provenance, summary)
     except (OSError, ValueError):
-        return  # damaged: nothing is lost when it is replaced
+        return  # damaged, or another folder's: nothing is lost when it is replaced
     for field in fields(Protocol):
         before, after = (getattr(one.protocol, field.name) for one in (then, now))
         if before != after:

@@ -412,7 +412,7 @@ class Results:
     @classmethod
     def _load(cls, folder: Path) -> Results:
         summary = read_table(member(folder, AGREEMENT))
-        files = _checked_files(folder, summary)
+        files = checked_files(folder, summary)
         arrays = {
             earlier.name(name): torch.from_numpy(one)
             for name, one in read_arrays(files[SAMPLES]).items()
@@ -630,7 +630,7 @@ def _group(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _checked_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
+def checked_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
     """The files that belong to an agreement.json, by their names; earlier versions list none.
 
     Raises:

@@ -411,7 +411,7 @@ class Campaign:
         """Everything, in order, or the one part that is wanted."""
         if self.only in ("", "fuzz"):
             self.fuzz()
-        for subject, share in ((self.training, 0.16), (self.analysis, 0.3)):
+        for subject, share in ((self.training, 0.16), (self.analysis, 0.45)):
             if self.only in ("", subject.name):
                 self.disturb(subject, share if not self.only else 0.6)
         if self.only in ("", "load"):
