@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import zipfile
@@ -184,21 +185,26 @@ def forked(
         most_bytes: of a file, as on a full disk.
         limit: seconds after which it counts as hanging.
     """
-    with tempfile.TemporaryFile() as output:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
-                code = _inside(run, folder, hook, most_bytes)
-            finally:
-                os._exit(code)  # whatever happened: what follows is the parent's to do
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()  # to a file no more could be said than to any other
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            os.dup2(writing, 1)
+            os.dup2(writing, 2)
+            code = _inside(run, folder, hook, most_bytes)
+        finally:
+            os._exit(code)  # whatever happened: what follows is the parent's to do
+    os.close(writing)
+    said: list[bytes] = []
+    with open(reading, "rb") as stream:
+        listener = threading.Thread(target=lambda: said.append(stream.read()))
+        listener.start()
         code = _wait(pid, limit if kill_after is None else kill_after)
-        output.seek(0)
-        return Ended(code, output.read().decode(errors="replace"))
+        listener.join()
+    return Ended(code, b"".join(said).decode(errors="replace"))
 
 
 def _inside(
@@ -217,8 +223,6 @@ def _inside(
     except BaseException:
         traceback.print_exc()
         code = 1
-    if most_bytes is not None:  # what was said is a file, too
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     sys.stdout.flush()
     sys.stderr.flush()
     return code
