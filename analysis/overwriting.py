@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from els.analysis import earlier
 from els.analysis.along import ALONG
 from els.analysis.options import Protocol
-from els.analysis.results import AGREEMENT, Provenance, checked_files
+from els.analysis.results import AGREEMENT, FILES, Provenance
 from els.errors import InputError
-from els.files import as_record
+from els.files import as_record, sha256_of
 from els.models.formats.loaded import Declared
 from els.reading import member, read_table
 
@@ -58,14 +58,15 @@ def _differences(path: Path, now: Provenance) -> Iterator[str]:
     """What differs, as "seeds 40, now 8"."""
     try:
         summary = read_table(member(path.parent, path.name))
-        checked_files(path.parent, summary)
+        if _of_another_folder(path.parent, summary):
+            return
         summary = summary.get("provenance", summary)
         if earlier.is_earlier(summary):
             yield "by an earlier version"
             return
         then = as_record(Provenance, summary)
     except (OSError, ValueError):
-        return  # damaged, or another folder's: nothing is lost when it is replaced
+        return  # damaged: nothing is lost when it is replaced
     for field in fields(Protocol):
         before, after = (getattr(one.protocol, field.name) for one in (then, now))
         if before != after:
@@ -81,6 +82,22 @@ def _differences(path: Path, now: Provenance) -> Iterator[str]:
     versions = [one.versions.get("results") for one in (then, now)]
     if versions[0] != versions[1]:
         yield f"by version {versions[0]} of what is computed, now {versions[1]}"
+
+
+def _of_another_folder(folder: Path, summary: Mapping[str, object]) -> bool:
+    """Whether none of the files that an agreement.json was written with is here, but others are.
+
+    Files that are missing, or of which a part is damaged, say nothing of the kind.
+    """
+    digests = summary.get("files")
+    if not isinstance(digests, Mapping):
+        return False
+    here = [name for name in digests if FILES.fullmatch(name) and (folder / name).exists()]
+    try:
+        same = [sha256_of(member(folder, name)) == digests[name] for name in here]
+    except (OSError, ValueError):
+        return False
+    return bool(same) and not any(same)
 
 
 def _read_otherwise(then: Declared | None, now: Declared | None) -> Iterator[str]:

@@ -50,7 +50,7 @@ AGREEMENT, SAMPLES, ATTRIBUTION = "agreement.json", "samples.npz", "origins.npz"
 INFORMATION = "information_"  # of a machine, whose kind follows
 NETWORK_FILE, WEIGHTS_FILE, DATA_SCALES = "network.json", "weights.json", "data_scales.json"
 NAMED_SEEDS = ("best", "median", "worst")
-_FILES = re.compile(
+FILES = re.compile(
     r"(data_)?scales(_\w+)?\.json|weights\.json|network\.json|samples\.npz|origins\.npz|"
     r"information_\w+\.npz"
 )
@@ -412,7 +412,7 @@ class Results:
     @classmethod
     def _load(cls, folder: Path) -> Results:
         summary = read_table(member(folder, AGREEMENT))
-        files = checked_files(folder, summary)
+        files = _checked_files(folder, summary)
         arrays = {
             earlier.name(name): torch.from_numpy(one)
             for name, one in read_arrays(files[SAMPLES]).items()
@@ -630,7 +630,7 @@ def _group(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def checked_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
+def _checked_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
     """The files that belong to an agreement.json, by their names; earlier versions list none.
 
     Raises:
@@ -638,10 +638,12 @@ def checked_files(folder: Path, summary: Mapping[str, Any]) -> dict[str, Path]:
             that leads out of the folder.
     """
     digests = summary.get("files")
+    if digests is not None and not isinstance(digests, Mapping):
+        raise ValueError("agreement.json does not name its files")
     if digests is None:
-        names = sorted(path.name for path in folder.iterdir() if _FILES.fullmatch(path.name))
+        names = sorted(path.name for path in folder.iterdir() if FILES.fullmatch(path.name))
         return {name: member(folder, name) for name in names}
-    found = {name: member(folder, name) for name in digests if _FILES.fullmatch(name)}
+    found = {name: member(folder, name) for name in digests if FILES.fullmatch(name)}
     for name, path in found.items():
         if sha256_of(path) != digests[name]:
             raise ValueError(f"{name} is damaged, or that of another analysis")

@@ -65,6 +65,7 @@ bool on_threads(std::int64_t threads, std::int64_t items, const Work& work) {
   std::vector<std::thread> others;
   try {
     const int wanted = static_cast<int>(std::min(threads, items));
+    others.reserve(wanted);  // or a failure would leave threads behind that nobody waits for
     for (int i = 1; i < wanted; ++i) others.emplace_back(run, i);
   } catch (const std::system_error&) {
     // No more threads to be had: those there are do all the work.

@@ -1,10 +1,11 @@
 // Posterior means over training patches from a sample of them, with their variance.
 //
 // Patches are sorted into strata of patches that are alike, and shuffled within each. Two draws
-// choose those that a query is compared with. First a run of each stratum's members, from one random
-// place that is the same for all queries, so that they share what is read from memory: as many as a
+// choose those that a query is compared with. First a run of each stratum's members: as many as a
 // model of the stratum says. Of these only a few coordinates are compared; they give the chance with
-// which each is then compared in full. The tolerance bounds the sum of both variances.
+// which each is then compared in full. The tolerance bounds the sum of both variances. Runs begin at
+// the same random places for all queries, and the second draw has the same random numbers, so that
+// they share what is read from memory: their errors are correlated.
 
 #include <algorithm>
 #include <cmath>
@@ -35,13 +36,13 @@ struct Task {
   const float* means;           // (components, strata): of coordinates, times alpha
   const float* centre;          // (strata, c): mean of their centre pixels, as levels
   const float* spread;          // (strata,): variance of those, averaged over channels
-  const std::uint64_t* keys;    // (q,): what a query's random numbers depend on
+  const std::uint64_t* keys;    // (q,): what tells which strata of few draws a query asks
   double* mean;                 // (q, c): the posterior mean, as levels
   double* variance;             // (q,): of it, averaged over channels; in squared levels
   double* draws;                // (q,): patches that it was compared with
   std::int64_t count;           // q, a multiple of `group`
   std::int64_t group;           // queries of which the tolerance is to hold on average
-  std::uint64_t seed;           // of the places where runs begin
+  std::uint64_t seed;           // of the places where runs begin, and of the second draw
   std::int32_t terms, components, strata, channels, height, width;
   std::int32_t window_rows, window_columns;  // cells of a patch
   std::int32_t x_width;
@@ -62,7 +63,8 @@ constexpr int kMembers = 128;             // of a segment: those at hand stay in
 constexpr int kBlock = 4 * kLanes;        // members that are compared together
 constexpr int kUsual = 51;                // a usual code of what coordinates leave out
 constexpr int kShelf = 16;                // queries that are planned by one thread
-constexpr int kShares = 32;               // of the strata, summed apart: no sum depends on the threads
+constexpr int kShares = 32;               // of the strata, summed apart: no sum depends on the threads;
+                                          // and of the requests, sorted apart
 constexpr int kAhead = 8;                 // patches are fetched so long before they are needed
 constexpr int kRounds = 6;
 constexpr int kHalvings = 24;             // to find how far the nearest strata go
@@ -163,7 +165,7 @@ inline std::uint64_t mixed(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
-// Random numbers in (0, 1) for the numbers first, first + 1, ... (Wellons 2018, lowbias32).
+// Random numbers in [0, 1) for the numbers first, first + 1, ... (Wellons 2018, lowbias32).
 inline vec uniforms(std::uint32_t key, std::uint32_t first) {
   bits z;
   for (int lane = 0; lane < kLanes; ++lane) z[lane] = lane;
@@ -171,7 +173,7 @@ inline vec uniforms(std::uint32_t key, std::uint32_t first) {
   z = (z ^ (z >> 16)) * 0x7FEB352Du;
   z = (z ^ (z >> 15)) * 0x846CA68Bu;
   z ^= z >> 16;
-  return __builtin_convertvector((signed_bits)(z >> 8), vec) * 0x1p-24f + splat(0x1p-25f);
+  return __builtin_convertvector((signed_bits)(z >> 8), vec) * 0x1p-24f;
 }
 
 // Call work(item, thread) for every item on all threads.
@@ -192,7 +194,7 @@ struct Seen {
   double square = 0;       // of w^2 (1 - chance)
   double mixed[C] = {};    // times c
   double energy = 0;       // times |c|^2 / C
-  double total = 0;        // what coordinates promised, relative to the peak that was expected
+  double total = 0;        // what coordinates promised, at most, relative to the peak that was expected
   double heavy = 0;        // sum of w^2 times the chance
 
   void raise(double to) {
@@ -361,27 +363,27 @@ class Estimator {
   // One thread's memory.
   struct Desk {
     // Of the segment at hand:
-    Floats coordinates;  // (components, kMembers)
-    Floats open;      // (kMembers,): what these leave out, as a binary log-weight
-    Floats unknown;   // (kMembers,): 1 where codes do not tell, else 0
-    Floats bases;     // (kMembers,): binary log-weights are this and inner products
-    Floats centres;   // (c, kMembers)
-    Floats lots;      // (kMembers,): of the second draw, in (0, 1), the same for all queries
-    int least_count;              // of those below the least chance:
+    Floats coordinates;                 // (components, kMembers)
+    Floats open;                        // (kMembers,): what these leave out, as a binary log-weight
+    Floats unknown;                     // (kMembers,): 1 where codes do not tell, else 0
+    Floats bases;                       // (kMembers,): binary log-weights are this and inner products
+    Floats centres;                     // (c, kMembers)
+    Floats lots;                        // (kMembers,): of the second draw, in [0, 1), for all queries
+    int least_count;                    // of those below the least chance:
     std::vector<std::int32_t> least;
     Floats margins, chances;
     std::vector<std::int32_t> kept;
     std::vector<std::uint8_t> at_hand;  // (kMembers,): whether these of a member are:
-    Floats patches;   // (kMembers, window_rows, row_), as levels and zeros
-    Floats squares;   // of those, summed
-    Floats model, cautious;  // (strata,): see `weigh`
-    // Of the strata that a query may draw from:
+    Floats patches;                     // (kMembers, window_rows, row_), as levels and zeros
+    Floats squares;                     // of those, summed
+    // Of the strata, and of those that a query may draw from:
+    Floats model, cautious;             // (strata,): see `weigh`
     int count;
     std::vector<std::int32_t> strata;
     Floats share, wish;
-    Floats members;   // 0 of those that it takes whole
-    Floats distance;  // (strata,): see `nearest`
-    Floats random;    // (strata,), in (0, 1)
+    Floats members;                     // 0 of those that it takes whole
+    Floats distance;                    // (strata,): see `nearest`
+    Floats random;                      // (strata,), in [0, 1)
   };
 
   std::int64_t size(std::int64_t stratum) const {
@@ -555,7 +557,7 @@ class Estimator {
     for (int c = 0; c < C; ++c) mean[c] /= total;
   }
 
-  // All requests by stratum, and by query there: each thread puts those of some shelves where their
+  // All requests by stratum, and by query there: each share of the shelves puts its own where their
   // turn is. False when memory ran out.
   bool sort_requests() {
     const std::int64_t shelves = requests_.size();
@@ -808,7 +810,7 @@ class Estimator {
     const double* mean = task_.mean + one.query * C;
     const vec dull = splat(std::log2(kLeastChance / (rate * kFarthest)));
     vec total = {};
-    int kept = 0, least = 0;
+    int kept = 0, least = 0, passed = 0;
     compare_all(one.query, count, desk, [&](int m, const vec* found, int vectors) {
       vec powers[4];
       bits some = {};
@@ -824,6 +826,7 @@ class Estimator {
           desk.kept[kept++] = desk.least[least];
           desk.chances[desk.least[least]] = kLeastChance;
         }
+        passed += end - m;
         return;
       }
       for (int p = 0; p < vectors; ++p, m += kLanes) {
@@ -843,7 +846,7 @@ class Estimator {
         }
       }
     });
-    seen.total += lane_sum(total) / chance;
+    seen.total += (lane_sum(total) + static_cast<float>(passed) * kLeastChance / rate) / chance;
     if (!kept) return;
     read(s, first, kept, desk);
     take_in(one, kept, share, desk);
@@ -1004,13 +1007,13 @@ class Estimator {
   const int cells_;                         // of a row of a window
   const int row_;                           // floats for one at hand
   std::vector<Query> queries_;
-  Floats scores_;               // (q, strata): log2 sqrt(E w^2) by the model
+  Floats scores_;                           // (q, strata): log2 sqrt(E w^2) by the model
   std::vector<std::vector<Request>> requests_;  // of each kShelf queries
   std::vector<Request> sorted_;
   std::vector<std::int64_t> first_;         // of the sorted requests, by stratum
   std::vector<Desk> desks_;
   std::vector<Share> shares_;
-  Floats members_of_, spread_, centre_;  // of the strata
+  Floats members_of_, spread_, centre_;     // of the strata
 };
 
 template <int C>

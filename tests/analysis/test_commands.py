@@ -7,13 +7,14 @@ import pytest
 import yaml
 from conftest import ROOT
 from entry import refusal, run
+from made_results import made_results
 from studies import SMALL, small_results, write_checkpoint
 
 from els.analysis import running
 from els.analysis.commands import main
 from els.analysis.overwriting import check_earlier
 from els.analysis.parsers import build_parser
-from els.analysis.results import FileId, Results
+from els.analysis.results import Results
 from els.analysis.short_help import COMMANDS
 from els.analysis.short_help import OPTIONS as SHORT
 from els.errors import InputError
@@ -361,16 +362,19 @@ def test_an_analysis_of_the_same_file_that_is_read_otherwise_is_not_replaced(
 def test_the_agreement_of_another_folder_is_no_analysis_that_could_be_lost(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    """It names the digests of files that are not there: what is in the folder is damaged."""
+    """It names the digests of files that are not there; where one is, or all are gone, it stays."""
     results = small_results(checkpoint)
     results.save(tmp_path / "own")
-    others = replace(
-        results,
-        noise=results.noise + 1,
-        provenance=replace(results.provenance, checkpoint=FileId("other.ckpt", "0" * 64)),
-    )
-    others.save(tmp_path / "other")
+    made_results(["boundary", "ideal"]).save(tmp_path / "other")
     with pytest.raises(InputError, match="of other weights"):
         check_earlier(tmp_path / "other", results.provenance, force=False)
     shutil.copy(tmp_path / "other" / "agreement.json", tmp_path / "own")
     assert not check_earlier(tmp_path / "own", results.provenance, force=False)
+    (tmp_path / "other" / "samples.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="of other weights"):
+        check_earlier(tmp_path / "other", results.provenance, force=False)
+    for path in (tmp_path / "other").glob("*"):
+        if path.name != "agreement.json":
+            path.unlink()
+    with pytest.raises(InputError, match="of other weights"):
+        check_earlier(tmp_path / "other", results.provenance, force=False)

@@ -164,6 +164,7 @@ class Ended:
 
 
 Hook = Callable[[int], None]
+_SILENCE = 5  # seconds that what a process has said may take to come after its end
 
 
 def forked(
@@ -192,18 +193,24 @@ def forked(
     if not pid:
         code = 1
         try:
+            os.close(reading)
             os.dup2(writing, 1)
             os.dup2(writing, 2)
+            os.close(writing)
             code = _inside(run, folder, hook, most_bytes)
         finally:
             os._exit(code)  # whatever happened: what follows is the parent's to do
     os.close(writing)
     said: list[bytes] = []
-    with open(reading, "rb") as stream:
-        listener = threading.Thread(target=lambda: said.append(stream.read()))
-        listener.start()
-        code = _wait(pid, limit if kill_after is None else kill_after)
-        listener.join()
+
+    def listen() -> None:
+        with open(reading, "rb") as stream:
+            said.extend(iter(partial(stream.read1, 1 << 16), b""))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    code = _wait(pid, limit if kill_after is None else kill_after)
+    listener.join(_SILENCE)
     return Ended(code, b"".join(said).decode(errors="replace"))
 
 

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from conftest import random_images, shared
 from els.engines import subsample
 from els.engines.dictionary import along_borders, inside
 from els.engines.native_engine import available
+from els.engines.subsample import Estimate, sampled_mean
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
 from els.machines import make_machine
@@ -21,6 +24,7 @@ pytestmark = pytest.mark.skipif(available() is not None, reason="needs the nativ
 SCHEDULE = CosineSchedule()
 # On the path of a network: large patches in much noise, small ones in little.
 PATH = ((0.95, 13), (0.8, 11), (0.65, 9), (0.5, 7), (0.35, 5), (0.2, 3), (0.05, 3))
+DRAWS = 2  # of each estimate, as the pixels of one share their random numbers
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,17 @@ def machines(
     return estimating, exact
 
 
+def drawn_anew(machine: PatchMachine, x: torch.Tensor, t: float) -> Estimate:
+    """Estimates of several draws, one after another; pixels of one share what is drawn."""
+    found = []
+    for seed in range(DRAWS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("els.machines.local.sampled_mean", partial(sampled_mean, seed=seed))
+            found.append(machine.estimate(x, t))
+    parts = (torch.cat([getattr(one, field.name) for one in found]) for field in fields(Estimate))
+    return Estimate(*parts)
+
+
 def check_coverage(
     train: ImageSet,
     x0: torch.Tensor,
@@ -79,8 +94,8 @@ def check_coverage(
     estimating, exact = machines(train, tolerance=tolerance)
     for t, size in path:
         x, r = noisy(x0, t), size // 2
-        found = estimating.fitted(size).estimate(x, t)
-        posterior = exact.fitted(size).posterior(x, t)
+        found = drawn_anew(estimating.fitted(size), x, t)
+        posterior = exact.fitted(size).posterior(x, t).take(torch.arange(len(x)).repeat(DRAWS))
         error = (found.mean - posterior.mean).square().mean(dim=1).sqrt()
         assert (error.square().mean(dim=(1, 2)).sqrt() <= tolerance).all(), (t, size)
         claimed = found.standard_error[:, 0]
