@@ -24,7 +24,7 @@ from els.schedule import COSINE
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="digits")
 parser.add_argument("--data_root", default="data")
-parser.add_argument("--limit", type=int, nargs="+", default=[100, 300, 1000, 3000])
+parser.add_argument("--limit", type=int, nargs="+", default=[10, 30, 100, 300, 1000, 3000])
 parser.add_argument("--seeds", type=int, default=32)
 parser.add_argument("--steps", type=int, default=2000, help="of training, 64 images each")
 options = parser.parse_args()
