@@ -50,6 +50,7 @@ AGREEMENT, SAMPLES, ATTRIBUTION = "agreement.json", "samples.npz", "origins.npz"
 INFORMATION = "information_"  # of a machine, whose kind follows
 NETWORK_FILE, WEIGHTS_FILE, DATA_SCALES = "network.json", "weights.json", "data_scales.json"
 NAMED_SEEDS = ("best", "median", "worst")
+# Those of an analysis that are read back, beside agreement.json.
 FILES = re.compile(
     r"(data_)?scales(_\w+)?\.json|weights\.json|network\.json|samples\.npz|origins\.npz|"
     r"information_\w+\.npz"
