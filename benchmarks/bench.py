@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +32,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from els.agreement import agreement
+from els.analysis.options import Compute, Protocol, Source
+from els.analysis.pipeline import analyse
+from els.analysis.plan import plan
+from els.analysis.study import load_study
 from els.engines import native_engine
 from els.engines.dictionary import axis_groups
 from els.engines.dispatch import posteriors
@@ -43,11 +48,13 @@ from els.mosaic import trace
 from els.novelty import nearest_images
 from els.sampling import ddim, seeded_noise
 from els.schedule import CosineSchedule
+from els.work import Work
 
 SIZES = (3, 7, 11, 15)
 ALL_SIZES = tuple(range(3, 18, 2))
 SCHEDULE = CosineSchedule()
-SHARED_ZIP = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-jpeg-train.zip"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_ZIP = ROOT.parent / "shared" / "data" / "cifar10-jpeg-train.zip"
 # The scales that the paper's authors released for their CIFAR-10 ResNet, at t = 1/20, 2/20, ..., 1.
 PAPER_SCALES = (3, 3, 3, 3, 5, 5, 5, 7, 7, 7, 7, 9, 9, 11, 11, 13, 15, 17, 17, 17)
 Result = TypeVar("Result")
@@ -60,6 +67,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED_ZIP, help="a zip of CIFAR-10 images")
     parser.add_argument("--most", type=int, default=50_000, help="images in the largest run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bench.json"))
+    parser.add_argument("--checkpoint", help="of `analysis`, trained on these images; default: "
+                        "a network that is trained for a minute")  # fmt: skip
     parser.add_argument("--only", nargs="+", help="sections to run; all when left out")
     options = parser.parse_args()
     reason = native_engine.available()
@@ -73,6 +82,7 @@ def main() -> None:
         "sample": lambda: sample(images.take(torch.arange(min(options.most, len(images))))),
         "mosaic": lambda: mosaic(images),
         "training": lambda: training(images),
+        "analysis": lambda: analysis(options.data, options.checkpoint),
         "contention": contention,
     }
     if unknown := set(options.only or ()) - set(sections):
@@ -448,6 +458,57 @@ def training(images: ImageSet, batch: int = 64, steps: int = 6) -> dict[str, flo
     console.print("training, images/s: " + "  ".join(f"{k} {v:.0f}" for k, v in result.items())
                   + f"  ({ratio:.1f} x)")  # fmt: skip
     return result
+
+
+def analysis(data: Path, checkpoint: str | None) -> dict[str, object]:
+    """Minutes by stage of a default analysis of an unconditional network, and what was planned."""
+    if not data.exists():
+        console.print(f"'{data}' is not here: there is nothing to analyse")
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Source(checkpoint or _trained(data, Path(folder)), data_root=str(data))
+        study = load_study(source, Protocol(), Compute(), run="bench")
+    planned = plan(study)
+    console.print(planned)
+    stages = _Stages()
+    _, whole = _timed(lambda: analyse(study, Work(progress=stages)))
+    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    for name, time_of in stages.seconds.items():
+        console.print(f"{name}: {time_of / 60:.2f} min")
+    console.print(f"{len(study.images)} images: {whole / 60:.1f} min, {gigabytes:.2f} GB")
+    return {"images": len(study.images), "seconds": whole, "stages": stages.seconds,
+            "planned": dict(planned.seconds), "gigabytes": gigabytes}  # fmt: skip
+
+
+def _trained(data: Path, folder: Path) -> str:
+    """The run of a network of width 64 after 100 steps."""
+    told = {"run.name": "net", "run.dir": folder, "run.logger": "none", "data.name": "zip",
+            "data.root": data, "data.conditional": "false", "trainer.max_steps": 100,
+            "samples.every_n_epochs": 0}  # fmt: skip
+    arguments = [word for name, value in told.items() for word in (f"--{name}", str(value))]
+    command = [
+        sys.executable,
+        ROOT / "train.py",
+        "fit",
+        "--config",
+        "evidence/cifar10_resnet_zeros",
+    ]
+    subprocess.run([*command, *arguments], check=True)
+    return str(folder / "net")
+
+
+class _Stages:
+    """The progress of `Work` that adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str, total: int) -> Iterator[Callable[[float], None]]:
+        """See `els.work.Progress`."""
+        start = time.perf_counter()
+        yield lambda count: None
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
 
 
 if __name__ == "__main__":
