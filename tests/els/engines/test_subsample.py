@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_images, shared
+from estimator import Estimator
 
 from els.engines import subsample
 from els.engines.dictionary import along_borders, inside
 from els.engines.native_engine import available
+from els.engines.strata_code import estimate
 from els.engines.subsample import Estimate, sampled_mean
 from els.errors import InputError
 from els.images import ImageSet, load_images, to_float
@@ -138,6 +141,49 @@ def test_errors_hold_along_borders(unseen: torch.Tensor) -> None:
 def test_errors_hold_on_garments(garments: ImageSet) -> None:
     held_out = load_images("garments", split="val", limit=4)
     check_coverage(garments, to_float(held_out.pixels), 0.02)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(("t", "size"), [(0.8, 9), (0.5, 7), (0.05, 3)])
+def test_the_compiled_estimator_does_what_the_readable_one_does(
+    garments: ImageSet,
+    photos: ImageSet,
+    unseen: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    t: float,
+    size: int,
+) -> None:
+    """Round by round with the same random numbers: not only are their averages alike."""
+    compared = []
+
+    def both(tensors: dict[str, torch.Tensor], **numbers: float) -> bool:
+        readable = Estimator(tensors, **numbers)
+        assert readable.run()
+        done = estimate(tensors, **numbers)
+        assert done
+        mean, variance, drawn = (tensors[name].numpy() for name in ("mean", "variance", "draws"))
+        off = np.abs([query.mean for query in readable.queries] - mean).max(axis=1)
+        assert np.quantile(off, 0.95) < 1e-3 * numbers["tolerance"]  # float32 against float64
+        # In little noise rounding decides on whether a patch or two of thousands are drawn.
+        assert off.max() < 0.2 * numbers["tolerance"]
+        for name, found in (("variance", variance), ("drawn", drawn)):
+            ratio = found / np.array([getattr(query, name) for query in readable.queries])
+            assert np.quantile(np.abs(ratio - 1), 0.9) < 1e-3, name
+        compared.append(len(off))
+        return done
+
+    monkeypatch.setattr(subsample, "estimate", both)
+    monkeypatch.setattr(subsample, "_LEAST_AT_BORDER", 1 << 40)
+    held_out = load_images("garments", split="val", limit=2)
+    for images, x0 in (
+        (photos.take(torch.arange(400)), unseen[:2]),
+        (garments, to_float(held_out.pixels)),
+    ):
+        wanted = torch.zeros(x0.shape[2:], dtype=torch.bool)
+        wanted[4:-4:4, 4:-4:4] = True
+        machine = machines(images, tolerance=0.02)[0].fitted(size)
+        machine.estimate(noisy(x0, t), t, wanted=wanted)
+    assert compared == [72, 50]
 
 
 @pytest.mark.usefixtures("always")

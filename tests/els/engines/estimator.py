@@ -1,0 +1,355 @@
+"""The estimator of strata.cpp once more: in float64, query by query, to be read beside it.
+
+It takes what the compiled code takes, makes the same random numbers, and shares nothing else with
+it but the constants, which are read from its source.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+import els.engines
+
+_SOURCE = Path(els.engines.__path__[0]) / "strata.cpp"
+_MIDDLE, _UNKNOWN = 127.5, 255
+_HASHED = np.uint64(0xFFFFFFFF)
+_FAR = -24  # a stratum so many bits behind the best has no part in the first guess
+
+Array = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+
+def _constants() -> dict[str, float]:
+    """What the compiled estimator is tuned with, by name."""
+    found: dict[str, float] = {}
+    for line in re.findall(r"^constexpr [\w:]+ ([^;]+);", _SOURCE.read_text(), re.MULTILINE):
+        for name, value in re.findall(r"(k\w+) = ([^,]+)", line):
+            with suppress(NameError):  # the compiler's lanes, which nothing here knows
+                found[name] = eval(re.sub(r"(?<=\d)f\b", "", value), {}, found)
+    return found
+
+
+K = _constants()
+
+
+class Drawn(NamedTuple):
+    """What a query is compared with: members of strata, by their place in the order.
+
+    Attributes:
+        member: its index (n,).
+        chance: with which it was drawn (n,).
+        lot: its random number of the second draw (n,), in [0, 1).
+    """
+
+    member: Whole
+    chance: Array
+    lot: Array
+
+
+@dataclass
+class Query:
+    """What is known of one; the names are those of `Query` in strata.cpp."""
+
+    along: Array
+    constant: float
+    noise: float
+    mean: Array
+    rate: float
+    whole: int
+    peak: float = 0.0
+    mass: float = 0.0
+    total: float = 0.0
+    residual: float = 0.0
+    selection: float = 0.0
+    model: float = 0.0
+    predicted: float = 0.0
+    drawn: float = 0.0
+    variance: float = math.inf
+    few: bool = False
+    done: bool = False
+
+
+class Wish(NamedTuple):
+    """What a query wants of the strata that it may draw from: see `Estimator.weigh`."""
+
+    strata: Whole
+    share: Array
+    wish: Array
+    members: Array
+    scale: float  # binary logarithm
+
+
+class Estimator:
+    """All queries of a task, given as to `els.engines.strata_code.estimate`."""
+
+    def __init__(self, tensors: dict[str, Tensor], **numbers: float) -> None:
+        self.given = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+        self.of = numbers
+        given, d, c = self.given, int(numbers["components"]), int(numbers["channels"])
+        self.start = given["start"]
+        self.size = np.diff(self.start)
+        strata = len(self.size)
+        stratum = np.repeat(np.arange(strata), self.size)
+        codes = np.empty((len(stratum), d + 1 + c))
+        for begin, end in pairwise(self.start):
+            some = given["codes"][begin * (d + 1 + c) : end * (d + 1 + c)]
+            codes[begin:end] = some.reshape(d + 1 + c, -1).T
+        steps = given["steps"].reshape(strata, d + 1)[stratum]
+        centres = given["centres"].reshape(strata, d)[stratum]
+        self.coordinates = centres + steps[:, :d] * (codes[:, :d] - 128)
+        self.unknown = codes[:, d] == _UNKNOWN
+        root = steps[:, d] * np.where(self.unknown, K["kUsual"], codes[:, d])
+        self.open = self.of["unit"] * root**2
+        self.pixel = codes[:, d + 1 :] - _MIDDLE
+        self.patches = self._patches(given["images"], given["order"], int(numbers["width"]))
+        self.scores = given["features"].astype(float) @ given["terms_of"]
+        self.queries = [self._query(q) for q in range(int(numbers["count"]))]
+        self.windows = self._windows(given["x"], given["at"])
+
+    def _patches(self, images: NDArray[np.uint8], order: Whole, width: int) -> Array:
+        cells = self._cells(width)
+        pixels = images[: len(images) // self.channels * self.channels].astype(float) - _MIDDLE
+        return pixels.reshape(-1, self.channels)[order[:, None] + cells].reshape(len(order), -1)
+
+    def _windows(self, x: Array, at: Whole) -> Array:
+        pixels = x[: len(x) // self.channels * self.channels].astype(float)
+        first = at[:, None] // self.channels + self._cells(int(self.of["x_width"]))
+        return pixels.reshape(-1, self.channels)[first].reshape(len(at), -1)
+
+    @property
+    def channels(self) -> int:
+        return int(self.of["channels"])
+
+    def _cells(self, width: int) -> Whole:
+        rows, columns = int(self.of["window_rows"]), int(self.of["window_columns"])
+        return (np.arange(rows)[:, None] * width + np.arange(columns)).flatten()
+
+    def _query(self, q: int) -> Query:
+        d, scale = int(self.of["components"]), self.of["scale"]
+        features = self.given["features"][q].astype(float)
+        inner, rest, norm = features[:d].sum(), features[2 * d], features[2 * d + 1]
+        left = self.patches.shape[1] - d
+        noise = rest * 2 * math.log(2) * scale / left if left else 0.0
+        score = self.scores[q]
+        near = score >= score.max() + _FAR
+        weight = np.where(near, 2 ** np.maximum(score - score.max(), _FAR), 0) * self.size
+        return Query(
+            along=features[d : 2 * d],
+            constant=scale * (norm - inner - rest),
+            noise=min(noise, K["kMostNoise"]),
+            mean=weight @ self.given["centre"] / weight.sum(),
+            rate=K["kPilot"],
+            whole=int(K["kWholePilot"]),
+        )
+
+    def run(self) -> bool:
+        """Answer all queries; False where all patches are the better way."""
+        group = int(self.of["group"])
+        groups = [range(q, q + group) for q in range(0, len(self.queries), group)]
+        for turn in range(int(K["kRounds"])):
+            left = [q for q, query in enumerate(self.queries) if not query.done]
+            if not left:
+                break
+            for q in left:
+                drawn = self.plan(q)
+                if turn:
+                    self.judge(q, drawn)
+                else:
+                    self.scout(q, drawn)
+            if turn:
+                for some in groups:
+                    self.settle([self.queries[q] for q in some], turn)
+                continue
+            cost = sum(self.divide([self.queries[q] for q in some]) for some in groups)
+            residual = np.mean([query.residual for query in self.queries])
+            if cost > self.of["dear"] or residual > K["kMostResidual"]:
+                return False
+        return True
+
+    def weigh(self, q: int) -> Wish:
+        """N sqrt(E w^2) by the model times how far centres are from the mean, and its root."""
+        query, score, size = self.queries[q], self.scores[q], self.size
+        away = self.given["spread"] + K["kDull"]
+        away = away + ((self.given["centre"] - query.mean) ** 2).mean(axis=1)
+        power = 2.0 ** ((score - score.max()) / 2)
+        model, cautious = size * power**2 * np.sqrt(away), size * power
+        trusting, careful = 1 - K["kDefensive"], K["kDefensive"]
+        wish = trusting * model / model.sum() + careful * cautious / cautious.sum()
+        some = np.flatnonzero(wish >= K["kLeastShare"])
+        members = np.where(self.nearest(query), 0, size)
+        scale = score.max() + math.log2(model.sum())
+        return Wish(some, model[some] / model.sum(), wish[some], members[some], scale)
+
+    def nearest(self, query: Query) -> NDArray[np.bool_]:
+        """The strata with the nearest means that together have `whole` members; one at least."""
+        means = self.given["means"].reshape(len(query.along), -1)
+        distance = np.where(self.size > 0, ((means.T - query.along) ** 2).sum(axis=1), np.inf)
+        order = distance.argsort()
+        within = self.size[order].cumsum() <= query.whole
+        within[0] = True
+        chosen = np.zeros(len(order), dtype=bool)
+        chosen[order] = within
+        return chosen
+
+    def predicted(self, wish: Wish, draws: float) -> float:
+        """The variance after so many draws, in squares of the model's scale."""
+        wanted = draws * wish.wish
+        return float(np.where(2 * wanted >= wish.members, 0, wish.share**2 / wanted).sum())
+
+    def plan(self, q: int) -> Drawn:
+        """The first draw of a query."""
+        query, wish = self.queries[q], self.weigh(q)
+        with np.errstate(over="ignore"):
+            query.model = float(np.exp2(wish.scale - query.peak))
+        query.predicted = self.predicted(wish, query.rate)
+        size = self.size[wish.strata]
+        wanted = np.where(wish.members > 0, query.rate * wish.wish, size)
+        random = _uniforms(_mixed(int(self.given["keys"][q])), wish.strata)
+        drawn = (wanted >= 1) | (random < wanted)
+        to = np.where(2 * wanted >= size, size, np.ceil(wanted)).astype(np.int64)
+        chance = np.minimum(wanted, 1) * to / size
+        query.drawn = float(to[drawn].sum())
+        return self._runs(wish.strata[drawn], to[drawn], chance[drawn])
+
+    def _runs(self, strata: Whole, to: Whole, chance: Array) -> Drawn:
+        """The first `to` members of each stratum's run."""
+        seed, members, lots = int(self.of["seed"]), [], []
+        for s, count in zip(strata.tolist(), to.tolist(), strict=True):
+            at = _mixed(seed ^ _mixed(s)) % int(self.size[s])
+            places = np.arange(count)
+            members.append(self.start[s] + (at + places) % self.size[s])
+            lots.append(_uniforms(_mixed(seed ^ _mixed(~s)), places))
+        return Drawn(np.concatenate(members), np.repeat(chance, to), np.concatenate(lots))
+
+    def by_coordinates(self, query: Query, member: Whole) -> Array:
+        """Binary log-weights as if coordinates left nothing out."""
+        coordinates = self.coordinates[member]
+        products = 2 * self.of["alpha"] * self.of["scale"] * (coordinates @ query.along)
+        squares = self.of["unit"] * (coordinates**2).sum(axis=1)
+        return np.asarray(query.constant + products - squares)
+
+    def away(self, query: Query, member: Whole) -> Array:
+        """How far centre pixels are from the mean."""
+        return K["kNear"] + np.abs(self.pixel[member] - query.mean).mean(axis=1)
+
+    def scout(self, q: int, drawn: Drawn) -> None:
+        """What coordinates alone tell, and how many draws that asks for."""
+        query, opened = self.queries[q], self.open[drawn.member]
+        logs = self.by_coordinates(query, drawn.member) - (1 - query.noise) * opened
+        query.peak = float(logs.max())
+        weight = 2 ** (logs - query.peak) / drawn.chance
+        more = query.noise * opened
+        query.mass = float(weight.sum())
+        promised = weight * 2 ** np.minimum(more, K["kMostPower"])
+        query.total = float((promised * self.away(query, drawn.member)).sum())
+        query.residual = 2 * math.log(2) * float((weight * more).sum()) / query.mass
+        query.mean = weight @ self.pixel[drawn.member] / query.mass
+        query.whole = int(K["kWhole"])
+        wish = self.weigh(q)
+        model = 2.0 ** (wish.scale - query.peak)
+        trusted = min(model, K["kDoubt"] * query.total) / query.mass
+        query.rate = self.draws_for(wish, trusted)
+
+    def draws_for(self, wish: Wish, trusted: float) -> float:
+        """The draws at which the model predicts the variance that is allowed."""
+        draws = K["kPilot"]
+        for _ in range(8):
+            ratio = self.predicted(wish, draws) * (trusted / self.of["tolerance"]) ** 2
+            draws = min(draws * float(np.clip(ratio, 0.02, 50)), self.of["most"])
+            if abs(ratio - 1) < 0.05:
+                break
+        return draws
+
+    def divide(self, group: list[Query]) -> float:
+        """The tolerance among queries, by the roots of their needs, and among both draws."""
+        mean = np.mean([math.sqrt(query.rate) for query in group])
+        cost = 0.0
+        for query in group:
+            part = min(K["kAim"] * math.sqrt(query.rate) / mean, K["kMostUneven"])
+            enough = (1 - K["kFirst"]) * part * self.of["tolerance"] ** 2
+            query.rate = min(query.rate / (K["kFirst"] * part), self.of["most"])
+            query.selection = query.total / (enough * query.mass**2)
+            second = min(query.selection * query.total, query.rate)
+            floats = self.patches.shape[1]
+            cost += query.rate * K["kShortCost"]
+            cost += second * (K["kFullCost"] + K["kFullByFloat"] * floats)
+        return cost
+
+    def judge(self, q: int, drawn: Drawn) -> None:
+        """The second draw, in full, and the variance of both."""
+        query, opened = self.queries[q], self.open[drawn.member]
+        logs = self.by_coordinates(query, drawn.member) - (1 - 2 * query.noise) * opened
+        powers = np.clip(logs - query.peak, -125, K["kMostPower"])
+        promised = 2**powers * self.away(query, drawn.member)
+        total = float((promised / drawn.chance).sum())
+        wanted = np.clip(query.selection / drawn.chance * promised, K["kLeastChance"], 1)
+        wanted = np.where(self.unknown[drawn.member], 1, wanted)
+        kept = drawn.lot < wanted
+        member, chance = drawn.member[kept], (drawn.chance * wanted)[kept]
+        patches, centre = self.patches[member], self.pixel[member]
+        logs = 2 * self.of["alpha"] * self.of["scale"] * (patches @ self.windows[q])
+        logs -= self.of["unit"] * (patches**2).sum(axis=1)
+        weight = 2 ** (logs - logs.max()) / chance
+        square = weight**2 * (1 - chance)
+        mass, heavy = weight.sum(), (weight**2 * chance).sum()
+        query.few = query.whole < K["kWholeOfFew"] and mass**2 < K["kFew"] * heavy
+        query.mean = weight @ centre / mass
+        spread = ((centre - query.mean) ** 2).mean(axis=1)
+        expected = 2.0 ** (query.peak - logs.max()) / mass
+        trusted = min(query.model, K["kBelief"] * total) * expected
+        variance = (square * spread).sum() / mass**2
+        variance += K["kModel"] * query.predicted * trusted**2
+        least = (K["kFloor"] * self.of["tolerance"]) ** 2
+        query.variance = max(K["kCaution"] ** 2 * float(variance), least)
+
+    def settle(self, group: list[Query], turn: int) -> None:
+        """Which queries are done, and what the others draw next."""
+        enough = self.of["tolerance"] ** 2
+        excess = sum(query.variance - enough for query in group)
+        most = K["kWorst"] * enough
+        for variance in sorted((query.variance for query in group), reverse=True):
+            if excess <= 0:
+                break
+            most = min(most, variance)
+            excess -= variance - K["kAim"] * enough
+        for query in group:
+            ratio = query.variance / enough
+            small = query.variance < most or ratio <= K["kAim"]
+            query.done = query.done or (not query.few and small)
+            if query.done:
+                continue
+            if query.few:
+                query.whole = int(K["kWholeOfFew"])
+                continue
+            more = float(np.clip(1.5 * ratio, 1.5, 8))
+            rate = query.rate * more
+            query.rate = rate if rate < self.of["most"] else K["kAll"]
+            query.selection *= more if turn + 2 < K["kRounds"] else 1e30
+
+
+def _mixed(z: int) -> int:
+    """Steele, Lea & Flood 2014: a random number of 64 bits for every number."""
+    most = 2**64 - 1
+    z = (z + 0x9E3779B97F4A7C15) & most
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & most
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & most
+    return z ^ (z >> 31)
+
+
+def _uniforms(key: int, places: Whole) -> Array:
+    """Wellons 2018, lowbias32: random numbers in [0, 1) for some numbers."""
+    z = (places.astype(np.uint64) * np.uint64(0x9E3779B9) + np.uint64(key & 0xFFFFFFFF)) & _HASHED
+    z = (z ^ (z >> np.uint64(16))) * np.uint64(0x7FEB352D) & _HASHED
+    z = (z ^ (z >> np.uint64(15))) * np.uint64(0x846CA68B) & _HASHED
+    z ^= z >> np.uint64(16)
+    return (z >> np.uint64(8)).astype(np.float64) * 2.0**-24
