@@ -34,7 +34,7 @@ _DETAILS = 1.15  # times as long with the details that mosaics are made of
 # times faster than all patches it is by their number.
 _SORTING = 0.7e-3
 _FASTER_FROM, _FASTER_POWER = 1e6, 0.55
-_LOOKED_AT = 0.6  # of an image's pixels times values, where calibration searches
+_TRIED = 3.5  # values of a scale, where calibration searches
 _BYTES = 36  # of a patch that is sorted, beside its centre
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
 _SOME_IMAGES = 256  # whose moments stand for those of all while machines are timed
@@ -212,7 +212,7 @@ def _middle(study: Study, machine: Machine) -> tuple[Number]:
 def _calibrating(study: Study, machine: Machine, seconds: Seconds) -> float:
     """Seconds of a query at all values of the scale that calibration tries."""
     if study.estimates(machine):
-        return _LOOKED_AT * _estimating(study, machine, seconds(machine, _middle(study, machine)))
+        return _TRIED * _estimating(study, machine, seconds(machine, _middle(study, machine)))
     return seconds(machine, tuple(study.candidates(machine)))
 
 

@@ -34,12 +34,16 @@ struct Task {
                                 // coordinates, coordinates, what these leave out, squared norm, 1
   const float* terms_of;        // (terms, strata); the number of strata is a multiple of 64
   const float* means;           // (components, strata): of coordinates, times alpha
+  const float* lowest;          // (components, strata): the least of them, times alpha,
+  const float* highest;         // and the largest
+  const float* reach;           // (strata,): the largest norm of what they leave out, times alpha
   const float* centre;          // (strata, c): mean of their centre pixels, as levels
   const float* spread;          // (strata,): variance of those, averaged over channels
   const std::uint64_t* keys;    // (q,): what tells which strata of few draws a query asks
   double* mean;                 // (q, c): the posterior mean, as levels
   double* variance;             // (q,): of it, averaged over channels; in squared levels
-  double* draws;                // (q,): patches that it was compared with
+  double* draws;                // (q,): patches that it was compared with; -1 where it is so far from
+                                // all that it is left to be answered in full
   std::int64_t count;           // q, a multiple of `group`
   std::int64_t group;           // queries of which the tolerance is to hold on average
   std::uint64_t seed;           // of the places where runs begin, and of the second draw
@@ -69,6 +73,7 @@ constexpr int kAhead = 8;                 // patches are fetched so long before 
 constexpr int kRounds = 6;
 constexpr int kHalvings = 24;             // to find how far the nearest strata go
 constexpr float kNothing = -1e30f;
+constexpr float kNowhere = 1e30f;
 constexpr float kMostPower = 60.0f;       // of two, that a weight may exceed what was expected
 constexpr double kAll = 1e18;             // draws that are all patches
 constexpr double kPilot = 2048;           // first draws of the first round
@@ -89,6 +94,7 @@ constexpr double kCaution = 1.15;         // times the error that the draws tell
 constexpr double kModel = 0.35;           // share of the model's variance that is added to it
 constexpr double kFloor = 0.05;           // of the tolerance: no smaller error is claimed
 constexpr double kMostResidual = 3;       // variance of log-weights that coordinates may leave open
+constexpr float kOff = 2;                 // and off the nearest patches, to be estimated at all
 constexpr float kMostNoise = 2;           // times the noise that a query may be off all patches
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
 constexpr float kNear = 5.0f;             // levels that all of them are off at least
@@ -394,24 +400,52 @@ class Estimator {
     return task_.features + q * task_.terms + task_.components;
   }
 
+  // By the model, but no more than a patch of a stratum could weigh that is as near as its members
+  // reach: far from all patches, tails of Gaussians promise what no patch holds. There the draws tell
+  // little of what they miss, and a query is left to be answered in full.
   void score(std::int64_t q) {
+    auto& query = queries_[q];
     const float* features = task_.features + q * task_.terms;
+    const int d = task_.components, left = task_.window_rows * cells_ - d;
+    const float rest = features[2 * d], norm = features[2 * d + 1];
+    const float variance = static_cast<float>(1 / (2 * std::log(2.0) * task_.scale));
+    const float beside = std::sqrt(rest), noise = std::sqrt(variance * static_cast<float>(left));
     float* out = scores_.data() + q * task_.strata;
+    vec nearest = splat(kNowhere);
     for (int s = 0; s < task_.strata; s += kBlock) {
-      vec sums[4] = {};
+      vec sums[4] = {}, away[4] = {};
       for (int term = 0; term < task_.terms; ++term) {
         const float* terms = task_.terms_of + static_cast<std::size_t>(term) * task_.strata + s;
         for (int i = 0; i < 4; ++i) sums[i] += splat(features[term]) * load(terms + i * kLanes);
       }
-      for (int i = 0; i < 4; ++i) store(out + s + i * kLanes, sums[i]);
+      for (int k = 0; k < d; ++k) {
+        const std::size_t at = static_cast<std::size_t>(k) * task_.strata + s;
+        const vec value = splat(along(q)[k]);
+        for (int i = 0; i < 4; ++i) {
+          const vec below = load(task_.lowest + at + i * kLanes) - value;
+          const vec above = value - load(task_.highest + at + i * kLanes);
+          const vec beyond = largest_of(largest_of(below, above), vec{});
+          away[i] += beyond * beyond;
+        }
+      }
+      for (int i = 0; i < 4; ++i) {
+        const vec beyond = largest_of(splat(beside) - load(task_.reach + s + i * kLanes), vec{});
+        const vec still = largest_of(beyond - splat(noise), vec{});
+        nearest = smallest_of(nearest, away[i] + still * still);
+        const vec most = (splat(norm) - away[i] - beyond * beyond) * task_.scale;
+        store(out + s + i * kLanes, smallest_of(sums[i], most));
+      }
     }
-    const int d = task_.components, left = task_.window_rows * cells_ - d;
+    if (-lane_max(-nearest) > kOff * variance * static_cast<float>(d)) {
+      query.done = true;
+      query.rate = 0;
+      task_.draws[q] = -1;
+      return;
+    }
     double inside = 0;
     for (int i = 0; i < d; ++i) inside += features[i];
-    const float rest = features[2 * d], norm = features[2 * d + 1];
-    queries_[q].constant = static_cast<float>(task_.scale * (norm - inside - rest));
-    const double expected = left / (2 * std::log(2.0) * task_.scale);
-    queries_[q].noise = left ? std::min(static_cast<float>(rest / expected), kMostNoise) : 0;
+    query.constant = static_cast<float>(task_.scale * (norm - inside - rest));
+    query.noise = left ? std::min(rest / (variance * static_cast<float>(left)), kMostNoise) : 0;
   }
 
   // What a query wants of each stratum: by the model, N sqrt(E w^2) times how far centre pixels are
@@ -936,15 +970,21 @@ class Estimator {
     query.rate = draws_for(desk, task_.tolerance * task_.tolerance, trusted * trusted);
   }
 
-  // Divide the tolerance among a group of queries, the first of which is q, and among both draws:
+  // Divide the tolerance among a group of queries, the first of which is q, but for those that are
+  // answered in full, and among both draws:
   // returns what they will cost. With a variance of A / n after n draws, the least draws in all that
   // keep the mean variance are those at which each query's variance goes with sqrt(A).
   double divide(std::int64_t q) {
     double mean = 0, cost = 0;
-    for (std::int64_t i = q; i < q + task_.group; ++i)
-      mean += std::sqrt(queries_[i].rate) / static_cast<double>(task_.group);
+    int left = 0;
+    for (std::int64_t i = q; i < q + task_.group; ++i) {
+      mean += std::sqrt(queries_[i].rate);
+      left += !queries_[i].done;
+    }
+    mean /= std::max(left, 1);
     for (std::int64_t i = q; i < q + task_.group; ++i) {
       auto& query = queries_[i];
+      if (query.done) continue;
       const double part = std::min(kAim * std::sqrt(query.rate) / mean, kMostUneven);
       const double enough = (1 - kFirst) * part * task_.tolerance * task_.tolerance;
       query.rate = std::min(query.rate / (kFirst * part), task_.most);
@@ -980,7 +1020,9 @@ class Estimator {
   void settle(std::int64_t q, int round) {
     const double enough = task_.tolerance * task_.tolerance;
     // Few more draws are needed where those of the largest variance are drawn again.
-    std::vector<double> ordered(task_.variance + q, task_.variance + q + task_.group);
+    std::vector<double> ordered;
+    for (std::int64_t i = q; i < q + task_.group; ++i)
+      if (task_.draws[i] >= 0) ordered.push_back(task_.variance[i]);
     std::sort(ordered.begin(), ordered.end());
     double excess = 0, most = kWorst * enough;
     for (const double one : ordered) excess += one - enough;

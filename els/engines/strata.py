@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -37,6 +38,7 @@ _ENOUGH = 8  # patches that a stratum's variances are told from
 # what coordinates leave out.
 _REACH, _REST_REACH = 8, 5  # of the latter, strata.cpp knows what is usual
 _MOST_BYTES, _SHARE_OF_MEMORY = 4e9, 0.25  # that strata may take which stay
+_NOWHERE = 1e9  # in levels: farther than any patch
 _SPARE = 64  # bytes past the last pixel that the compiled code may read
 MIDDLE = 127.5  # a byte less this is a level; levels over this are pixels in [-1, 1]
 
@@ -59,7 +61,9 @@ class Strata:
         components: principal components of patches (m c, d).
         mean: of the projected patches of each stratum (L d).
         variance: of the same (L d).
+        lowest, highest: bounds of the projected patches of each stratum (L d).
         rest: mean squared norm of what the components leave out (L,).
+        reach: the largest such norm (L,).
         centre: mean of the centre pixels (L c).
         spread: their variance, averaged over channels (L,).
     """
@@ -76,7 +80,10 @@ class Strata:
     components: Tensor
     mean: Tensor
     variance: Tensor
+    lowest: Tensor
+    highest: Tensor
     rest: Tensor
+    reach: Tensor
     centre: Tensor
     spread: Tensor
 
@@ -208,6 +215,7 @@ def build_strata(pixels: Tensor, images: Tensor, region: Region) -> Strata:
         origin=origin,
         components=components,
         **_moments(start, sums, squares, tree["centres"], tree["steps"]),
+        **_bounds(start, codes, tree["centres"], tree["steps"]),
     )
 
 
@@ -341,3 +349,27 @@ def _moments(
         "spread": variance[:, d + 1 :].mean(dim=1),
     }
     return {name: value.float().contiguous() for name, value in found.items()}
+
+
+def _bounds(start: Tensor, codes: Tensor, centres: Tensor, steps: Tensor) -> dict[str, Tensor]:
+    """Those of `Strata`, as far as codes tell: what does not fit stands at their ends.
+
+    Args:
+        start: where strata begin.
+        codes: of all patches, as `sort_patches` has them.
+        centres, steps: what codes stand for.
+    """
+    strata, d = centres.shape
+    members = start[1:] - start[:-1]
+    there = members > 0  # only these have codes
+    each = len(codes) // int(start[-1])
+    first = start[:-1, None] * each + members[:, None] * torch.arange(each)
+    found = []
+    for extreme in (np.minimum, np.maximum):
+        of_all = torch.zeros(strata, each)
+        some = extreme.reduceat(codes.numpy(), first[there].flatten().numpy())
+        of_all[there] = torch.from_numpy(some).view(-1, each).float()
+        found.append(of_all)
+    low, high = (centres + steps[:, :d] * (one[:, :d] - 128) for one in found)
+    low[~there] = _NOWHERE
+    return {"lowest": low, "highest": high, "reach": steps[:, d] * found[1][:, d]}

@@ -100,7 +100,7 @@ def sampled_mean(
         for first in range(0, len(indices), _IMAGES_AT_A_TIME):
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
             part = _part(query, some)
-            found = _at_one_time(part, strata_of, tolerance, seed)
+            found = _completed(_at_one_time(part, strata_of, tolerance, seed), part)
             found = _within(found, part, _MOST_CLAIMED * tolerance)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
@@ -150,6 +150,19 @@ def _part(query: PatchQuery, some: Tensor) -> PatchQuery:
     """The query for some of its images, by their indices or a mask, at the same pixels."""
     wanted = None if query.wanted is None else query.wanted[some]
     return replace(query.some(some), wanted=wanted)
+
+
+def _completed(found: Estimate, query: PatchQuery) -> Estimate:
+    """The estimate, with exact answers to what lies so far from all patches that it has none: NaN.
+
+    Such are queries on the path of a network that draws beyond black and white.
+    """
+    far = found.mean.isnan().any(dim=1)
+    images = far.any(dim=(1, 2))
+    if images.any():
+        exact = _mean(replace(_part(query, images), wanted=far[images]))
+        found.mean[images] = torch.where(far[images, None], exact, found.mean[images])
+    return found
 
 
 def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
@@ -239,6 +252,9 @@ def _sample(
             "features": features,
             "terms_of": strata.terms(alpha, sigma),
             "means": (alpha * strata.mean.T).contiguous(),
+            "lowest": (alpha * strata.lowest.T).contiguous(),
+            "highest": (alpha * strata.highest.T).contiguous(),
+            "reach": alpha * strata.reach,
             "centre": strata.centre,
             "spread": strata.spread,
             "keys": pixel.repeat(b) + _key(seed, sigma),
@@ -265,6 +281,8 @@ def _sample(
     )
     if not done:
         return None
+    far = found["draws"] < 0
+    found["mean"][far], found["draws"][far] = torch.nan, strata.patches
     mean, error = (torch.zeros(b, c, rows * columns).to(query.x) for _ in range(2))
     mean[..., some] = (rearrange(found["mean"], "(b p) c -> b c p", b=b) / MIDDLE).to(mean)
     deviation = rearrange(found["variance"], "(b p) -> b 1 p", b=b).sqrt() / MIDDLE

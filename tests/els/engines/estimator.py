@@ -126,6 +126,19 @@ class Estimator:
         first = at[:, None] // self.channels + self._cells(int(self.of["x_width"]))
         return pixels.reshape(-1, self.channels)[first].reshape(len(at), -1)
 
+    def _bounds(self, features: Array) -> tuple[Array, bool]:
+        """Binary log-weights of each stratum's patches as near as its members reach, and whether
+        the query is too far from all of them."""
+        d, scale = int(self.of["components"]), self.of["scale"]
+        along, rest, norm = features[d : 2 * d], features[2 * d], features[2 * d + 1]
+        low, high = (self.given[name].reshape(d, -1).T for name in ("lowest", "highest"))
+        away = (np.maximum(np.maximum(low - along, along - high), 0) ** 2).sum(axis=1)
+        beyond = np.maximum(math.sqrt(rest) - self.given["reach"], 0)
+        variance = 1 / (2 * math.log(2) * scale)
+        noise = math.sqrt(variance * (self.patches.shape[1] - d))
+        least = (away + np.maximum(beyond - noise, 0) ** 2).min()
+        return scale * (norm - away - beyond**2), bool(least > K["kOff"] * variance * d)
+
     @property
     def channels(self) -> int:
         return int(self.of["channels"])
@@ -140,7 +153,8 @@ class Estimator:
         inner, rest, norm = features[:d].sum(), features[2 * d], features[2 * d + 1]
         left = self.patches.shape[1] - d
         noise = rest * 2 * math.log(2) * scale / left if left else 0.0
-        score = self.scores[q]
+        most, far = self._bounds(features)
+        score = self.scores[q] = np.minimum(self.scores[q], most)
         near = score >= score.max() + _FAR
         weight = np.where(near, 2 ** np.maximum(score - score.max(), _FAR), 0) * self.size
         return Query(
@@ -150,12 +164,16 @@ class Estimator:
             mean=weight @ self.given["centre"] / weight.sum(),
             rate=K["kPilot"],
             whole=int(K["kWholePilot"]),
+            variance=0.0 if far else math.inf,
+            drawn=-1.0 if far else 0.0,
+            done=far,
         )
 
     def run(self) -> bool:
         """Answer all queries; False where all patches are the better way."""
         group = int(self.of["group"])
-        groups = [range(q, q + group) for q in range(0, len(self.queries), group)]
+        groups = [self.queries[q : q + group] for q in range(0, len(self.queries), group)]
+        near = [some for one in groups if (some := [query for query in one if not query.done])]
         for turn in range(int(K["kRounds"])):
             left = [q for q, query in enumerate(self.queries) if not query.done]
             if not left:
@@ -167,10 +185,10 @@ class Estimator:
                 else:
                     self.scout(q, drawn)
             if turn:
-                for some in groups:
-                    self.settle([self.queries[q] for q in some], turn)
+                for some in near:
+                    self.settle(some, turn)
                 continue
-            cost = sum(self.divide([self.queries[q] for q in some]) for some in groups)
+            cost = sum(map(self.divide, near))
             residual = np.mean([query.residual for query in self.queries])
             if cost > self.of["dear"] or residual > K["kMostResidual"]:
                 return False

@@ -110,7 +110,9 @@ def check_coverage(
             for region in regions:
                 some[(slice(None), *region.pixels)] = True
             corner &= ~some
-            assert (claimed[some] > 0).all()
+            # What lies too far from all patches is answered in full.
+            assert (claimed[some] > 0).float().mean() > 0.9, (t, size)
+            some &= claimed > 0
             beyond = (error[some] > 2 * claimed[some]).float()
             assert len(beyond) >= 200
             assert beyond.mean() <= 0.07, (t, size)
@@ -138,6 +140,26 @@ def test_errors_hold_along_borders(unseen: torch.Tensor) -> None:
 
 
 @pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(("t", "size"), [(0.7, 7), (0.5, 7), (0.3, 5)])
+def test_errors_hold_beyond_black_and_white(
+    photos: ImageSet, unseen: torch.Tensor, t: float, size: int
+) -> None:
+    """Networks draw what no image holds; there tails of Gaussians promise what no patch has."""
+    x = noisy(torch.cat([unseen[:1], 3 * unseen[:2], 6 * unseen[2:3]]), t)
+    estimating, exact = (one.fitted(size) for one in machines(photos))
+    found, want = estimating.estimate(x, t), exact(x, t)
+    error = (found.mean - want).square().mean(dim=1).sqrt()
+    assert (error.square().mean(dim=(1, 2)).sqrt() <= 0.01).all()
+    claimed, inner = found.standard_error[:, 0], (slice(None), slice(4, -4), slice(4, -4))
+    full = (claimed[inner] == 0).float().mean(dim=(1, 2))
+    assert full[0] == 0  # of an image, every pixel inside is estimated
+    assert (full[1:] > 0.1).all()
+    assert full[3] > full[1:3].max()
+    assert error[claimed == 0].max() < 1e-4
+    assert (error > 2 * claimed + 1e-4)[claimed > 0].float().mean() <= 0.07
+
+
+@pytest.mark.usefixtures("always")
 def test_errors_hold_on_garments(garments: ImageSet) -> None:
     held_out = load_images("garments", split="val", limit=4)
     check_coverage(garments, to_float(held_out.pixels), 0.02)
@@ -162,28 +184,33 @@ def test_the_compiled_estimator_does_what_the_readable_one_does(
         done = estimate(tensors, **numbers)
         assert done
         mean, variance, drawn = (tensors[name].numpy() for name in ("mean", "variance", "draws"))
-        off = np.abs([query.mean for query in readable.queries] - mean).max(axis=1)
-        assert np.quantile(off, 0.95) < 1e-3 * numbers["tolerance"]  # float32 against float64
+        queries = readable.queries
+        far = np.array([query.drawn < 0 for query in queries])
+        assert ((drawn < 0) == far).all()
+        off = np.abs([query.mean for query in queries] - mean).max(axis=1)[~far]
+        assert np.quantile(off, 0.95) < 5e-3 * numbers["tolerance"]  # float32 against float64
         # In little noise rounding decides on whether a patch or two of thousands are drawn.
         assert off.max() < 0.2 * numbers["tolerance"]
         for name, found in (("variance", variance), ("drawn", drawn)):
-            ratio = found / np.array([getattr(query, name) for query in readable.queries])
-            assert np.quantile(np.abs(ratio - 1), 0.9) < 1e-3, name
-        compared.append(len(off))
+            ratio = found[~far] / np.array([getattr(query, name) for query in queries])[~far]
+            assert np.quantile(np.abs(ratio - 1), 0.9) < 5e-3, name
+        compared.append((len(off), int(far.sum())))
         return done
 
     monkeypatch.setattr(subsample, "estimate", both)
     monkeypatch.setattr(subsample, "_LEAST_AT_BORDER", 1 << 40)
     held_out = load_images("garments", split="val", limit=2)
     for images, x0 in (
-        (photos.take(torch.arange(400)), unseen[:2]),
+        (photos.take(torch.arange(400)), torch.cat([unseen[:1], 3 * unseen[1:2]])),
         (garments, to_float(held_out.pixels)),
     ):
         wanted = torch.zeros(x0.shape[2:], dtype=torch.bool)
         wanted[4:-4:4, 4:-4:4] = True
         machine = machines(images, tolerance=0.02)[0].fitted(size)
         machine.estimate(noisy(x0, t), t, wanted=wanted)
-    assert compared == [72, 50]
+    assert [sum(one) for one in compared] == [72, 50]
+    assert compared[0][1] > 0
+    assert compared[1][1] == 0
 
 
 @pytest.mark.usefixtures("always")
