@@ -466,15 +466,15 @@ def analysis(data: Path, checkpoint: str | None) -> dict[str, object]:
         console.print(f"'{data}' is not here: there is nothing to analyse")
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        source = Source(checkpoint or _trained(data, Path(folder)), data_root=str(data))
+        source = Source(
+            checkpoint or _trained(data, Path(folder)), data_root=str(data), verify_data=False
+        )
         study = load_study(source, Protocol(), Compute(), run="bench")
     planned = plan(study)
     console.print(planned)
     stages = _Stages()
     _, whole = _timed(lambda: analyse(study, Work(progress=stages)))
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    for name, time_of in stages.seconds.items():
-        console.print(f"{name}: {time_of / 60:.2f} min")
     console.print(f"{len(study.images)} images: {whole / 60:.1f} min, {gigabytes:.2f} GB")
     return {"images": len(study.images), "seconds": whole, "stages": stages.seconds,
             "planned": dict(planned.seconds), "gigabytes": gigabytes}  # fmt: skip
@@ -498,7 +498,7 @@ def _trained(data: Path, folder: Path) -> str:
 
 
 class _Stages:
-    """The progress of `Work` that adds up the seconds of each stage."""
+    """The progress of `Work` that prints and adds up the seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -508,7 +508,9 @@ class _Stages:
         """See `els.work.Progress`."""
         start = time.perf_counter()
         yield lambda count: None
-        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
+        took = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0) + took
+        console.print(f"{name}: {took / 60:.2f} min")
 
 
 if __name__ == "__main__":
