@@ -67,8 +67,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED_ZIP, help="a zip of CIFAR-10 images")
     parser.add_argument("--most", type=int, default=50_000, help="images in the largest run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/bench.json"))
-    parser.add_argument("--checkpoint", help="of `analysis`, trained on these images; default: "
-                        "a network that is trained for a minute")  # fmt: skip
+    parser.add_argument(
+        "--checkpoint",
+        help="of `analysis`, trained on these images; default: "
+        "a network that is trained for a minute",
+    )
     parser.add_argument("--only", nargs="+", help="sections to run; all when left out")
     options = parser.parse_args()
     reason = native_engine.available()
@@ -476,15 +479,27 @@ def analysis(data: Path, checkpoint: str | None) -> dict[str, object]:
     _, whole = _timed(lambda: analyse(study, Work(progress=stages)))
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     console.print(f"{len(study.images)} images: {whole / 60:.1f} min, {gigabytes:.2f} GB")
-    return {"images": len(study.images), "seconds": whole, "stages": stages.seconds,
-            "planned": dict(planned.seconds), "gigabytes": gigabytes}  # fmt: skip
+    return {
+        "images": len(study.images),
+        "seconds": whole,
+        "stages": stages.seconds,
+        "planned": dict(planned.seconds),
+        "gigabytes": gigabytes,
+    }
 
 
 def _trained(data: Path, folder: Path) -> str:
     """The run of a network of width 64 after 100 steps."""
-    told = {"run.name": "net", "run.dir": folder, "run.logger": "none", "data.name": "zip",
-            "data.root": data, "data.conditional": "false", "trainer.max_steps": 100,
-            "samples.every_n_epochs": 0}  # fmt: skip
+    told = {
+        "run.name": "net",
+        "run.dir": folder,
+        "run.logger": "none",
+        "data.name": "zip",
+        "data.root": data,
+        "data.conditional": "false",
+        "trainer.max_steps": 100,
+        "samples.every_n_epochs": 0,
+    }
     arguments = [word for name, value in told.items() for word in (f"--{name}", str(value))]
     command = [
         sys.executable,

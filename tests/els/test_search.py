@@ -104,8 +104,11 @@ def test_scales_are_those_of_exact_answers_where_several_are_nearly_as_good(
         for one in (machine, machine.estimating(0.01))
     )
     assert found.values == exact.values
-    same = [a == b for one, other in zip(found.by_seed, exact.by_seed, strict=True)
-            for a, b in zip(one, other, strict=True)]  # fmt: skip
+    same = [
+        a == b
+        for one, other in zip(found.by_seed, exact.by_seed, strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
     assert sum(same) >= len(same) - 1
 
 
