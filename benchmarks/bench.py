@@ -500,15 +500,9 @@ def _trained(data: Path, folder: Path) -> str:
         "trainer.max_steps": 100,
         "samples.every_n_epochs": 0,
     }
-    arguments = [word for name, value in told.items() for word in (f"--{name}", str(value))]
-    command = [
-        sys.executable,
-        ROOT / "train.py",
-        "fit",
-        "--config",
-        "evidence/cifar10_resnet_zeros",
-    ]
-    subprocess.run([*command, *arguments], check=True)
+    options = [word for name, value in told.items() for word in (f"--{name}", str(value))]
+    network = ["--config", "evidence/cifar10_resnet_zeros"]
+    subprocess.run([sys.executable, ROOT / "train.py", "fit", *network, *options], check=True)
     return str(folder / "net")
 
 

@@ -214,11 +214,12 @@ extern "C" void els_sort(const std::int32_t* stratum, std::int64_t n, std::int64
 }
 
 // Put codes (patches, bytes) in order: those of a stratum lie together, one byte of all its members
-// after another. `order` becomes the index of each patch's first pixel among all pixels. Also sums
-// the bytes, and their squares, of each stratum (strata, bytes). 0 when memory ran out.
+// after another. `order` becomes the index of each patch's first pixel among all pixels. Also finds
+// the sums of the bytes of each stratum, and of their squares, and the least and the largest of them
+// (strata, bytes); 255 and 0 where it is empty. 0 when memory ran out.
 extern "C" int els_arrange(const Sorting* task, std::int32_t strata, const std::int64_t* start,
                             std::int32_t* order, std::uint8_t* arranged, std::int64_t* sums,
-                            std::int64_t* squares) {
+                            std::int64_t* squares, std::uint8_t* least, std::uint8_t* largest) {
   const int bytes = task->components + 1 + task->channels;
   const std::int64_t places = static_cast<std::int64_t>(task->rows) * task->columns;
   const auto pixel = [&](std::int64_t patch) {
@@ -245,13 +246,19 @@ extern "C" int els_arrange(const Sorting* task, std::int32_t strata, const std::
     }
     for (int b = 0; b < bytes; ++b) {
       std::int64_t sum = 0, square = 0;
+      std::uint8_t low = 255, high = 0;
       for (std::int64_t i = 0; i < members; ++i) {
-        const std::int64_t value = out[b * members + i];
+        const std::uint8_t byte = out[b * members + i];
+        const std::int64_t value = byte;
         sum += value;
         square += value * value;
+        low = std::min(low, byte);
+        high = std::max(high, byte);
       }
       sums[s * bytes + b] = sum;
       squares[s * bytes + b] = square;
+      least[s * bytes + b] = low;
+      largest[s * bytes + b] = high;
     }
   };
   return on_threads(task->threads, strata, [&](int, const auto& take) {

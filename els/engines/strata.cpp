@@ -73,7 +73,6 @@ constexpr int kAhead = 8;                 // patches are fetched so long before 
 constexpr int kRounds = 6;
 constexpr int kHalvings = 24;             // to find how far the nearest strata go
 constexpr float kNothing = -1e30f;
-constexpr float kNowhere = 1e30f;
 constexpr float kMostPower = 60.0f;       // of two, that a weight may exceed what was expected
 constexpr double kAll = 1e18;             // draws that are all patches
 constexpr double kPilot = 2048;           // first draws of the first round
@@ -411,7 +410,7 @@ class Estimator {
     const float variance = static_cast<float>(1 / (2 * std::log(2.0) * task_.scale));
     const float beside = std::sqrt(rest), noise = std::sqrt(variance * static_cast<float>(left));
     float* out = scores_.data() + q * task_.strata;
-    vec nearest = splat(kNowhere);
+    vec nearest = splat(kNothing);  // minus the squared distance
     for (int s = 0; s < task_.strata; s += kBlock) {
       vec sums[4] = {}, away[4] = {};
       for (int term = 0; term < task_.terms; ++term) {
@@ -431,14 +430,13 @@ class Estimator {
       for (int i = 0; i < 4; ++i) {
         const vec beyond = largest_of(splat(beside) - load(task_.reach + s + i * kLanes), vec{});
         const vec still = largest_of(beyond - splat(noise), vec{});
-        nearest = smallest_of(nearest, away[i] + still * still);
+        nearest = largest_of(nearest, -(away[i] + still * still));
         const vec most = (splat(norm) - away[i] - beyond * beyond) * task_.scale;
         store(out + s + i * kLanes, smallest_of(sums[i], most));
       }
     }
-    if (-lane_max(-nearest) > kOff * variance * static_cast<float>(d)) {
+    if (-lane_max(nearest) > kOff * variance * static_cast<float>(d)) {
       query.done = true;
-      query.rate = 0;
       task_.draws[q] = -1;
       return;
     }
@@ -971,15 +969,16 @@ class Estimator {
   }
 
   // Divide the tolerance among a group of queries, the first of which is q, but for those that are
-  // answered in full, and among both draws:
-  // returns what they will cost. With a variance of A / n after n draws, the least draws in all that
-  // keep the mean variance are those at which each query's variance goes with sqrt(A).
+  // answered in full, and among both draws: returns what they will cost. With a variance of A / n
+  // after n draws, the least draws in all that keep the mean variance are those at which each query's
+  // variance goes with sqrt(A).
   double divide(std::int64_t q) {
     double mean = 0, cost = 0;
     int left = 0;
     for (std::int64_t i = q; i < q + task_.group; ++i) {
+      if (queries_[i].done) continue;
       mean += std::sqrt(queries_[i].rate);
-      left += !queries_[i].done;
+      ++left;
     }
     mean /= std::max(left, 1);
     for (std::int64_t i = q; i < q + task_.group; ++i) {

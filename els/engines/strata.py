@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -22,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from els.engines.dictionary import Region
-from els.engines.strata_code import SHORT, sort_patches
+from els.engines.strata_code import SHORT, Sorted, sort_patches
 
 # Tried at 12,000 and 50,000 CIFAR-10 images: with four times as many strata half the draws are
 # needed, which weighing so many costs again; more components change nothing.
@@ -200,22 +199,19 @@ def build_strata(pixels: Tensor, images: Tensor, region: Region) -> Strata:
         rest = (some.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
         tree = _tree(along, rest, branches, leaves)
     basis, shift = _basis(components, origin)
-    start, order, codes, sums, squares = sort_patches(
-        by_pixel, region, {"basis": basis, "shift": shift, **tree}
-    )
+    found = sort_patches(by_pixel, region, {"basis": basis, "shift": shift, **tree})
     return Strata(
         images=images,
         image_shape=(c, h, w),
         region=region,
-        order=order,
-        start=start,
-        codes=codes,
+        order=found.order,
+        start=found.start,
+        codes=found.codes,
         centres=tree["centres"],
         steps=tree["steps"],
         origin=origin,
         components=components,
-        **_moments(start, sums, squares, tree["centres"], tree["steps"]),
-        **_bounds(start, codes, tree["centres"], tree["steps"]),
+        **_model(found, tree["centres"], tree["steps"]),
     )
 
 
@@ -321,55 +317,39 @@ def _with_square(centres: Tensor) -> Tensor:
     return torch.cat([centres.T, centres.square().sum(dim=1)[None] / 2]).contiguous()
 
 
-def _moments(
-    start: Tensor, sums: Tensor, squares: Tensor, centres: Tensor, steps: Tensor
-) -> dict[str, Tensor]:
-    """Those of `Strata`; a stratum of few patches has the variances of an average one.
+def _model(found: Sorted, centres: Tensor, steps: Tensor) -> dict[str, Tensor]:
+    """Moments and bounds of `Strata`; a stratum of few patches has the variances of an average one.
+
+    Codes that do not fit stand at the ends of their range, and so do bounds.
 
     Args:
-        start: where strata begin.
-        sums, squares: of codes and of their squares (L bytes), over the members of each stratum.
+        found: the patches in their strata.
         centres, steps: what codes stand for.
     """
     d = centres.shape[1]
-    members = start[1:] - start[:-1]
-    first, second = (total / members.clamp(min=1)[:, None].double() for total in (sums, squares))
+
+    def coordinates(codes: Tensor) -> Tensor:
+        return centres + steps[:, :d] * (codes[:, :d] - 128)
+
+    members = found.start[1:] - found.start[:-1]
+    count = members.clamp(min=1)[:, None].double()
+    first, second = found.sums / count, found.squares / count
     variance = second - first.square()
-    mean = centres + steps[:, :d] * (first[:, :d] - 128)
     along = (steps[:, :d].square() * variance[:, :d]).clamp(min=_LEAST_VARIANCE)
     rest = steps[:, d].square() * second[:, d]
     if (enough := members >= _ENOUGH).any():
         along[~enough] = along[enough].mean(dim=0)
         rest[~enough] = rest[enough].mean()
-    found = {
-        "mean": mean,
+    lowest = coordinates(found.least.float())
+    lowest[members == 0] = _NOWHERE
+    model = {
+        "mean": coordinates(first),
         "variance": along,
+        "lowest": lowest,
+        "highest": coordinates(found.largest.float()),
         "rest": rest,
+        "reach": steps[:, d] * found.largest[:, d],
         "centre": first[:, d + 1 :] - MIDDLE,
         "spread": variance[:, d + 1 :].mean(dim=1),
     }
-    return {name: value.float().contiguous() for name, value in found.items()}
-
-
-def _bounds(start: Tensor, codes: Tensor, centres: Tensor, steps: Tensor) -> dict[str, Tensor]:
-    """Those of `Strata`, as far as codes tell: what does not fit stands at their ends.
-
-    Args:
-        start: where strata begin.
-        codes: of all patches, as `sort_patches` has them.
-        centres, steps: what codes stand for.
-    """
-    strata, d = centres.shape
-    members = start[1:] - start[:-1]
-    there = members > 0  # only these have codes
-    each = len(codes) // int(start[-1])
-    first = start[:-1, None] * each + members[:, None] * torch.arange(each)
-    found = []
-    for extreme in (np.minimum, np.maximum):
-        of_all = torch.zeros(strata, each)
-        some = extreme.reduceat(codes.numpy(), first[there].flatten().numpy())
-        of_all[there] = torch.from_numpy(some).view(-1, each).float()
-        found.append(of_all)
-    low, high = (centres + steps[:, :d] * (one[:, :d] - 128) for one in found)
-    low[~there] = _NOWHERE
-    return {"lowest": low, "highest": high, "reach": steps[:, d] * found[1][:, d]}
+    return {name: value.float().contiguous() for name, value in model.items()}

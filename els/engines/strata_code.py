@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,6 +113,27 @@ class _Sorting(ctypes.Structure):
     ]
 
 
+class Sorted(NamedTuple):
+    """Patches in L strata.
+
+    Attributes:
+        start: where each of the strata begins, int64 (L + 1,).
+        order: the index of each patch's first pixel among all pixels, int32 (patches,).
+        codes: of d + 1 + c bytes, uint8 (patches x bytes,), for each stratum one byte of all its
+            members after another.
+        sums, squares: of each byte and of its square over the members, int64 (L bytes).
+        least, largest: of each byte over the members, uint8 (L bytes); 255 and 0 of none.
+    """
+
+    start: Tensor
+    order: Tensor
+    codes: Tensor
+    sums: Tensor
+    squares: Tensor
+    least: Tensor
+    largest: Tensor
+
+
 def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
     """Fill in `mean`, `variance` and `draws`; see `Task` in strata.cpp for all names.
 
@@ -126,9 +148,7 @@ def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
     return bool(outcome == 0)
 
 
-def sort_patches(
-    images: Tensor, region: Region, tensors: dict[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def sort_patches(images: Tensor, region: Region, tensors: dict[str, Tensor]) -> Sorted:
     """Sort the patches of a region of all images into strata, in an order that has nothing to do
     with where they are from.
 
@@ -138,12 +158,6 @@ def sort_patches(
         tensors: what tells the strata: `basis`, `shift`, `branches`, `leaves`, `centres` and
             `steps` of `Sorting` in sorting.cpp, the number of branches and leaves being multiples
             of 16.
-
-    Returns:
-        where each of the L strata begins, int64 (L + 1,); the index of each patch's first pixel
-        among all pixels, int32 (patches,); codes of d + 1 + c bytes, uint8 (patches x bytes,), for
-        each stratum one byte of all its members after another; and the sum of each byte and of its
-        square over the members, int64 (L bytes).
     """
     n, h, w, c = images.shape
     rows, columns = region
@@ -188,9 +202,10 @@ def sort_patches(
     )
     del stratum
     task.codes = codes.data_ptr()
-    arranged = torch.empty_like(codes)
-    sums, squares = (torch.zeros(strata, bytes_each, dtype=torch.int64) for _ in range(2))
-    found = (start, order, arranged, sums, squares)
+    each = (strata, bytes_each)
+    sums, squares = (torch.zeros(each, dtype=torch.int64) for _ in range(2))
+    least, largest = (torch.zeros(each, dtype=torch.uint8) for _ in range(2))
+    found = Sorted(start, order, torch.empty_like(codes), sums, squares, least, largest)
     _check(code.els_arrange(ctypes.byref(task), strata, *map(_pointer, found)))
     return found
 

@@ -100,8 +100,8 @@ def sampled_mean(
         for first in range(0, len(indices), _IMAGES_AT_A_TIME):
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
             part = _part(query, some)
-            found = _completed(_at_one_time(part, strata_of, tolerance, seed), part)
-            found = _within(found, part, _MOST_CLAIMED * tolerance)
+            found = _at_one_time(part, strata_of, tolerance, seed)
+            found = _completed(_within(found, part, _MOST_CLAIMED * tolerance), part)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
 
@@ -152,19 +152,6 @@ def _part(query: PatchQuery, some: Tensor) -> PatchQuery:
     return replace(query.some(some), wanted=wanted)
 
 
-def _completed(found: Estimate, query: PatchQuery) -> Estimate:
-    """The estimate, with exact answers to what lies so far from all patches that it has none: NaN.
-
-    Such are queries on the path of a network that draws beyond black and white.
-    """
-    far = found.mean.isnan().any(dim=1)
-    images = far.any(dim=(1, 2))
-    if images.any():
-        exact = _mean(replace(_part(query, images), wanted=far[images]))
-        found.mean[images] = torch.where(far[images, None], exact, found.mean[images])
-    return found
-
-
 def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
     """The estimate, with exact answers where it claims a larger root mean square error than `most`.
 
@@ -177,6 +164,19 @@ def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
     if beyond.any():
         found.mean[beyond] = _mean(_part(query, beyond))
         found.standard_error[beyond], found.seen[beyond] = 0, 1
+    return found
+
+
+def _completed(found: Estimate, query: PatchQuery) -> Estimate:
+    """The estimate, with exact answers to what lies so far from all patches that it has none: NaN.
+
+    Such are queries on the path of a network that draws beyond black and white.
+    """
+    far = found.mean.isnan().any(dim=1)
+    images = far.any(dim=(1, 2))
+    if images.any():
+        exact = _mean(replace(_part(query, images), wanted=far[images]))
+        found.mean[images] = torch.where(far[images, None], exact, found.mean[images])
     return found
 
 
