@@ -35,6 +35,7 @@ _DETAILS = 1.15  # times as long with the details that mosaics are made of
 _SORTING = 0.7e-3
 _FASTER_FROM, _FASTER_POWER = 1e6, 0.55
 _TRIED = 3.5  # values of a scale, where calibration searches
+_LOOK = 0.5  # of the time of an exact answer, to check a quarter of an estimated one
 _BYTES = 36  # of a patch that is sorted, beside its centre
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
 _SOME_IMAGES = 256  # whose moments stand for those of all while machines are timed
@@ -90,10 +91,12 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     for machine in study.machines:
         if study.candidates(machine):
             add("calibrate", fitted * steps, network + _calibrating(study, machine, seconds))
+            add("calibrate", steps, _checking(study, machine, seconds))
     if study.held_out is not None and study.primary.scale is not None:
         each = _calibrating(study, study.primary, seconds)
         count = min(protocol.held_out, len(study.held_out))
         add("calibrate on held-out images", count * steps, each)
+        add("calibrate on held-out images", steps, _checking(study, study.primary, seconds))
     if study.mixture is not None:
         add("fit the mixture", fitted * steps, seconds(study.mixture, (NO_VALUE,)))
     drawn = seeds * sum(protocol.all_network_steps)
@@ -214,6 +217,11 @@ def _calibrating(study: Study, machine: Machine, seconds: Seconds) -> float:
     if study.estimates(machine):
         return _TRIED * _estimating(study, machine, seconds(machine, _middle(study, machine)))
     return seconds(machine, tuple(study.candidates(machine)))
+
+
+def _checking(study: Study, machine: Machine, seconds: Seconds) -> float:
+    """Seconds of holding an estimate against the exact answer, as calibration does at each t."""
+    return _LOOK * seconds(machine, _middle(study, machine)) if study.estimates(machine) else 0.0
 
 
 def _informing(study: Study, network: float, seconds: Seconds) -> float:

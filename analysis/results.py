@@ -49,6 +49,8 @@ from els.stacking import Weights
 AGREEMENT, SAMPLES, ATTRIBUTION = "agreement.json", "samples.npz", "origins.npz"
 INFORMATION = "information_"  # of a machine, whose kind follows
 NETWORK_FILE, WEIGHTS_FILE, DATA_SCALES = "network.json", "weights.json", "data_scales.json"
+# Stages in which answers were estimated and some of them checked.
+SAMPLING, CALIBRATION, ON_IMAGES = "audits", "calibration_audits", "held_out_audits"
 NAMED_SEEDS = ("best", "median", "worst")
 # Those of an analysis that are read back, beside agreement.json.
 FILES = re.compile(
@@ -252,6 +254,20 @@ class Results:
         target, steps = self.network[self.network_steps], self.network_steps
         return {name: agreement(drawn[steps], target) for name, drawn in self.twins.items()}
 
+    @property
+    def audits_by_stage(self) -> dict[str, dict[str, Audit]]:
+        """Of sampling, of calibration and of calibration on held-out images, those that were made.
+
+        By the name of the stage in agreement.json, and by machine.
+        """
+        on_images = {} if self.data_scales is None else {self.primary: self.data_scales}
+        found = {
+            SAMPLING: dict(self.audits),
+            CALIBRATION: _audits_of(self.scales),
+            ON_IMAGES: _audits_of(on_images),
+        }
+        return {stage: audits for stage, audits in found.items() if audits}
+
     @cached_property
     def order(self) -> tuple[int, ...]:
         """Positions of the seeds: the best, the median and the worst predicted, then the rest."""
@@ -313,8 +329,8 @@ class Results:
             found["locality"] = {kind: asdict(mean) for kind, mean in self.locality.items()}
         if self.mixture_pairs:
             found["mixture_R2"] = [asdict(pair) for pair in self.mixture_pairs]
-        if self.audits:
-            found["audits"] = {kind: as_plain(audit) for kind, audit in self.audits.items()}
+        for name, audits in self.audits_by_stage.items():
+            found[name] = {kind: as_plain(audit) for kind, audit in audits.items()}
         if self.attribution is not None:
             found["novelty"] = {
                 side: {name: asdict(summarise(value)) for name, value in values.items()}
@@ -536,6 +552,10 @@ class Results:
         for prefix, values in groups.items():
             arrays |= {f"{prefix}/{kind}": value.numpy() for kind, value in values.items()}
         return arrays
+
+
+def _audits_of(scales: Mapping[str, Scales]) -> dict[str, Audit]:
+    return {kind: one.audit for kind, one in scales.items() if one.audit is not None}
 
 
 def scales_path(folder: Path, kind: str, kinds: Sequence[str]) -> Path:

@@ -147,7 +147,7 @@ def _print_findings(results: Results, files: ReportFiles, output: Output) -> Non
     console.print(f"peak memory {_peak_gigabytes():.2f} GB")
     if results.probes is not None:
         console.print(textwrap.fill(probes_text(results), console.width))
-    if results.audits:
+    if results.audits_by_stage:
         console.print(textwrap.fill(audits_text(results), console.width))
     if results.scales:
         console.print(scales_table(results.scales))

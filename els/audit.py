@@ -1,4 +1,4 @@
-"""Estimated answers held against exact ones, at some pixels of the paths they were sampled on."""
+"""Estimated answers held against exact ones, at some pixels of the paths they were asked on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from els.denoiser import schedule_of
+from els.machines.base import Number
 from els.machines.local import PatchMachine
 from els.sampling import Paths, Starts, retraced
 from els.work import IN_MEMORY, Advance, Tensors, Work
@@ -32,6 +33,8 @@ class Audit:
         claimed: the root mean square of the standard errors that it came with, of those pixels.
         beyond: the share of these that were off by more than two of their standard errors.
         pixels: how many of each.
+        refused: the times whose answers were off by too much and gave way to exact ones; they are
+            not among `t`.
     """
 
     tolerance: float
@@ -40,10 +43,11 @@ class Audit:
     claimed: tuple[float, ...]
     beyond: tuple[float, ...]
     pixels: int
+    refused: tuple[float, ...] = ()
 
     @property
     def found(self) -> float:
-        """The root mean square error of all."""
+        """The root mean square error of all, of none 0."""
         return _root_mean_square(self.error)
 
     @property
@@ -57,11 +61,15 @@ class Audit:
         return self.found <= self.tolerance
 
     def __str__(self) -> str:
+        times = ", ".join(f"{t:g}" for t in self.refused)
+        if not self.t:
+            return f"an error above {self.tolerance:g}; exact in the end at t = {times}"
         beyond = sum(self.beyond) / len(self.beyond)
+        more = f"; exact in the end at t = {times}" if times else ""
         return (
             f"an error of {self.found:.4f} at {len(self.t) * self.pixels:,} pixels that were "
             f"computed exactly too (tolerance {self.tolerance:g}, expected {self.promised:.4f}; "
-            f"{beyond:.1%} beyond two standard errors)"
+            f"{beyond:.1%} beyond two standard errors{more})"
         )
 
 
@@ -85,15 +93,14 @@ def audit_paths(
     steps, height = len(paths.t), starts.image_shape[1]
     count = min(max(_LEAST, round(_SHARE * steps * len(seeds))), _MOST, steps * len(seeds))
     chosen = [_chosen(i, count, steps, len(seeds)) for i in range(count)]
-    rows = max(1, math.ceil(_BAND * height))
 
     def compute(some: list[int], advance: Advance) -> Tensors:
         found = []
         for i in some:
             seed, step = chosen[i]
             x, t, label = _point(machine, paths, starts, seeds, seed, step)
-            first = round(i / max(count - 1, 1) * (height - rows))
-            found.append(_compare(machine, x, t, label, slice(first, first + rows)))
+            size = machine.value_at(float(t))
+            found.append(look(machine, x, t, label, size, rows=band(height, i, count)))
             advance(1)
         return {"found": torch.stack(found)}
 
@@ -102,7 +109,7 @@ def audit_paths(
     table = work.map(name, range(count), compute, depends=depends, batch=1)["found"]
     error, claimed, beyond = (tuple(column) for column in table.T.tolist())
     t = tuple(paths.t[step] for _, step in chosen)
-    pixels = rows * starts.image_shape[2]
+    pixels = pixels_of(starts.image_shape)
     return Audit(machine.tolerance, t, error, claimed, beyond, pixels)
 
 
@@ -126,15 +133,50 @@ def _point(
     return point.x, torch.full((1,), point.t, dtype=torch.float64, device=noise.device), label
 
 
-def _compare(
-    machine: PatchMachine, x: Tensor, t: Tensor, label: Tensor | None, rows: slice
+def band(height: int, i: int, count: int) -> slice:
+    """The rows of an image that the i-th of so many looks is at: from the first to the last."""
+    rows = _rows(height)
+    first = round(i / max(count - 1, 1) * (height - rows))
+    return slice(first, first + rows)
+
+
+def pixels_of(image_shape: tuple[int, int, int]) -> int:
+    """How many pixels a look is at."""
+    _, height, width = image_shape
+    return _rows(height) * width
+
+
+def _rows(height: int) -> int:
+    return max(1, math.ceil(_BAND * height))
+
+
+def look(
+    machine: PatchMachine,
+    x: Tensor,
+    t: Tensor,
+    label: Tensor | None,
+    size: Number,
+    *,
+    rows: slice,
 ) -> Tensor:
-    """Error, claimed error and the share beyond two of them (3,), over some rows."""
-    estimate = machine.estimate(x, t, label)
+    """How far an estimate is off over some rows: error, claimed error, share beyond two of them.
+
+    Args:
+        machine: one that estimates.
+        x: a query (1 c h w).
+        t: its time (1,).
+        label: its class (1,) or None.
+        size: value of the machine's scale.
+        rows: where the answer is computed exactly, too.
+
+    Returns:
+        (3,), see `Audit`.
+    """
+    estimate = machine.estimate(x, t, label, size)
     wanted = torch.zeros(1, *x.shape[2:], dtype=torch.bool, device=x.device)
     wanted[:, rows] = True
     images = machine.of_class(None if label is None else int(label))
-    (exact,) = machine.posteriors(x, t, images.pixels, [machine.value_at(float(t))], wanted=wanted)
+    (exact,) = machine.posteriors(x, t, images.pixels, [size], wanted=wanted)
     difference = estimate.mean - machine.kept(exact.mean.to(x))
     off = difference[..., rows, :].double().square().mean(dim=1)
     claimed = estimate.standard_error[:, 0, rows].double().square()
@@ -143,4 +185,4 @@ def _compare(
 
 
 def _root_mean_square(values: Sequence[float]) -> float:
-    return math.sqrt(sum(value**2 for value in values) / len(values))
+    return math.sqrt(sum(value**2 for value in values) / max(1, len(values)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import Field
 from scipy.stats import t as student
 from torch import Tensor
 
+from els.audit import Audit, pixels_of
 from els.criterion import Criterion, Point, best_of, compare, data_points, part_of
 from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError, reason
@@ -57,6 +58,7 @@ class Scales:
         by_seed: the best value for each t and seed.
         table: the criterion for each t, candidate and seed; None where it was not tried, which
             cannot be the best (`els.search`).
+        audit: where answers were estimated, how far some of those at `values` were off.
         source: the file that they were read from, where they were not fitted here.
         scale: what the values are: "size" in pixels, "width", "threshold", ...
     """
@@ -69,6 +71,7 @@ class Scales:
     values: Annotated[tuple[Number, ...], Field(alias="sizes")]  # as files have called it always
     by_seed: tuple[tuple[Number, ...], ...]
     table: tuple[tuple[tuple[float | None, ...], ...], ...]
+    audit: Audit | None = None
     source: str = ""
     scale: Annotated[str, Field(alias="dial", pattern=_WORD)] = "size"
 
@@ -401,11 +404,16 @@ def _search(
 
     def compute(some: list[int], advance: Advance) -> Tensors:
         points, label = path()
-        rows = []
+        found = []
         for i in some:
-            rows.append(searched(points[i], machine, candidates, label, criterion))
+            place = (i, steps)
+            found.append(searched(points[i], machine, candidates, label, criterion, place=place))
             advance(len(seeds))
-        return {"table": torch.stack(rows)}
+        return {
+            "table": torch.stack([one.table for one in found]),
+            "look": torch.stack([one.look for one in found]),
+            "refused": torch.tensor([one.refused for one in found]),
+        }
 
     depends = [
         "searched scales",
@@ -417,17 +425,42 @@ def _search(
         list(seeds),
     ]
     what = " on held-out images" if criterion == "mse" else ""
-    table = work.map(
+    found = work.map(
         f"calibrating {machine.kind}{what}",
         range(steps),
         compute,
         depends=depends,
         steps=len(seeds),
         batch=1,
-    )["table"]
+    )
     t = machine.schedule.timesteps(steps)[:-1].tolist()
-    table = rearrange(table, "t k n -> n t k")
-    return choose_scales(table, machine, criterion, seeds=seeds, candidates=candidates, t=t)
+    table = rearrange(found["table"], "t k n -> n t k")
+    scales = choose_scales(table, machine, criterion, seeds=seeds, candidates=candidates, t=t)
+    return replace(scales, audit=_audit(machine, t, found["look"], found["refused"]))
+
+
+def _audit(
+    machine: PatchMachine, t: Sequence[float], looks: Tensor, refused: Tensor
+) -> Audit | None:
+    """What the looks at each time (t 3) say together; None where all answers were exact."""
+    looked = ~looks.isnan().any(dim=1)
+    if not looked.any():
+        return None
+    kept = looked & ~refused
+    error, claimed, beyond = (tuple(column) for column in looks[kept].T.tolist())
+    return Audit(
+        tolerance=machine.tolerance,
+        t=_those(t, kept),
+        error=error,
+        claimed=claimed,
+        beyond=beyond,
+        pixels=pixels_of(machine.image_shape),
+        refused=_those(t, refused),
+    )
+
+
+def _those(t: Sequence[float], chosen: Tensor) -> tuple[float, ...]:
+    return tuple(t[i] for i in chosen.nonzero().flatten().tolist())
 
 
 def _candidates(machine: Machine, given: Sequence[Number] | None, count: int) -> Sequence[Number]:

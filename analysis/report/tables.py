@@ -21,7 +21,7 @@ from els.analysis.comparison import Comparison
 from els.analysis.report.published import PaperRow
 from els.analysis.report.views import REACHED, medians
 from els.analysis.report.words import interval_text
-from els.analysis.results import AgreementAt, Results
+from els.analysis.results import CALIBRATION, ON_IMAGES, SAMPLING, AgreementAt, Results
 from els.calibration import Scales
 from els.console import plural
 from els.errors import printable
@@ -46,6 +46,11 @@ _FEW = 4
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 _SHOWN_TIMES = (1, 0.75, 0.5, 0.25, 0)
 _DASHES = box.Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
+_AUDITED = {
+    SAMPLING: "The {kind} machine was compared",
+    CALIBRATION: "To fit its scales {kind} was compared",
+    ON_IMAGES: "To fit its scales to held-out images {kind} was compared",
+}
 
 
 def plain(options: ConsoleOptions) -> bool:
@@ -432,8 +437,9 @@ def probes_text(results: Results) -> str:
 def audits_text(results: Results) -> str:
     """How far answers from a part of the training patches were off; "" where none were."""
     return " ".join(
-        f"The {kind} machine was compared with a part of the training patches: {audit}."
-        for kind, audit in results.audits.items()
+        f"{_AUDITED[stage].format(kind=kind)} with a part of the training patches: {audit}."
+        for stage, audits in results.audits_by_stage.items()
+        for kind, audit in audits.items()
     )
 
 

@@ -25,7 +25,7 @@ from els.analysis.comparison import Comparison
 from els.analysis.report.findings import findings
 from els.analysis.report.tables import NOVELTY, scale_cells, seed_rows, time_rows
 from els.analysis.report.write import ReportFiles
-from els.analysis.results import Results
+from els.analysis.results import CALIBRATION, SAMPLING, Results
 from els.calibration import Scales
 from els.files import sha256_of
 from els.images import to_uint8
@@ -262,7 +262,9 @@ def numbers(results: Results) -> dict[str, float]:
     in the tables.
     """
     found = agreement_of_first(results) | copies_numbers(results) | agreement_by_kind(results)
-    found |= {f"{AUDIT}/{kind}/error": one.found for kind, one in results.audits.items()}
+    for stage, name in ((SAMPLING, "error"), (CALIBRATION, "calibration_error")):
+        audits = results.audits_by_stage.get(stage, {})
+        found |= {f"{AUDIT}/{kind}/{name}": one.found for kind, one in audits.items()}
     found |= {f"{LOCALITY}/{kind}": one.mean for kind, one in results.locality.items()}
     for side in (NETWORK, HELD_OUT, COPIES):
         found |= novelty_numbers(results, side)

@@ -235,6 +235,22 @@ def test_what_an_audit_refuses_is_sampled_again_and_in_the_end_exactly(
     assert numbers(held)["audit/boundary/error"] == pytest.approx(0.05)
 
 
+def test_the_error_of_calibration_is_told(results: Results, tmp_path: Path) -> None:
+    audit = Audit(0.01, (0.5,), (0.004,), (0.005,), (0.0,), 12, refused=(0.25,))
+    of_one = replace(results.scales["boundary"], audit=audit)
+    told = replace(results, scales={**results.scales, "boundary": of_one}, data_scales=of_one)
+    assert not results.audits_by_stage
+    stages = {"calibration_audits": {"boundary": audit}, "held_out_audits": {"boundary": audit}}
+    assert told.audits_by_stage == stages
+    assert told.summary["calibration_audits"]["boundary"]["refused"] == [0.25]
+    text = audits_text(told)
+    assert "To fit its scales boundary was compared with a part of the training patches" in text
+    assert "held-out" in text
+    assert numbers(told)["audit/boundary/calibration_error"] == pytest.approx(0.004)
+    told.save(tmp_path)
+    assert Results.load(tmp_path).audits_by_stage == stages
+
+
 def test_a_conditional_network_is_analysed_with_labels(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c.ckpt", classes=10)
     assert small_results(checkpoint, mosaic=False).labels.shape == (3,)

@@ -99,3 +99,6 @@ def test_an_audit_is_told_in_a_line() -> None:
         "an error of 0.0071 at 512 pixels that were computed exactly too (tolerance 0.01, expected "
         "0.0081; 1.0% beyond two standard errors)"
     )
+    nothing_left = Audit(0.01, (), (), (), (), 256, refused=(1.0, 0.5))
+    assert str(nothing_left) == "an error above 0.01; exact in the end at t = 1, 0.5"
+    assert nothing_left.found == 0

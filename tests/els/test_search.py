@@ -1,6 +1,8 @@
 """Calibration by estimates finds what trying everything exactly finds."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,7 +130,7 @@ def test_sizes_that_take_all_patches_are_answered_in_one_pass(
             asked.append(values) or Machine.at_values(self, x, t, values, label)
         ),
     )
-    table = searched(point, machine, SIZES, None, "cosine")
+    table = searched(point, machine, SIZES, None, "cosine").table
     assert asked == [[7, 9]]
     exact = machine.estimating(0)
     want = torch.stack([compare(point, exact(x, 0.5, size=k), "cosine", COSINE) for k in (5, 7, 9)])
@@ -144,6 +146,55 @@ def test_a_search_goes_as_far_as_it_must(photos: ImageSet) -> None:
         truth: Denoiser = make_machine("boundary", photos, size=size)
         machine = make_machine("boundary", photos, tolerance=0.01)
         assert isinstance(machine, PatchMachine)
-        table = searched(Point(t, x, truth(x, t)), machine, SIZES[::-1], None, "cosine")
+        table = searched(Point(t, x, truth(x, t)), machine, SIZES[::-1], None, "cosine").table
         best = table.nan_to_num(nan=-1).mean(dim=1).argmax()
         assert SIZES[::-1][int(best)] == size
+
+
+def test_what_calibration_went_by_is_checked_at_each_time(photos: ImageSet) -> None:
+    network = make_machine("boundary", photos, size=7)
+    machine = make_machine("boundary", photos)
+    starts = Starts(photos.image_shape)
+    found = fit_scales(
+        network, machine.estimating(0.01), starts, range(2), steps=4, candidates=(5, 7, 9)
+    )
+    audit = found.audit
+    assert audit is not None
+    assert audit.holds
+    assert 0 < audit.found < audit.tolerance == 0.01
+    assert audit.t == found.t
+    assert audit.pixels == 8 * 32
+    assert not audit.refused
+    assert fit_scales(network, machine, starts, [0], steps=2, candidates=(5, 7)).audit is None
+
+
+def test_where_estimates_are_off_by_too_much_all_sizes_are_tried_exactly(
+    photos: ImageSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As if estimates below t = 0.7 missed what holds the weight, and did not know."""
+    machine = make_machine("boundary", photos.take(torch.arange(500)))
+    network = make_machine("boundary", machine.images, size=7)
+    estimate = PatchMachine.estimate
+
+    def worse(
+        self: PatchMachine, x: Tensor, t: Times, label: Labels = None, size: int | None = None
+    ) -> subsample.Estimate:
+        found = estimate(self, x, t, label, size)
+        low = torch.as_tensor(t).max() < 0.7
+        return replace(found, mean=found.mean + 0.3 * x.sign()) if low else found
+
+    monkeypatch.setattr(PatchMachine, "estimate", worse)
+    starts = Starts(photos.image_shape)
+    exact, found = (
+        fit_scales(network, one, starts, range(2), steps=4, candidates=SIZES)
+        for one in (machine, machine.estimating(0.01))
+    )
+    assert found.audit is not None
+    assert found.audit.refused == (0.5, 0.25)
+    assert found.audit.t == (1.0, 0.75)
+    assert found.audit.holds
+    assert "exact in the end at t = 0.5, 0.25)" in str(found.audit)
+    assert found.table[2:] == exact.table[2:]
+    assert found.values == exact.values == (7, 7, 7, 7)
+    found.save(tmp_path / "scales.json")
+    assert Scales.load(tmp_path / "scales.json") == found
