@@ -91,9 +91,13 @@ def check_coverage(
     *,
     path: Sequence[tuple[float, int]] = PATH,
     borders: bool = False,
+    estimated: float = 1.0,
 ) -> None:
     """At every t, inside and along borders: the error holds for each image, and each claim for 93 %
-    of pixels, also among those whose weight fewest patches carry."""
+    of pixels, also among those whose weight fewest patches carry.
+
+    So many of the pixels are `estimated`; what lies too far from all patches is answered in full.
+    """
     estimating, exact = machines(train, tolerance=tolerance)
     for t, size in path:
         x, r = noisy(x0, t), size // 2
@@ -110,8 +114,7 @@ def check_coverage(
             for region in regions:
                 some[(slice(None), *region.pixels)] = True
             corner &= ~some
-            # What lies too far from all patches is answered in full.
-            assert (claimed[some] > 0).float().mean() > 0.9, (t, size)
+            assert (claimed[some] > 0).float().mean() >= estimated, (t, size)
             some &= claimed > 0
             beyond = (error[some] > 2 * claimed[some]).float()
             assert len(beyond) >= 200
@@ -162,7 +165,7 @@ def test_errors_hold_beyond_black_and_white(
 @pytest.mark.usefixtures("always")
 def test_errors_hold_on_garments(garments: ImageSet) -> None:
     held_out = load_images("garments", split="val", limit=4)
-    check_coverage(garments, to_float(held_out.pixels), 0.02)
+    check_coverage(garments, to_float(held_out.pixels), 0.02, estimated=0.9)
 
 
 @pytest.mark.usefixtures("always")
