@@ -10,6 +10,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -28,6 +32,20 @@ typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
 
 inline vec splat(float value) { return vec{} + value; }
 inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
+// Whether a lane of a is below that of b. A vector that tells is made and read bit by bit where the
+// instruction that tells is not asked for.
+inline bool any_below(vec a, vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ) != 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ)) != 0;
+#else
+  const bits below = (bits)(a < b);
+  std::uint32_t all = 0;
+  for (int lane = 0; lane < kLanes; ++lane) all |= below[lane];
+  return all != 0;
+#endif
+}
 inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
 
 // 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.

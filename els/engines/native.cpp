@@ -64,13 +64,6 @@ inline vec least_of(vec a, vec b) { return a < b ? a : b; }
 
 inline bits pick(bits mask, bits a, bits b) { return (mask & a) | (~mask & b); }
 
-inline bool any(bits mask) {
-  std::uint64_t words[sizeof(bits) / 8], all = 0;
-  std::memcpy(words, &mask, sizeof(mask));
-  for (std::uint64_t word : words) all |= word;
-  return all;
-}
-
 // Vectors that start as zero.
 class Buffer {
  public:
@@ -172,12 +165,23 @@ struct Sums : Details<Detailed> {
   vec mass = {};               // sum of weights relative to it
   vec moment[C] = {};          // the same times the centre pixels
 
+  // From where on a patch changes nothing in any lane.
+  float limit() const {
+    float lowest = least[0];
+    for (int lane = 1; lane < kLanes; ++lane) lowest = std::min(lowest, least[lane]);
+    return lowest + kNegligible;
+  }
+
+  // And in each, by what it has seen itself and by a limit for all.
+  vec limits(float all) const { return least_of(splat(all), least + kNegligible); }
+
   // Take in `count` patches with -log2 weights `box` and centre pixels y (count C), the first of
-  // which goes by the number `patch`.
+  // which goes by the number `patch`, if one of them is nearer than its lane's limit.
   inline __attribute__((always_inline)) void absorb(const vec* box, const vec* y, int count,
-                                                    std::uint32_t patch) {
+                                                    std::uint32_t patch, float limit) {
     vec nearest = box[0];
     for (int i = 1; i < count; ++i) nearest = least_of(box[i], nearest);
+    if (!any_below(nearest, limits(limit))) return;
     const vec lowest = least_of(nearest, least);
     const vec shrink = exp2_of(lowest - least);
     vec total = mass * shrink, sums[C];
@@ -226,10 +230,16 @@ struct Images : Sums<C, true> {
     this->least = lowest;
   }
 
-  // From where on a patch of the image at hand changes nothing, neither a sum nor the two nearest.
-  vec limit(const Sums<C, true>& image) const {
-    return largest_of(least_of(this->least, image.least) + kNegligible,
-                      least_of(second_least, image.least));
+  // From where on a patch of another image changes nothing, neither a sum nor the two nearest.
+  float limit() const {
+    float first = FLT_MAX, other = FLT_MAX;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float least = this->least[lane];
+      other = std::min(other, std::max(first, least));
+      first = std::min(first, least);
+      other = std::min(other, second_least[lane]);
+    }
+    return std::max(first + kNegligible, other);
   }
 };
 
@@ -290,6 +300,7 @@ class Worker {
         stack_(static_cast<std::size_t>(kBand) * stack_cells_),
         tails_(static_cast<std::size_t>(2 * margin_ + 1) * W),
         sums_(static_cast<std::size_t>(job.sizes) * places_),
+        limits_(sums_.size()),
         folded_(Detailed ? sums_.size() : 0) {
     terms_.reserve(2 * margin_ + kBand);
   }
@@ -302,6 +313,7 @@ class Worker {
     const Range across = columns_.displacements(job_.radii[0]);
     for (std::int64_t group = item.first_group; group < item.last_group; ++group) {
       load_images(group * kLanes);
+      for (std::size_t i = 0; i < sums_.size(); ++i) limits_[i] = total(i).limit();
       first_patch_ = static_cast<std::uint32_t>(group - item.first_group) * places_;
       for (int s = down.begin + item.first_row; s < down.end; s += item.row_step)
         if (scattered_)
@@ -449,8 +461,8 @@ class Worker {
     const Range rows = Range{u - r, u + r + 1}.within(down_);
     const int width = columns_.length();
     Place& sums = sums_row_[columns_.place(i)];
-    vec limit = sums.least + kNegligible;
-    if constexpr (Detailed) limit = folded_[&sums - sums_.data()].limit(sums);
+    const float limit = limits_row_[columns_.place(i)];
+    const vec limits = sums.limits(limit);
     vec box[M] = {};
     for (int row = rows.begin; row < rows.end; ++row) {
       const float* x = query_.data() + rows_.place(row) * width * C;
@@ -463,12 +475,12 @@ class Worker {
             box[j] += difference * difference;
           }
         }
-      bits near = {};
-      for (int j = 0; j < M; ++j) near |= (bits)(box[j] < limit);
-      if (!any(near)) return;
+      vec nearest = box[0];
+      for (int j = 1; j < M; ++j) nearest = least_of(box[j], nearest);
+      if (!any_below(nearest, limits)) return;
     }
     const int v = training_row_ + i + first;
-    sums.absorb(box, images_.at(v * C), M, first_patch_ + v);
+    sums.absorb(box, images_.at(v * C), M, first_patch_ + v, limit);
   }
 
   // The query rows `rows`, at most band_ of them, at one size.
@@ -491,7 +503,9 @@ class Worker {
   // What all places of query row u share.
   void start_row(int size, int u, int s) {
     const int row = rows_.place(u) * columns_.length();
-    sums_row_ = sums_.data() + static_cast<std::size_t>(size) * places_ + row;
+    const std::size_t at = static_cast<std::size_t>(size) * places_ + row;
+    sums_row_ = sums_.data() + at;
+    limits_row_ = limits_.data() + at;
     wanted_row_ = wanted_.data() + row;
     training_row_ = (u + s) * columns_.length();
   }
@@ -662,11 +676,12 @@ class Worker {
   inline __attribute__((always_inline)) void absorb(int u, int r, Range across, const vec* box) {
     const Range valid = across.within(columns_.partners(u, r));
     Place& sums = sums_row_[columns_.place(u)];
+    const float limit = limits_row_[columns_.place(u)];
     const int v = training_row_ + u + valid.begin;
     const vec* y = images_.at(v * C);
     if (W == 1 || valid.size() == W)
-      return sums.absorb(box, y, W, first_patch_ + v);  // a loop to be unrolled
-    sums.absorb(box + (valid.begin - across.begin), y, valid.size(), first_patch_ + v);
+      return sums.absorb(box, y, W, first_patch_ + v, limit);  // a loop to be unrolled
+    sums.absorb(box + (valid.begin - across.begin), y, valid.size(), first_patch_ + v, limit);
   }
 
   // Add one place's lanes to the totals of slot = (query, size), in double.
@@ -782,11 +797,13 @@ class Worker {
   Buffer stack_;                    // sums of rows, (kBand, margin + u + margin, W)
   Buffer tails_;                    // (k W)
   std::vector<Place> sums_;         // (m h w); with details, of the images at hand alone
+  std::vector<float> limits_;       // (m h w): of what is seen when the images at hand come
   std::vector<Images<C>> folded_;   // (m h w), of the images before; empty without details
   std::vector<const vec*> terms_;   // rows to add up
   Range down_{}, span_{};           // rows and columns with e_s at the displacements at hand
   const vec* stack_row_ = nullptr;  // of the query row at hand
   Place* sums_row_ = nullptr;       // of the size and query row at hand
+  const float* limits_row_ = nullptr;  // of the same
   const std::uint8_t* wanted_row_ = nullptr;  // of the query row at hand
   int training_row_ = 0;            // place where the training row at hand begins
   std::uint32_t first_patch_ = 0;   // number of the first patch of the images at hand
