@@ -34,7 +34,7 @@ _DETAILS = 1.15  # times as long with the details that mosaics are made of
 # times faster than all patches it is by their number.
 _SORTING = 0.7e-3
 _FASTER_FROM, _FASTER_POWER = 1e6, 0.55
-_TRIED = 3.5  # values of a scale, where calibration searches
+_IN_FULL = 0.3  # of the steps, those of little noise, where all patches are the better way
 _LOOK = 0.5  # of the time of an exact answer, to check a quarter of an estimated one
 _BYTES = 36  # of a patch that is sorted, beside its centre
 _BASE_GIGABYTES = 0.8  # Python, PyTorch and the report
@@ -214,9 +214,12 @@ def _middle(study: Study, machine: Machine) -> tuple[Number]:
 
 def _calibrating(study: Study, machine: Machine, seconds: Seconds) -> float:
     """Seconds of a query at all values of the scale that calibration tries."""
-    if study.estimates(machine):
-        return _TRIED * _estimating(study, machine, seconds(machine, _middle(study, machine)))
-    return seconds(machine, tuple(study.candidates(machine)))
+    values = tuple(study.candidates(machine))
+    every = seconds(machine, values)
+    if not study.estimates(machine):
+        return every
+    one = _estimate(study, machine, seconds(machine, _middle(study, machine)))
+    return len(values) * one + _IN_FULL * every
 
 
 def _checking(study: Study, machine: Machine, seconds: Seconds) -> float:
@@ -231,6 +234,11 @@ def _informing(study: Study, network: float, seconds: Seconds) -> float:
 
 
 def _estimating(study: Study, machine: Machine, exact: float) -> float:
+    """Seconds of an answer of a machine that estimates, from those of an exact one."""
+    return (1 - _IN_FULL) * _estimate(study, machine, exact) + _IN_FULL * exact
+
+
+def _estimate(study: Study, machine: Machine, exact: float) -> float:
     """Seconds of an estimate, from those of an exact answer."""
     patches = _patches(study, _middle(study, machine)[0])
     return exact / max(1.0, (patches / _FASTER_FROM) ** _FASTER_POWER)

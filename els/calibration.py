@@ -33,7 +33,7 @@ from els.machines.local import PatchMachine
 from els.reading import read_bytes, read_json
 from els.sampling import Starts, ddim_steps
 from els.schedule import CosineSchedule
-from els.search import searched
+from els.search import estimated, searched
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 SAME = 0.01  # a share of the loss that makes no difference
@@ -394,20 +394,40 @@ def _search(
     of: list[object],
     work: Work,
 ) -> Scales:
-    """Scales of a machine that estimates, time by time; see `els.search`.
+    """Scales of a machine that estimates; see `els.search`.
 
     Args:
         path: gives what ought to be answered at every t, and the labels.
         of: plain data that tells what `path` depends on.
     """
-    path = cache(path)
+    path, order = cache(path), sorted(range(len(candidates)), key=candidates.__getitem__)
+    values = [candidates[i] for i in order]
+    what = " on held-out images" if criterion == "mse" else ""
+    depends = [of, machine.identity, values, steps, criterion, list(seeds)]
 
-    def compute(some: list[int], advance: Advance) -> Tensors:
+    def by_value(some: list[int], advance: Advance) -> Tensors:
+        points, label = path()
+        tables = [estimated(points, machine, values[i], label, criterion, advance) for i in some]
+        return {"table": torch.stack(tables)}
+
+    estimates = work.map(
+        f"calibrating {machine.kind}{what}",
+        range(len(values)),
+        by_value,
+        depends=["estimated scales", *depends],
+        steps=steps * len(seeds),
+        batch=1,
+    )["table"]
+
+    def by_time(some: list[int], advance: Advance) -> Tensors:
         points, label = path()
         found = []
         for i in some:
             place = (i, steps)
-            found.append(searched(points[i], machine, candidates, label, criterion, place=place))
+            one = searched(
+                points[i], estimates[:, i], machine, values, label, criterion, place=place
+            )
+            found.append(one)
             advance(len(seeds))
         return {
             "table": torch.stack([one.table for one in found]),
@@ -415,26 +435,18 @@ def _search(
             "refused": torch.tensor([one.refused for one in found]),
         }
 
-    depends = [
-        "searched scales",
-        of,
-        machine.identity,
-        list(candidates),
-        steps,
-        criterion,
-        list(seeds),
-    ]
-    what = " on held-out images" if criterion == "mse" else ""
     found = work.map(
-        f"calibrating {machine.kind}{what}",
+        f"checking the scale of {machine.kind}{what}",
         range(steps),
-        compute,
-        depends=depends,
+        by_time,
+        depends=["searched scales", *depends],
         steps=len(seeds),
         batch=1,
     )
+    table = torch.empty_like(found["table"])
+    table[:, order] = found["table"]
     t = machine.schedule.timesteps(steps)[:-1].tolist()
-    table = rearrange(found["table"], "t k n -> n t k")
+    table = rearrange(table, "t k n -> n t k")
     scales = choose_scales(table, machine, criterion, seeds=seeds, candidates=candidates, t=t)
     return replace(scales, audit=_audit(machine, t, found["look"], found["refused"]))
 

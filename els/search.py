@@ -1,9 +1,9 @@
 """Calibration of a machine that estimates: minutes where trying everything would take hours.
 
-At each time only those values of the scale are tried that lie around the best: the criterion rises
-to it from both sides. Where to begin is found exactly, with a few of the training images at a
-ninth of the pixels. To choose takes all pixels: images vote, and where values are nearly as good,
-what a ninth of its pixels says is noise enough to turn an image's vote. What is chosen is checked:
+Every value of the scale is tried at every time where an estimate is cheaper than all patches, value
+by value, so that the patches of each are sorted once. Where it is not, which is so of large values
+at little noise, answers are exact, and values are tried up to the one past that which a few of the
+training images suggest, and farther as long as the largest is the best. What is chosen is checked:
 some pixels are computed exactly, and where estimates prove wrong, all answers are.
 """
 
@@ -18,20 +18,13 @@ from torch import Tensor
 from els.audit import band, look
 from els.criterion import Criterion, Point, best_of, compare
 from els.denoiser import at_time
-from els.engines.subsample import Estimate
 from els.machines.base import Number
 from els.machines.local import PatchMachine
+from els.work import Advance
 
-# With which it is found where to begin; of pixels those in every so many rows and columns.
+# With which it is found how far to go; of pixels those in every so many rows and columns.
 _FEW_IMAGES, _FEW_SEEDS, _APART = 1000, 4, 3
 _BANDS_APART = 7  # of looks at neighbouring times, so that the rows are not those of the time
-
-
-def lattice(height: int, width: int) -> Tensor:
-    """The pixels that are looked at to find where to begin, bool (h w)."""
-    wanted = torch.zeros(height, width, dtype=torch.bool)
-    wanted[min(1, height - 1) :: _APART, min(1, width - 1) :: _APART] = True
-    return wanted
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,8 @@ class Searched:
 
     Attributes:
         table: the criterion for each candidate and image (k n); NaN where one was not tried.
-        look: at some pixels of the chosen value's answers (3,), see `els.audit.look`; NaN where
-            these were exact anyway.
+        look: at some pixels of the chosen value's answers (3,), see `els.audit.look`, or where
+            these are exact, of those of the largest value that was estimated; NaN if none was.
         refused: whether they were off by too much, so that all of `table` is exact.
     """
 
@@ -50,125 +43,110 @@ class Searched:
     refused: bool
 
 
+def lattice(height: int, width: int) -> Tensor:
+    """The pixels that are looked at to find how far to go, bool (h w)."""
+    wanted = torch.zeros(height, width, dtype=torch.bool)
+    wanted[min(1, height - 1) :: _APART, min(1, width - 1) :: _APART] = True
+    return wanted
+
+
+def estimated(
+    points: Sequence[Point],
+    machine: PatchMachine,
+    value: Number,
+    label: Tensor | None,
+    criterion: Criterion,
+    advance: Advance,
+) -> Tensor:
+    """The criterion at one value for each time and image (t n); NaN where all patches cost less.
+
+    Args:
+        points: what ought to be answered, at each time.
+        machine: one with a tolerance.
+        value: of its scale.
+        label: class indices (n,) or None.
+        criterion: see `els.calibration.Scales`.
+        advance: called with the number of images after each time.
+    """
+    rows = []
+    for point in points:
+        t = at_time(point.x, point.t)
+        found = machine.estimate(point.x, t, label, value, in_full=False)
+        rows.append(compare(point, found.mean, criterion, machine.schedule))
+        advance(len(point.x))
+    return torch.stack(rows)
+
+
 def searched(
     point: Point,
+    table: Tensor,
     machine: PatchMachine,
     candidates: Sequence[Number],
     label: Tensor | None,
     criterion: Criterion,
     *,
-    place: tuple[int, int] = (0, 1),
+    place: tuple[int, int],
 ) -> Searched:
     """Find the best of the candidates at one time, and check it.
 
     Args:
         point: what ought to be answered.
+        table: what estimates say for each candidate and image (k n); NaN where there is none.
         machine: one with a tolerance.
-        candidates: values of its scale.
+        candidates: values of its scale, ascending.
         label: class indices (n,) or None.
         criterion: see `els.calibration.Scales`.
         place: which time it is, and of how many: each looks at another image and other rows.
     """
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i])
-    values, last = [candidates[i] for i in order], len(candidates) - 1
-    table = torch.full((len(candidates), len(point.x)), torch.nan, dtype=torch.float64)
-    seen = torch.ones_like(table)
+    table, last = table.clone(), len(candidates) - 1
+    tried = ~table.isnan().any(dim=1)
+    table[~tried] = torch.nan
+    by_estimates = tried.clone()
 
-    def attempt(*places: int) -> None:
-        answers = _answers(point, machine, [values[i] for i in places], label)
-        for place, answer in zip(places, answers, strict=True):
-            table[place] = compare(point, answer.mean, criterion, machine.schedule)
-            seen[place] = answer.seen.double()
+    def answer(places: range) -> None:
+        values = [candidates[i] for i in places]
+        t = at_time(point.x, point.t)
+        answers = machine.estimating(0).at_values(point.x, t, values, label)
+        for i, one in zip(places, answers, strict=True):
+            table[i] = compare(point, one, criterion, machine.schedule)
+            tried[i], by_estimates[i] = True, False
 
-    begin = _begin(point, machine, values, label, criterion)
-    low, high = max(begin - 1, 0), min(begin + 1, last)
-    attempt(*range(low, high + 1))
-    while True:
-        _, best = best_of(table, criterion)
-        if best == low > 0:
-            attempt(low := low - 1)
-        elif best == high < last:
-            attempt(high := high + 1)
-        else:
-            break
-    found = _looked_at(point, machine, values[best], label, seen[best] < 1, place)
+    high = int(tried.int().cumprod(dim=0).sum()) - 1  # up to which all were tried
+    if high < last:
+        least = min(_suggested(point, machine, candidates, label, criterion) + 1, last)
+        if high < least:
+            answer(range(high + 1, least + 1))
+            high = least
+    while (best := best_of(table, criterion)[1]) == high < last:
+        answer(range(high + 1, high + 2))
+        high += 1
+    found = torch.full((3,), torch.nan)
+    if by_estimates.any():
+        which = best if by_estimates[best] else int(by_estimates.nonzero().max())
+        found = _looked_at(point, machine, candidates[which], label, place)
     error, claimed, _ = found.tolist()
     # Rows may be harder than their image is, and say so.
     refused = error > max(machine.tolerance, claimed)
     if refused:
-        exact = machine.estimating(0).at_values(
-            point.x, at_time(point.x, point.t), list(candidates), label
-        )
-        rows = [compare(point, answer, criterion, machine.schedule) for answer in exact]
-        return Searched(torch.stack(rows), found, refused)
-    ordered = torch.empty_like(table)
-    ordered[order] = table
-    return Searched(ordered, found, refused)
+        answer(range(len(candidates)))
+    return Searched(table, found, refused)
 
 
-def _looked_at(
+def _suggested(
     point: Point,
     machine: PatchMachine,
-    size: Number,
-    label: Tensor | None,
-    estimated: Tensor,
-    place: tuple[int, int],
-) -> Tensor:
-    """A look at one of the images that were estimated; NaN (3,) where none was.
-
-    Args:
-        point, machine, label, place: as for `searched`.
-        size: value of the scale.
-        estimated: of which images (n,).
-    """
-    i, count = place
-    those = estimated.nonzero().flatten()
-    if not len(those):
-        return torch.full((3,), torch.nan)
-    which = int(those[i % len(those)])
-    one = point.of(which)
-    return look(
-        machine,
-        one.x,
-        at_time(one.x, one.t),
-        None if label is None else label[which : which + 1],
-        size,
-        rows=band(one.x.shape[2], _BANDS_APART * i % count, count),
-    )
-
-
-def _answers(
-    point: Point, machine: PatchMachine, values: Sequence[Number], label: Tensor | None
-) -> list[Estimate]:
-    """The answers at ascending values of the scale.
-
-    Where an estimate would take all patches, those of larger ones would, too: these are answered
-    exactly, all in one pass.
-    """
-    t, found = at_time(point.x, point.t), list[Estimate]()
-    for i, value in enumerate(values, start=1):
-        found.append(machine.estimate(point.x, t, label, value))
-        if i < len(values) and (found[-1].seen == 1).all():
-            larger = machine.estimating(0).at_values(point.x, t, values[i:], label)
-            return [*found, *map(Estimate.exact, larger)]
-    return found
-
-
-def _begin(
-    point: Point,
-    machine: PatchMachine,
-    values: Sequence[Number],
+    candidates: Sequence[Number],
     label: Tensor | None,
     criterion: Criterion,
 ) -> int:
-    """Which of the values is best with few training images, for the first few images."""
+    """Which candidate is best with few training images, for the first few images."""
     rows, wanted = [], lattice(*point.x.shape[2:])
     for i in range(min(_FEW_SEEDS, len(point.x))):
         one = point.of(i)
         images = machine.of_class(None if label is None else int(label[i]))
         pixels = images.pixels[:: max(1, len(images) // _FEW_IMAGES)].contiguous()
         t = at_time(one.x, point.t)
-        parts = machine.posteriors(one.x, t, pixels, values, wanted=wanted[None])
+        parts = machine.posteriors(one.x, t, pixels, candidates, wanted=wanted[None])
         rows.append(
             torch.cat(
                 [compare(one, machine.kept(part.mean), criterion, machine.schedule, wanted=wanted)
@@ -176,3 +154,24 @@ def _begin(
             )
         )  # fmt: skip
     return best_of(torch.stack(rows, dim=1), criterion)[1]
+
+
+def _looked_at(
+    point: Point,
+    machine: PatchMachine,
+    value: Number,
+    label: Tensor | None,
+    place: tuple[int, int],
+) -> Tensor:
+    """A look at some rows of one image, see `els.audit.look`; arguments as of `searched`."""
+    i, count = place
+    which = i % len(point.x)
+    one = point.of(which)
+    return look(
+        machine,
+        one.x,
+        at_time(one.x, one.t),
+        None if label is None else label[which : which + 1],
+        value,
+        rows=band(one.x.shape[2], _BANDS_APART * i % count, count),
+    )

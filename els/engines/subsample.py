@@ -58,6 +58,11 @@ class Estimate:
         """A mean over all patches."""
         return cls(mean, torch.zeros_like(mean), torch.ones(len(mean)))
 
+    @classmethod
+    def nothing(cls, x: Tensor) -> Estimate:
+        """No answer to queries x: their means are NaN."""
+        return cls.exact(torch.full_like(x, torch.nan))
+
 
 def can_sample(query: PatchQuery, engine: str) -> bool:
     """Whether a query of one size has a dictionary that strata can be made of, and is worth it."""
@@ -79,6 +84,7 @@ def sampled_mean(
     *,
     tolerance: float,
     seed: int = 0,
+    in_full: bool = True,
 ) -> Estimate:
     """Posterior means to a root mean square error of `tolerance` over each image's pixels.
 
@@ -90,6 +96,8 @@ def sampled_mean(
         strata_of: finds those of a region of the query's training images.
         tolerance: in pixel units, above 0.
         seed: of the draws.
+        in_full: whether queries to which all patches are the better way are answered so; else
+            their means are NaN.
     """
     by_time = defaultdict(list)
     for i, time in enumerate(zip(query.alpha.tolist(), query.sigma.tolist(), strict=True)):
@@ -101,15 +109,20 @@ def sampled_mean(
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
             part = _part(query, some)
             found = _at_one_time(part, strata_of, tolerance, seed)
-            found = _completed(_within(found, part, _MOST_CLAIMED * tolerance), part)
+            if found is not None:
+                found = _completed(_within(found, part, _MOST_CLAIMED * tolerance), part)
+            elif in_full:
+                found = Estimate.exact(_mean(part))
+            else:
+                found = Estimate.nothing(part.x)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
 
 
 def _at_one_time(
     query: PatchQuery, strata_of: Callable[[Region], Strata], tolerance: float, seed: int
-) -> Estimate:
-    """The answers to queries at the same time, region by region."""
+) -> Estimate | None:
+    """The answers to queries at one time, region by region; None where all patches are better."""
     h, w = query.x.shape[2:]
     (size,) = query.sizes
     whole = inside(size, h, w)
@@ -119,11 +132,10 @@ def _at_one_time(
         wanted = None if query.wanted is None else F.pad(query.wanted, (r, r, r, r))
         places = inside(size, h + 2 * r, w + 2 * r)
         moved = replace(query, x=around, wanted=wanted)
-        found = _sample(moved, places, strata_of(whole), tolerance, seed)
-        return found or Estimate.exact(_mean(query))
+        return _sample(moved, places, strata_of(whole), tolerance, seed)
     found = _sample(query, whole, strata_of(whole), tolerance, seed)
     if found is None:
-        return Estimate.exact(_mean(query))
+        return None
 
     def at_border(region: Region) -> Estimate | None:
         few = region.places * len(query.pixels) < _LEAST_AT_BORDER

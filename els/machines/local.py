@@ -137,6 +137,7 @@ class PatchMachine(PosteriorMachine):
         size: Number | None = None,
         *,
         wanted: Tensor | None = None,
+        in_full: bool = True,
     ) -> Estimate:
         """x0_hat from as many training patches as `tolerance` asks for, with its standard error.
 
@@ -148,14 +149,14 @@ class PatchMachine(PosteriorMachine):
             x, t, label, size: as in `__call__`, and so are errors.
             wanted: the pixels that are wanted, bool (h w); None for all. The others are 0, and the
                 tolerance holds on average over these.
+            in_full: whether what costs less exactly is answered so; else its mean is NaN.
         """
         t, label = self.check_query(x, t, label)
         mean, error = torch.zeros_like(x), torch.zeros_like(x)
         seen = torch.zeros(len(x))
         asked = None if size is None else [size]
         for ((value,), one_label), i in self.group_queries(t, label, asked).items():
-            images = self.of_class(one_label)
-            part = self._estimate(x[i], t[i], images.pixels, value, one_label, wanted)
+            part = self._estimate(x[i], t[i], value, one_label, wanted, in_full=in_full)
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)
             seen[i] = part.seen.float().cpu()
         mean = self.kept(mean)
@@ -221,22 +222,26 @@ class PatchMachine(PosteriorMachine):
         self,
         x: Tensor,
         t: Tensor,
-        pixels: Tensor,
         value: Number,
         label: int | None,
         wanted: Tensor | None,
+        *,
+        in_full: bool,
     ) -> Estimate:
+        pixels = self.of_class(label).pixels
         wanted = None if wanted is None else wanted.expand(len(x), *x.shape[2:])
         if not self.can_estimate(x, pixels, value):
+            if not in_full:
+                return Estimate.nothing(x)
             return Estimate.exact(self.posteriors(x, t, pixels, [value], wanted=wanted)[0].mean)
 
         def strata_of(region: Region) -> Strata:
             images = self.once(("bytes", label), lambda: bytes_of(pixels))
             make = partial(build_strata, pixels, images, region)
-            return self.once("strata", Shelf).get((label, value), (label, region), make)
+            return self.once("strata", Shelf).get(value, (label, region), make)
 
         query = replace(self._query(x, t, pixels, [value]), wanted=wanted)
-        return sampled_mean(query, strata_of, tolerance=self.tolerance)
+        return sampled_mean(query, strata_of, tolerance=self.tolerance, in_full=in_full)
 
 
 Move = Callable[[Tensor], Tensor]
