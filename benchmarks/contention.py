@@ -1,6 +1,6 @@
 """Training, a scan and an analysis alone and beside busy loops, by threads and waiting policy.
 
-    python benchmarks/contention.py
+    python -m benchmarks.contention
 
 Each policy is a process: how threads of PyTorch wait for each other (OMP_WAIT_POLICY) is settled
 when they are started. Prints a table in Markdown: milliseconds that pass, and of processor time.

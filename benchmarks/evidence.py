@@ -1,6 +1,6 @@
 """Networks of the zoo beside the paper's: agreement, training and scales, each with its interval.
 
-    python benchmarks/evidence.py
+    python -m benchmarks.evidence
 
 Reads agreement.json and scales of the zoo, prints tables in Markdown, and draws
 docs/images/evidence.png.

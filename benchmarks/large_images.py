@@ -1,7 +1,7 @@
 """Processor time and memory that machines take on a folder of images, each in its own process.
 
-    python benchmarks/large_images.py path/to/images --size 64 --limit 2000
-    python benchmarks/large_images.py path/to/photos --crops 2000 --keep crops
+    python -m benchmarks.large_images path/to/images --size 64 --limit 2000
+    python -m benchmarks.large_images path/to/photos --crops 2000 --keep crops
 
 Few photos can stand for many images: `--crops` cuts squares at random places, in random sizes and
 mirrored half of the time, and `--keep` leaves them in a folder. Prints a table in Markdown and
