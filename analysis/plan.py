@@ -107,7 +107,8 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
         if study.estimates(machine):
             each = _estimating(study, machine, each)
             sizes = len(study.candidates(machine))
-            add("sort patches", sizes, _SORTING * len(study.images) * _share(study))
+            classes = min(study.network.num_classes or 1, seeds)
+            add("sort patches", sizes * classes, _SORTING * len(study.images) * _share(study))
         add("sample the machines", seeds * steps, each)
     add("probe the network", fitted * steps, 20 * network)
     for stage, queries, each in (
@@ -223,8 +224,10 @@ def _calibrating(study: Study, machine: Machine, seconds: Seconds) -> float:
 
 
 def _checking(study: Study, machine: Machine, seconds: Seconds) -> float:
-    """Seconds of holding an estimate against the exact answer, as calibration does at each t."""
-    return _LOOK * seconds(machine, _middle(study, machine)) if study.estimates(machine) else 0.0
+    """Seconds of holding two estimates against exact answers, as calibration does at each t."""
+    return (
+        2 * _LOOK * seconds(machine, _middle(study, machine)) if study.estimates(machine) else 0.0
+    )
 
 
 def _informing(study: Study, network: float, seconds: Seconds) -> float:

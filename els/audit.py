@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from els.denoiser import schedule_of
+from els.engines.subsample import Estimate
 from els.machines.base import Number
 from els.machines.local import PatchMachine
 from els.sampling import Paths, Starts, retraced
@@ -99,8 +100,9 @@ def audit_paths(
         for i in some:
             seed, step = chosen[i]
             x, t, label = _point(machine, paths, starts, seeds, seed, step)
-            size = machine.value_at(float(t))
-            found.append(look(machine, x, t, label, size, rows=band(height, i, count)))
+            estimate = machine.estimate(x, t, label)
+            rows = band(height, i / max(count - 1, 1))
+            found.append(look(machine, estimate, x, t, label, rows=rows))
             advance(1)
         return {"found": torch.stack(found)}
 
@@ -133,10 +135,10 @@ def _point(
     return point.x, torch.full((1,), point.t, dtype=torch.float64, device=noise.device), label
 
 
-def band(height: int, i: int, count: int) -> slice:
-    """The rows of an image that the i-th of so many looks is at: from the first to the last."""
+def band(height: int, where: float) -> slice:
+    """The rows of an image that a look is at, from the first (0) to the last (1)."""
     rows = _rows(height)
-    first = round(i / max(count - 1, 1) * (height - rows))
+    first = round(where * (height - rows))
     return slice(first, first + rows)
 
 
@@ -152,31 +154,33 @@ def _rows(height: int) -> int:
 
 def look(
     machine: PatchMachine,
+    estimate: Estimate,
     x: Tensor,
     t: Tensor,
     label: Tensor | None,
-    size: Number,
+    value: Number | None = None,
     *,
     rows: slice,
 ) -> Tensor:
     """How far an estimate is off over some rows: error, claimed error, share beyond two of them.
 
     Args:
-        machine: one that estimates.
+        machine: the one that made it.
+        estimate: the answer to x (1 c h w).
         x: a query (1 c h w).
         t: its time (1,).
         label: its class (1,) or None.
-        size: value of the machine's scale.
+        value: of the machine's scale; None for its own at that time.
         rows: where the answer is computed exactly, too.
 
     Returns:
         (3,), see `Audit`.
     """
-    estimate = machine.estimate(x, t, label, size)
+    value = machine.value_at(float(t)) if value is None else value
     wanted = torch.zeros(1, *x.shape[2:], dtype=torch.bool, device=x.device)
     wanted[:, rows] = True
     images = machine.of_class(None if label is None else int(label))
-    (exact,) = machine.posteriors(x, t, images.pixels, [size], wanted=wanted)
+    (exact,) = machine.posteriors(x, t, images.pixels, [value], wanted=wanted)
     difference = estimate.mean - machine.kept(exact.mean.to(x))
     off = difference[..., rows, :].double().square().mean(dim=1)
     claimed = estimate.standard_error[:, 0, rows].double().square()

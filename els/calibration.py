@@ -51,14 +51,14 @@ class Scales:
             of the eps_hats, smaller is better) or "mse" (mean squared error of x0_hat against clean
             images, smaller is better).
         seeds: the calibration seeds, or the indices of the clean images.
-        candidates: the values tried.
+        candidates: the values tried, ascending where they were fitted here.
         t: the times, from 1 downwards.
         values: the value at each t: the median over seeds of the best one or, with "mse", the one
             that is best on average.
         by_seed: the best value for each t and seed.
         table: the criterion for each t, candidate and seed; None where it was not tried, which
             cannot be the best (`els.search`).
-        audit: where answers were estimated, how far some of those at `values` were off.
+        audit: where answers were estimated, how far some at `values` and beside them were off.
         source: the file that they were read from, where they were not fitted here.
         scale: what the values are: "size" in pixels, "width", "threshold", ...
     """
@@ -400,38 +400,39 @@ def _search(
         path: gives what ought to be answered at every t, and the labels.
         of: plain data that tells what `path` depends on.
     """
-    path, order = cache(path), sorted(range(len(candidates)), key=candidates.__getitem__)
-    values = [candidates[i] for i in order]
+    path = cache(path)
     what = " on held-out images" if criterion == "mse" else ""
-    depends = [of, machine.identity, values, steps, criterion, list(seeds)]
+    depends = [of, machine.identity, steps, criterion, list(seeds)]
 
     def by_value(some: list[int], advance: Advance) -> Tensors:
         points, label = path()
-        tables = [estimated(points, machine, values[i], label, criterion, advance) for i in some]
-        return {"table": torch.stack(tables)}
+        found = []
+        for value, i in (divmod(one, steps) for one in some):
+            found.append(estimated(points[i], machine, candidates[value], label, criterion))
+            advance(len(seeds))
+        return {"table": torch.stack(found)}
 
+    # Value by value, so that the patches of each are sorted once.
     estimates = work.map(
         f"calibrating {machine.kind}{what}",
-        range(len(values)),
+        range(len(candidates) * steps),
         by_value,
         depends=["estimated scales", *depends],
-        steps=steps * len(seeds),
+        keys=[[value, i] for value in candidates for i in range(steps)],
+        steps=len(seeds),
         batch=1,
-    )["table"]
+    )["table"].unflatten(0, (len(candidates), steps))
 
     def by_time(some: list[int], advance: Advance) -> Tensors:
         points, label = path()
         found = []
         for i in some:
-            place = (i, steps)
-            one = searched(
-                points[i], estimates[:, i], machine, values, label, criterion, place=place
-            )
-            found.append(one)
+            table = estimates[:, i]
+            found.append(searched(points[i], table, machine, candidates, label, criterion, turn=i))
             advance(len(seeds))
         return {
             "table": torch.stack([one.table for one in found]),
-            "look": torch.stack([one.look for one in found]),
+            "looks": torch.stack([one.looks for one in found]),
             "refused": torch.tensor([one.refused for one in found]),
         }
 
@@ -439,40 +440,35 @@ def _search(
         f"checking the scale of {machine.kind}{what}",
         range(steps),
         by_time,
-        depends=["searched scales", *depends],
+        depends=["searched and checked scales", *depends, list(candidates)],
         steps=len(seeds),
         batch=1,
     )
-    table = torch.empty_like(found["table"])
-    table[:, order] = found["table"]
     t = machine.schedule.timesteps(steps)[:-1].tolist()
-    table = rearrange(table, "t k n -> n t k")
+    table = rearrange(found["table"], "t k n -> n t k")
     scales = choose_scales(table, machine, criterion, seeds=seeds, candidates=candidates, t=t)
-    return replace(scales, audit=_audit(machine, t, found["look"], found["refused"]))
+    return replace(scales, audit=_audit(machine, t, found["looks"], found["refused"]))
 
 
 def _audit(
     machine: PatchMachine, t: Sequence[float], looks: Tensor, refused: Tensor
 ) -> Audit | None:
-    """What the looks at each time (t 3) say together; None where all answers were exact."""
-    looked = ~looks.isnan().any(dim=1)
+    """What the looks at each time (t 2 3) say together; None where all answers were exact."""
+    looked = ~looks.isnan().any(dim=2)
     if not looked.any():
         return None
-    kept = looked & ~refused
+    kept = looked & ~refused[:, None]
     error, claimed, beyond = (tuple(column) for column in looks[kept].T.tolist())
+    times = torch.tensor(t, dtype=torch.float64)
     return Audit(
         tolerance=machine.tolerance,
-        t=_those(t, kept),
+        t=tuple(times[:, None].expand_as(kept)[kept].tolist()),
         error=error,
         claimed=claimed,
         beyond=beyond,
         pixels=pixels_of(machine.image_shape),
-        refused=_those(t, refused),
+        refused=tuple(times[refused].tolist()),
     )
-
-
-def _those(t: Sequence[float], chosen: Tensor) -> tuple[float, ...]:
-    return tuple(t[i] for i in chosen.nonzero().flatten().tolist())
 
 
 def _candidates(machine: Machine, given: Sequence[Number] | None, count: int) -> Sequence[Number]:
@@ -486,7 +482,7 @@ def _candidates(machine: Machine, given: Sequence[Number] | None, count: int) ->
             f"calibration needs seeds and values to try; it was given {count} seeds and "
             f"{len(candidates)} values"
         )
-    return candidates
+    return sorted(candidates)
 
 
 def path_points(

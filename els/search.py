@@ -3,12 +3,13 @@
 Every value of the scale is tried at every time where an estimate is cheaper than all patches, value
 by value, so that the patches of each are sorted once. Where it is not, which is so of large values
 at little noise, answers are exact, and values are tried up to the one past that which a few of the
-training images suggest, and farther as long as the largest is the best. What is chosen is checked:
-some pixels are computed exactly, and where estimates prove wrong, all answers are.
+training images suggest, and farther as long as the largest is the best. What is chosen is checked,
+and the value beside it: some pixels are computed exactly, and where estimates prove wrong, all are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,11 +21,10 @@ from els.criterion import Criterion, Point, best_of, compare
 from els.denoiser import at_time
 from els.machines.base import Number
 from els.machines.local import PatchMachine
-from els.work import Advance
 
 # With which it is found how far to go; of pixels those in every so many rows and columns.
 _FEW_IMAGES, _FEW_SEEDS, _APART = 1000, 4, 3
-_BANDS_APART = 7  # of looks at neighbouring times, so that the rows are not those of the time
+_GOLDEN = (math.sqrt(5) - 1) / 2  # of the rows that are looked at, from one time to the next
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Searched:
 
     Attributes:
         table: the criterion for each candidate and image (k n); NaN where one was not tried.
-        look: at some pixels of the chosen value's answers (3,), see `els.audit.look`, or where
-            these are exact, of those of the largest value that was estimated; NaN if none was.
-        refused: whether they were off by too much, so that all of `table` is exact.
+        looks: at some pixels of estimates (2 3), see `els.audit.look`: of the chosen value and of
+            the one that would be tried next in its place; NaN where there was no estimate.
+        refused: whether one of them was off by too much, so that all of `table` is exact.
     """
 
     table: Tensor
-    look: Tensor
+    looks: Tensor
     refused: bool
 
 
@@ -51,30 +51,15 @@ def lattice(height: int, width: int) -> Tensor:
 
 
 def estimated(
-    points: Sequence[Point],
-    machine: PatchMachine,
-    value: Number,
-    label: Tensor | None,
-    criterion: Criterion,
-    advance: Advance,
+    point: Point, machine: PatchMachine, value: Number, label: Tensor | None, criterion: Criterion
 ) -> Tensor:
-    """The criterion at one value for each time and image (t n); NaN where all patches cost less.
+    """The criterion at one value of the scale for each image (n,); NaN where all patches cost less.
 
-    Args:
-        points: what ought to be answered, at each time.
-        machine: one with a tolerance.
-        value: of its scale.
-        label: class indices (n,) or None.
-        criterion: see `els.calibration.Scales`.
-        advance: called with the number of images after each time.
+    The arguments are those of `searched`.
     """
-    rows = []
-    for point in points:
-        t = at_time(point.x, point.t)
-        found = machine.estimate(point.x, t, label, value, in_full=False)
-        rows.append(compare(point, found.mean, criterion, machine.schedule))
-        advance(len(point.x))
-    return torch.stack(rows)
+    t = at_time(point.x, point.t)
+    found = machine.estimate(point.x, t, label, value, in_full=False)
+    return compare(point, found.mean, criterion, machine.schedule)
 
 
 def searched(
@@ -85,7 +70,7 @@ def searched(
     label: Tensor | None,
     criterion: Criterion,
     *,
-    place: tuple[int, int],
+    turn: int,
 ) -> Searched:
     """Find the best of the candidates at one time, and check it.
 
@@ -96,40 +81,87 @@ def searched(
         candidates: values of its scale, ascending.
         label: class indices (n,) or None.
         criterion: see `els.calibration.Scales`.
-        place: which time it is, and of how many: each looks at another image and other rows.
+        turn: the number of the time: each looks at another image and other rows.
     """
     table, last = table.clone(), len(candidates) - 1
-    tried = ~table.isnan().any(dim=1)
-    table[~tried] = torch.nan
-    by_estimates = tried.clone()
+    by_estimates = ~table.isnan().all(dim=1)  # of some images at least
 
-    def answer(places: range) -> None:
+    def answer(places: Sequence[int], some: slice = slice(None)) -> None:
+        part = Point(point.t, point.x[some], point.x0_hat[some])
+        of = None if label is None else label[some]
         values = [candidates[i] for i in places]
-        t = at_time(point.x, point.t)
-        answers = machine.estimating(0).at_values(point.x, t, values, label)
+        answers = machine.estimating(0).at_values(part.x, at_time(part.x, part.t), values, of)
         for i, one in zip(places, answers, strict=True):
-            table[i] = compare(point, one, criterion, machine.schedule)
-            tried[i], by_estimates[i] = True, False
+            table[i, some] = compare(part, one, criterion, machine.schedule)
 
-    high = int(tried.int().cumprod(dim=0).sum()) - 1  # up to which all were tried
-    if high < last:
-        least = min(_suggested(point, machine, candidates, label, criterion) + 1, last)
-        if high < least:
-            answer(range(high + 1, least + 1))
-            high = least
-    while (best := best_of(table, criterion)[1]) == high < last:
-        answer(range(high + 1, high + 2))
-        high += 1
-    found = torch.full((3,), torch.nan)
-    if by_estimates.any():
-        which = best if by_estimates[best] else int(by_estimates.nonzero().max())
-        found = _looked_at(point, machine, candidates[which], label, place)
-    error, claimed, _ = found.tolist()
+    # What can be estimated for some images alone, such as those of one class, is exact for others.
+    for image in range(table.shape[1]):
+        if places := _places(by_estimates & table[:, image].isnan()):
+            answer(places, slice(image, image + 1))
+    if untried := _places(table.isnan().any(dim=1)):
+        farthest = _suggested(point, machine, candidates, label, criterion) + 1
+        if places := [i for i in untried if i <= farthest]:
+            answer(places)
+    while True:
+        best = best_of(table, criterion)[1]
+        near = range(max(best - 1, 0), min(best + 1, last) + 1)
+        places = [i for i in near if table[i].isnan().any()]
+        if not places:
+            break
+        answer(places)
+    checked = _checked(best, _places(by_estimates))
+    looks = _looked_at(point, machine, [candidates[i] for i in checked], label, turn)
+    error, claimed, _ = looks.unbind(dim=1)
     # Rows may be harder than their image is, and say so.
-    refused = error > max(machine.tolerance, claimed)
+    refused = bool((error > claimed.clamp(min=machine.tolerance)).any())
     if refused:
         answer(range(len(candidates)))
-    return Searched(table, found, refused)
+    return Searched(table, looks, refused)
+
+
+def _places(chosen: Tensor) -> list[int]:
+    found: list[int] = chosen.nonzero().flatten().tolist()
+    return found
+
+
+def _checked(best: int, places: Sequence[int]) -> list[int]:
+    """The chosen value and the next larger one, or else the next smaller, of the estimated ones.
+
+    An estimate that is wrong is seldom the best; one that would be is next to that which took its
+    place, and larger values are the harder ones.
+    """
+    larger, smaller = [i for i in places if i > best], [i for i in places if i < best]
+    return [i for i in places if i == best] + (larger[:1] or smaller[-1:])
+
+
+def _looked_at(
+    point: Point,
+    machine: PatchMachine,
+    values: Sequence[Number],
+    label: Tensor | None,
+    turn: int,
+) -> Tensor:
+    """Looks at some rows of one image each, whose answer is an estimate also by itself.
+
+    Args:
+        point, machine, label, turn: as for `searched`.
+        values: of the scale, at most two.
+
+    Returns:
+        (2, 3), see `els.audit.look`; NaN where there is no such image, or no value.
+    """
+    count, found = len(point.x), torch.full((2, 3), torch.nan)
+    rows = band(point.x.shape[2], turn * _GOLDEN % 1)
+    for row, value in enumerate(values):
+        for i in range(count):
+            which = (turn + i) % count
+            one, t = point.of(which), at_time(point.x[:1], point.t)
+            of = None if label is None else label[which : which + 1]
+            estimate = machine.estimate(one.x, t, of, value, in_full=False)
+            if not estimate.mean.isnan().any():
+                found[row] = look(machine, estimate, one.x, t, of, value, rows=rows)
+                break
+    return found
 
 
 def _suggested(
@@ -154,24 +186,3 @@ def _suggested(
             )
         )  # fmt: skip
     return best_of(torch.stack(rows, dim=1), criterion)[1]
-
-
-def _looked_at(
-    point: Point,
-    machine: PatchMachine,
-    value: Number,
-    label: Tensor | None,
-    place: tuple[int, int],
-) -> Tensor:
-    """A look at some rows of one image, see `els.audit.look`; arguments as of `searched`."""
-    i, count = place
-    which = i % len(point.x)
-    one = point.of(which)
-    return look(
-        machine,
-        one.x,
-        at_time(one.x, one.t),
-        None if label is None else label[which : which + 1],
-        value,
-        rows=band(one.x.shape[2], _BANDS_APART * i % count, count),
-    )

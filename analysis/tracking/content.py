@@ -264,7 +264,7 @@ def numbers(results: Results) -> dict[str, float]:
     found = agreement_of_first(results) | copies_numbers(results) | agreement_by_kind(results)
     for stage, name in ((SAMPLING, "error"), (CALIBRATION, "calibration_error")):
         audits = results.audits_by_stage.get(stage, {})
-        found |= {f"{AUDIT}/{kind}/{name}": one.found for kind, one in audits.items()}
+        found |= {f"{AUDIT}/{kind}/{name}": one.found for kind, one in audits.items() if one.t}
     found |= {f"{LOCALITY}/{kind}": one.mean for kind, one in results.locality.items()}
     for side in (NETWORK, HELD_OUT, COPIES):
         found |= novelty_numbers(results, side)

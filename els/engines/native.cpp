@@ -300,7 +300,7 @@ class Worker {
         stack_(static_cast<std::size_t>(kBand) * stack_cells_),
         tails_(static_cast<std::size_t>(2 * margin_ + 1) * W),
         sums_(static_cast<std::size_t>(job.sizes) * places_),
-        limits_(sums_.size()),
+        limits_(sums_.size(), FLT_MAX),
         folded_(Detailed ? sums_.size() : 0) {
     terms_.reserve(2 * margin_ + kBand);
   }
@@ -313,7 +313,8 @@ class Worker {
     const Range across = columns_.displacements(job_.radii[0]);
     for (std::int64_t group = item.first_group; group < item.last_group; ++group) {
       load_images(group * kLanes);
-      for (std::size_t i = 0; i < sums_.size(); ++i) limits_[i] = total(i).limit();
+      if constexpr (W > 1)  // with one displacement that would cost more than it saves
+        for (std::size_t i = 0; i < sums_.size(); ++i) limits_[i] = total(i).limit();
       first_patch_ = static_cast<std::uint32_t>(group - item.first_group) * places_;
       for (int s = down.begin + item.first_row; s < down.end; s += item.row_step)
         if (scattered_)

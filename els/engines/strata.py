@@ -36,7 +36,7 @@ _ENOUGH = 8  # patches that a stratum's variances are told from
 # Codes reach so many standard deviations to either side, and so many roots of the mean square of
 # what coordinates leave out.
 _REACH, _REST_REACH = 8, 5  # of the latter, strata.cpp knows what is usual
-_MOST_BYTES, _SHARE_OF_MEMORY = 4e9, 0.25  # that strata may take which stay
+_MOST_BYTES, _SHARE_OF_MEMORY = 2.5e9, 0.25  # that strata may take which stay
 _NOWHERE = 1e9  # in levels: farther than any patch
 _SPARE = 64  # bytes past the last pixel that the compiled code may read
 MIDDLE = 127.5  # a byte less this is a level; levels over this are pixels in [-1, 1]

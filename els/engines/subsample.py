@@ -46,7 +46,7 @@ class Estimate:
         standard_error: of each pixel of it, the same for all channels (b c h w), in pixel units; 0
             where it is exact.
         seen: the share of the training patches that a query's pixels were compared with (b,), on
-            average, in (0, 1].
+            average, in [0, 1].
     """
 
     mean: Tensor
@@ -60,8 +60,8 @@ class Estimate:
 
     @classmethod
     def nothing(cls, x: Tensor) -> Estimate:
-        """No answer to queries x: their means are NaN."""
-        return cls.exact(torch.full_like(x, torch.nan))
+        """No answer to queries x: their means are NaN, and nothing was seen."""
+        return cls(torch.full_like(x, torch.nan), torch.zeros_like(x), torch.zeros(len(x)))
 
 
 def can_sample(query: PatchQuery, engine: str) -> bool:

@@ -160,6 +160,8 @@ class PatchMachine(PosteriorMachine):
             mean[i], error[i] = part.mean.to(x), part.standard_error.to(x)
             seen[i] = part.seen.float().cpu()
         mean = self.kept(mean)
+        if wanted is not None:
+            mean = mean.masked_fill(~wanted, 0)
         return Estimate(mean=mean, standard_error=error, seen=seen)
 
     def check(self, value: Number) -> None:
