@@ -46,6 +46,16 @@ class Audit:
     pixels: int
     refused: tuple[float, ...] = ()
 
+    @classmethod
+    def of(
+        cls, machine: PatchMachine, t: Sequence[float], looks: Tensor, refused: Sequence[float] = ()
+    ) -> Audit:
+        """What looks (m 3) at answers of a machine say, each at its time; see `look`."""
+        error, claimed, beyond = (tuple(column) for column in looks.T.tolist())
+        _, height, width = machine.image_shape
+        pixels = _rows(height) * width
+        return cls(machine.tolerance, tuple(t), error, claimed, beyond, pixels, tuple(refused))
+
     @property
     def found(self) -> float:
         """The root mean square error of all, of none 0."""
@@ -100,19 +110,16 @@ def audit_paths(
         for i in some:
             seed, step = chosen[i]
             x, t, label = _point(machine, paths, starts, seeds, seed, step)
-            estimate = machine.estimate(x, t, label)
+            estimate, value = machine.estimate(x, t, label), machine.value_at(float(t))
             rows = band(height, i / max(count - 1, 1))
-            found.append(look(machine, estimate, x, t, label, rows=rows))
+            found.append(look(machine, estimate, x, t, label, value, rows=rows))
             advance(1)
         return {"found": torch.stack(found)}
 
     depends = ["audit", machine.identity, starts.identity, steps, list(seeds)]
     name = f"checking {machine.kind} exactly"
     table = work.map(name, range(count), compute, depends=depends, batch=1)["found"]
-    error, claimed, beyond = (tuple(column) for column in table.T.tolist())
-    t = tuple(paths.t[step] for _, step in chosen)
-    pixels = pixels_of(starts.image_shape)
-    return Audit(machine.tolerance, t, error, claimed, beyond, pixels)
+    return Audit.of(machine, [paths.t[step] for _, step in chosen], table)
 
 
 def _chosen(i: int, count: int, steps: int, seeds: int) -> tuple[int, int]:
@@ -142,12 +149,6 @@ def band(height: int, where: float) -> slice:
     return slice(first, first + rows)
 
 
-def pixels_of(image_shape: tuple[int, int, int]) -> int:
-    """How many pixels a look is at."""
-    _, height, width = image_shape
-    return _rows(height) * width
-
-
 def _rows(height: int) -> int:
     return max(1, math.ceil(_BAND * height))
 
@@ -158,7 +159,7 @@ def look(
     x: Tensor,
     t: Tensor,
     label: Tensor | None,
-    value: Number | None = None,
+    value: Number,
     *,
     rows: slice,
 ) -> Tensor:
@@ -170,13 +171,12 @@ def look(
         x: a query (1 c h w).
         t: its time (1,).
         label: its class (1,) or None.
-        value: of the machine's scale; None for its own at that time.
+        value: of the machine's scale.
         rows: where the answer is computed exactly, too.
 
     Returns:
         (3,), see `Audit`.
     """
-    value = machine.value_at(float(t)) if value is None else value
     wanted = torch.zeros(1, *x.shape[2:], dtype=torch.bool, device=x.device)
     wanted[:, rows] = True
     images = machine.of_class(None if label is None else int(label))

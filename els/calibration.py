@@ -21,7 +21,7 @@ from pydantic import Field
 from scipy.stats import t as student
 from torch import Tensor
 
-from els.audit import Audit, pixels_of
+from els.audit import Audit
 from els.criterion import Criterion, Point, best_of, compare, data_points, part_of
 from els.denoiser import Denoiser, at_time, identity_of
 from els.errors import InputError, reason
@@ -458,17 +458,9 @@ def _audit(
     if not looked.any():
         return None
     kept = looked & ~refused[:, None]
-    error, claimed, beyond = (tuple(column) for column in looks[kept].T.tolist())
     times = torch.tensor(t, dtype=torch.float64)
-    return Audit(
-        tolerance=machine.tolerance,
-        t=tuple(times[:, None].expand_as(kept)[kept].tolist()),
-        error=error,
-        claimed=claimed,
-        beyond=beyond,
-        pixels=pixels_of(machine.image_shape),
-        refused=tuple(times[refused].tolist()),
-    )
+    each = times[:, None].expand_as(kept)[kept]
+    return Audit.of(machine, each.tolist(), looks[kept], times[refused].tolist())
 
 
 def _candidates(machine: Machine, given: Sequence[Number] | None, count: int) -> Sequence[Number]:

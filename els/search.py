@@ -34,7 +34,7 @@ class Searched:
     Attributes:
         table: the criterion for each candidate and image (k n); NaN where one was not tried.
         looks: at some pixels of estimates (2 3), see `els.audit.look`: of the chosen value and of
-            the one that would be tried next in its place; NaN where there was no estimate.
+            one beside it; NaN where there was no estimate.
         refused: whether one of them was off by too much, so that all of `table` is exact.
     """
 
@@ -83,10 +83,12 @@ def searched(
         criterion: see `els.calibration.Scales`.
         turn: the number of the time: each looks at another image and other rows.
     """
-    table, last = table.clone(), len(candidates) - 1
+    table = table.clone()
     by_estimates = ~table.isnan().all(dim=1)  # of some images at least
 
     def answer(places: Sequence[int], some: slice = slice(None)) -> None:
+        if not places:
+            return
         part = Point(point.t, point.x[some], point.x0_hat[some])
         of = None if label is None else label[some]
         values = [candidates[i] for i in places]
@@ -94,23 +96,20 @@ def searched(
         for i, one in zip(places, answers, strict=True):
             table[i, some] = compare(part, one, criterion, machine.schedule)
 
+    def untried() -> list[int]:
+        return _places(table.isnan().any(dim=1))
+
     # What can be estimated for some images alone, such as those of one class, is exact for others.
     for image in range(table.shape[1]):
-        if places := _places(by_estimates & table[:, image].isnan()):
-            answer(places, slice(image, image + 1))
-    if untried := _places(table.isnan().any(dim=1)):
+        answer(_places(by_estimates & table[:, image].isnan()), slice(image, image + 1))
+    if untried():
         farthest = _suggested(point, machine, candidates, label, criterion) + 1
-        if places := [i for i in untried if i <= farthest]:
-            answer(places)
-    while True:
-        best = best_of(table, criterion)[1]
-        near = range(max(best - 1, 0), min(best + 1, last) + 1)
-        places = [i for i in near if table[i].isnan().any()]
-        if not places:
-            break
-        answer(places)
-    checked = _checked(best, _places(by_estimates))
-    looks = _looked_at(point, machine, [candidates[i] for i in checked], label, turn)
+        answer([i for i in untried() if i <= farthest])
+    while near := [i for i in untried() if abs(i - best_of(table, criterion)[1]) <= 1]:
+        answer(near)
+    looks = torch.full((2, 3), torch.nan)
+    for row, i in enumerate(_checked(best_of(table, criterion)[1], _places(by_estimates))):
+        looks[row] = _looked_at(point, machine, candidates[i], label, turn)
     error, claimed, _ = looks.unbind(dim=1)
     # Rows may be harder than their image is, and say so.
     refused = bool((error > claimed.clamp(min=machine.tolerance)).any())
@@ -135,33 +134,21 @@ def _checked(best: int, places: Sequence[int]) -> list[int]:
 
 
 def _looked_at(
-    point: Point,
-    machine: PatchMachine,
-    values: Sequence[Number],
-    label: Tensor | None,
-    turn: int,
+    point: Point, machine: PatchMachine, value: Number, label: Tensor | None, turn: int
 ) -> Tensor:
-    """Looks at some rows of one image each, whose answer is an estimate also by itself.
-
-    Args:
-        point, machine, label, turn: as for `searched`.
-        values: of the scale, at most two.
+    """A look at some rows of an image whose answer is an estimate also by itself.
 
     Returns:
-        (2, 3), see `els.audit.look`; NaN where there is no such image, or no value.
+        (3,), see `els.audit.look`; NaN where there is no such image.
     """
-    count, found = len(point.x), torch.full((2, 3), torch.nan)
+    count, t = len(point.x), at_time(point.x[:1], point.t)
     rows = band(point.x.shape[2], turn * _GOLDEN % 1)
-    for row, value in enumerate(values):
-        for i in range(count):
-            which = (turn + i) % count
-            one, t = point.of(which), at_time(point.x[:1], point.t)
-            of = None if label is None else label[which : which + 1]
-            estimate = machine.estimate(one.x, t, of, value, in_full=False)
-            if not estimate.mean.isnan().any():
-                found[row] = look(machine, estimate, one.x, t, of, value, rows=rows)
-                break
-    return found
+    for which in ((turn + i) % count for i in range(count)):
+        x, of = point.of(which).x, None if label is None else label[which : which + 1]
+        estimate = machine.estimate(x, t, of, value, in_full=False)
+        if not estimate.mean.isnan().any():
+            return look(machine, estimate, x, t, of, value, rows=rows)
+    return torch.full((3,), torch.nan)
 
 
 def _suggested(

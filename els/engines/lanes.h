@@ -32,8 +32,8 @@ typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
 
 inline vec splat(float value) { return vec{} + value; }
 inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
-// Whether a lane of a is below that of b. A vector that tells is made and read bit by bit where the
-// instruction that tells is not asked for.
+
+// Whether a lane of a is below that of b, in one instruction: compilers find it for no vector type.
 inline bool any_below(vec a, vec b) {
 #if defined(__AVX512F__)
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ) != 0;
@@ -46,6 +46,7 @@ inline bool any_below(vec a, vec b) {
   return all != 0;
 #endif
 }
+
 inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
 
 // 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.

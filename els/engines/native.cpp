@@ -64,6 +64,20 @@ inline vec least_of(vec a, vec b) { return a < b ? a : b; }
 
 inline bits pick(bits mask, bits a, bits b) { return (mask & a) | (~mask & b); }
 
+inline int lowest_lane(vec values) {
+  int lowest = 0;
+  for (int lane = 1; lane < kLanes; ++lane)
+    if (values[lane] < values[lowest]) lowest = lane;
+  return lowest;
+}
+
+// The least of `count` vectors, lane by lane.
+inline __attribute__((always_inline)) vec least_of_all(const vec* values, int count) {
+  vec least = values[0];
+  for (int i = 1; i < count; ++i) least = least_of(values[i], least);
+  return least;
+}
+
 // Vectors that start as zero.
 class Buffer {
  public:
@@ -166,11 +180,7 @@ struct Sums : Details<Detailed> {
   vec moment[C] = {};          // the same times the centre pixels
 
   // From where on a patch changes nothing in any lane.
-  float limit() const {
-    float lowest = least[0];
-    for (int lane = 1; lane < kLanes; ++lane) lowest = std::min(lowest, least[lane]);
-    return lowest + kNegligible;
-  }
+  float limit() const { return least[lowest_lane(least)] + kNegligible; }
 
   // And in each, by what it has seen itself and by a limit for all.
   vec limits(float all) const { return least_of(splat(all), least + kNegligible); }
@@ -179,8 +189,7 @@ struct Sums : Details<Detailed> {
   // which goes by the number `patch`, if one of them is nearer than its lane's limit.
   inline __attribute__((always_inline)) void absorb(const vec* box, const vec* y, int count,
                                                     std::uint32_t patch, float limit) {
-    vec nearest = box[0];
-    for (int i = 1; i < count; ++i) nearest = least_of(box[i], nearest);
+    const vec nearest = least_of_all(box, count);
     if (!any_below(nearest, limits(limit))) return;
     const vec lowest = least_of(nearest, least);
     const vec shrink = exp2_of(lowest - least);
@@ -476,9 +485,7 @@ class Worker {
             box[j] += difference * difference;
           }
         }
-      vec nearest = box[0];
-      for (int j = 1; j < M; ++j) nearest = least_of(box[j], nearest);
-      if (!any_below(nearest, limits)) return;
+      if (!any_below(least_of_all(box, M), limits)) return;
     }
     const int v = training_row_ + i + first;
     sums.absorb(box, images_.at(v * C), M, first_patch_ + v, limit);
@@ -748,13 +755,6 @@ class Worker {
     if (least == FLT_MAX || !beats(job_.second_peak[at], job_.second[at])) return;
     job_.second_peak[at] = -least * kLn2;
     job_.second[at] = patch(item, number, lane);
-  }
-
-  static int lowest_lane(vec values) {
-    int lowest = 0;
-    for (int lane = 1; lane < kLanes; ++lane)
-      if (values[lane] < values[lowest]) lowest = lane;
-    return lowest;
   }
 
   // Of the lanes with the lowest value, that whose patch is the first in the set.
