@@ -88,15 +88,8 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
         if queries * each:
             found[stage] = found.get(stage, 0) + queries * each / processes
 
-    for machine in study.machines:
-        if study.candidates(machine):
-            add("calibrate", fitted * steps, network + _calibrating(study, machine, seconds))
-            add("calibrate", steps, _checking(study, machine, seconds))
-    if study.held_out is not None and study.primary.scale is not None:
-        each = _calibrating(study, study.primary, seconds)
-        count = min(protocol.held_out, len(study.held_out))
-        add("calibrate on held-out images", count * steps, each)
-        add("calibrate on held-out images", steps, _checking(study, study.primary, seconds))
+    for stage, queries, each in _fitting(study, network, seconds):
+        add(stage, queries, each)
     if study.mixture is not None:
         add("fit the mixture", fitted * steps, seconds(study.mixture, (NO_VALUE,)))
     drawn = seeds * sum(protocol.all_network_steps)
@@ -120,6 +113,22 @@ def plan(study: Study, *, processes: int = 1) -> Plan:
     ):
         add(stage, queries, each)
     return Plan(found, _gigabytes(study))
+
+
+def _fitting(study: Study, network: float, seconds: Seconds) -> Iterator[Stage]:
+    """Stages of fitting scales: their names, queries and seconds of each."""
+    protocol, held_out, steps = study.protocol, study.held_out, study.protocol.steps
+    fits = [
+        ("calibrate", one, len(protocol.calibration), network)
+        for one in study.machines
+        if study.candidates(one)
+    ]
+    if held_out is not None and study.primary.scale is not None:
+        count = min(protocol.held_out, len(held_out))
+        fits.append(("calibrate on held-out images", study.primary, count, 0.0))
+    for stage, machine, images, asking in fits:
+        yield stage, images * steps, asking + _calibrating(study, machine, seconds)
+        yield stage, steps, _checking(study, machine, seconds)
 
 
 def _tracing(study: Study, seconds: Seconds) -> Iterator[Stage]:

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 Measured = tuple[str, int, float, float]  # what, threads, wall and processor seconds
@@ -128,20 +129,27 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return (time.perf_counter() - start) / count, (time.process_time() - begun) / count
 
 
-def _measured(loops: int, policy: str) -> list[Measured]:
-    """`measure` in a process of its own, beside busy loops."""
+@contextmanager
+def beside(loops: int) -> Iterator[None]:
+    """What is done within has so many processes beside it that compute for ever."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def _measured(loops: int, policy: str) -> list[Measured]:
+    """`measure` in a process of its own, beside busy loops."""
+    with beside(loops):
         done = subprocess.run(
             [sys.executable, __file__, "--measure"],
             env=os.environ | ({"OMP_WAIT_POLICY": policy} if policy else {}),
             stdout=subprocess.PIPE,
             check=True,
         )
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
     found: list[Measured] = json.loads(done.stdout)
     return found
 

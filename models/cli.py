@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from els.models.entry import begin, begin_cleanly
+from els.models.memory import keep_freed_memory
 from els.models.short_help import short_help
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def main(args: Sequence[str] | None = None) -> TrainCLI | None:
 
 def command() -> None:
     """The command els-train, and train.py."""
+    keep_freed_memory()
     begin_cleanly(short_help, _train)
 
 

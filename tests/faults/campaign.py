@@ -38,6 +38,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from studies import write_checkpoint
 
+from benchmarks.contention import beside
 from els.analysis.commands import main as analyze
 from els.analysis.report import write as _imported_now  # noqa: F401  # not by each of the runs
 from els.analysis.results import Results
@@ -617,11 +618,8 @@ class Campaign:
         alone = best_of(lambda: machine(x, 0.5))
         told = []
         for loops, most in {0: 1.5, 2: 2.5, 8: 6.0}.items():
-            pids = [busy() for _ in range(loops)]
-            seconds = best_of(lambda: machine(x, 0.5))
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            with beside(loops):
+                seconds = best_of(lambda: machine(x, 0.5))
             slower = f"x {seconds / alone:.1f}"
             told.append(f"{loops} loops: {slower}")
             row.count(f"{loops} loops", None if seconds <= most * alone else slower)
@@ -643,15 +641,6 @@ def images_of(pixels: torch.Tensor) -> object:
     from els.images import ImageSet
 
     return ImageSet(pixels)
-
-
-def busy() -> int:
-    """A process that does nothing for ever."""
-    pid = os.fork()
-    if not pid:
-        while True:
-            pass
-    return pid
 
 
 def best_of(run: Callable[[], object], times: int = 5) -> float:
