@@ -31,6 +31,7 @@ constexpr std::uint8_t kUnknown = 255;  // of a code that does not tell; see sor
 typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4)));
 
 inline vec splat(float value) { return vec{} + value; }
+inline vec least_of(vec a, vec b) { return a < b ? a : b; }
 inline vec largest_of(vec a, vec b) { return a > b ? a : b; }
 
 // Whether a lane of a is below that of b, in one instruction: compilers find it for no vector type.
@@ -48,6 +49,13 @@ inline bool any_below(vec a, vec b) {
 }
 
 inline vec load(const float* at) { return *reinterpret_cast<const loose*>(at); }
+
+inline int lowest_lane(vec values) {
+  int lowest = 0;
+  for (int lane = 1; lane < kLanes; ++lane)
+    if (values[lane] < values[lowest]) lowest = lane;
+  return lowest;
+}
 
 // 2^x for x <= 0 with a relative error below 3e-7, and 2^-125 where x is less than -125.
 inline vec exp2_of(vec x) {

@@ -60,16 +60,7 @@ constexpr double kLn2 = 0.6931471805599453;
 
 enum Kind { kLocal, kEquivariant, kBoundary };
 
-inline vec least_of(vec a, vec b) { return a < b ? a : b; }
-
 inline bits pick(bits mask, bits a, bits b) { return (mask & a) | (~mask & b); }
-
-inline int lowest_lane(vec values) {
-  int lowest = 0;
-  for (int lane = 1; lane < kLanes; ++lane)
-    if (values[lane] < values[lowest]) lowest = lane;
-  return lowest;
-}
 
 // The least of `count` vectors, lane by lane.
 inline __attribute__((always_inline)) vec least_of_all(const vec* values, int count) {

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #include "lanes.h"
@@ -27,6 +28,8 @@ struct Sorting {
                                 // root of the square of what coordinates leave out
   std::int32_t* stratum;        // (patches,): branch * few + leaf
   std::uint8_t* codes;          // (patches, d + 1 + c)
+  float* lowest;                // (strata, d + 1): the least that was to be coded of those patches for
+  float* highest;               // which one does not fit, in units of a code, and the largest
   std::int64_t count;           // n
   std::int32_t height, width, channels;
   std::int32_t first_row, first_column, rows, columns;    // of the region, and its windows
@@ -78,8 +81,9 @@ int nearest(const float* point, int d, const float* centres, int count) {
 // One thread's view of an image.
 class Sorter {
  public:
-  explicit Sorter(const Sorting& task)
+  Sorter(const Sorting& task, std::mutex& guard)
       : task_(task),
+        guard_(guard),
         wide_((task.columns + task.window_columns - 1) * task.channels),
         high_(task.rows + task.window_rows - 1),
         levels_(static_cast<std::size_t>(high_) * wide_ + kTogether * task.channels),
@@ -166,17 +170,28 @@ class Sorter {
     const int stratum = branch * task_.few + nearest(products, d, leaves, task_.few);
     const float* centre = task_.centres + static_cast<std::int64_t>(stratum) * d;
     const float* step = task_.steps + static_cast<std::int64_t>(stratum) * (d + 1);
-    float least = 0, most = 0;
+    float values[kWide], least = 0, most = 0;
     for (int k = 0; k < d; ++k) {
-      const float value = (products[k] - centre[k]) / step[k] + 128.5f;
-      least = std::min(least, value);
-      most = std::max(most, value);
-      out[k] = static_cast<std::uint8_t>(std::min(std::max(value, 0.0f), 255.0f));
+      values[k] = (products[k] - centre[k]) / step[k] + 128.5f;
+      least = std::min(least, values[k]);
+      most = std::max(most, values[k]);
+      out[k] = static_cast<std::uint8_t>(std::min(std::max(values[k], 0.0f), 255.0f));
     }
-    const float left = std::sqrt(std::max(norm - inside, 0.0f)) / step[d] + 0.5f;
-    const bool fits = least >= 0 && most < 256 && left < kUnknown;
-    out[d] = fits ? static_cast<std::uint8_t>(left) : kUnknown;
+    values[d] = std::sqrt(std::max(norm - inside, 0.0f)) / step[d] + 0.5f;
+    const bool fits = least >= 0 && most < 256 && values[d] < kUnknown;
+    out[d] = fits ? static_cast<std::uint8_t>(values[d]) : kUnknown;
+    if (!fits) widen(stratum, values);
     return stratum;
+  }
+
+  // Bounds of a stratum, by a patch whose code does not tell; few are.
+  void widen(int stratum, const float* values) const {
+    const std::lock_guard<std::mutex> alone(guard_);
+    const std::int64_t first = std::int64_t(stratum) * (task_.components + 1);
+    for (int k = 0; k <= task_.components; ++k) {
+      task_.lowest[first + k] = std::min(task_.lowest[first + k], values[k]);
+      task_.highest[first + k] = std::max(task_.highest[first + k], values[k]);
+    }
   }
 
   void centre(std::int64_t image, int row, int column, std::uint8_t* out) const {
@@ -186,6 +201,7 @@ class Sorter {
   }
 
   const Sorting& task_;
+  std::mutex& guard_;
   const int wide_, high_;        // of the region: floats in a row, and rows
   std::vector<float> levels_;
   std::vector<double> squares_;  // summed over all above and to the left
@@ -195,8 +211,9 @@ class Sorter {
 
 // Find the stratum and the code of every patch; 0 when memory ran out.
 extern "C" int els_encode(const Sorting* task) {
+  std::mutex guard;
   return on_threads(task->threads, task->count, [&](int, const auto& take) {
-    Sorter sorter(*task);
+    Sorter sorter(*task, guard);
     for (std::int64_t image; (image = take()) >= 0;) sorter.sort(image);
   });
 }

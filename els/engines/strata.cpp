@@ -34,6 +34,7 @@ struct Task {
                                 // coordinates, coordinates, what these leave out, squared norm, 1
   const float* terms_of;        // (terms, strata); the number of strata is a multiple of 64
   const float* means;           // (components, strata): of coordinates, times alpha
+  const float* variances;       // (components, strata): of the same
   const float* lowest;          // (components, strata): the least of them, times alpha,
   const float* highest;         // and the largest
   const float* reach;           // (strata,): the largest norm of what they leave out, times alpha
@@ -42,8 +43,8 @@ struct Task {
   const std::uint64_t* keys;    // (q,): what tells which strata of few draws a query asks
   double* mean;                 // (q, c): the posterior mean, as levels
   double* variance;             // (q,): of it, averaged over channels; in squared levels
-  double* draws;                // (q,): patches that it was compared with; -1 where it is so far from
-                                // all that it is left to be answered in full
+  double* draws;                // (q,): patches that it was compared with; -1 where it is left to be
+                                // answered in full
   std::int64_t count;           // q, a multiple of `group`
   std::int64_t group;           // queries of which the tolerance is to hold on average
   std::uint64_t seed;           // of the places where runs begin, and of the second draw
@@ -93,7 +94,10 @@ constexpr double kCaution = 1.15;         // times the error that the draws tell
 constexpr double kModel = 0.35;           // share of the model's variance that is added to it
 constexpr double kFloor = 0.05;           // of the tolerance: no smaller error is claimed
 constexpr double kMostResidual = 3;       // variance of log-weights that coordinates may leave open
-constexpr float kOff = 2;                 // and off the nearest patches, to be estimated at all
+constexpr float kSteep = 8;                // and within the nearest stratum, for a query not to be far
+constexpr double kMostUnlike = 0.06;      // variance of log-weights in a stratum that is sampled from afar
+constexpr double kMissed = 0.3;           // times the tolerance that strata left out may make an answer wrong
+constexpr float kWorstCase = 3;           // standard deviations that log-weights by codes may be off
 constexpr float kMostNoise = 2;           // times the noise that a query may be off all patches
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
 constexpr float kNear = 5.0f;             // levels that all of them are off at least
@@ -102,8 +106,12 @@ constexpr float kFarthest = 255 + kNear;  // and at most
 // by its floats.
 constexpr double kShortCost = 3.5, kFullCost = 20, kFullByFloat = 0.2;
 
-inline vec smallest_of(vec a, vec b) { return a < b ? a : b; }
 inline void store(float* at, vec value) { *reinterpret_cast<loose*>(at) = value; }
+
+// How far values are outside of bounds.
+inline vec beyond_of(vec lowest, vec value, vec highest) {
+  return largest_of(largest_of(lowest - value, value - highest), vec{});
+}
 
 inline float lane_sum(vec value) {
   typedef float quad __attribute__((vector_size(16)));
@@ -290,7 +298,7 @@ class Estimator {
       desk.least.resize(kMembers);
       desk.at_hand.resize(kMembers);
       for (auto* one : {&desk.model, &desk.cautious, &desk.share, &desk.wish, &desk.members,
-                        &desk.distance, &desk.random})
+                        &desk.distance, &desk.unlike, &desk.away, &desk.missed, &desk.random})
         one->resize(task.strata);
       desk.strata.resize(task.strata);
     }
@@ -333,9 +341,13 @@ class Estimator {
       }
       if (round) continue;
       double residual = 0;
-      for (const auto& query : queries_)
-        residual += query.residual / static_cast<double>(task_.count);
-      if (cost > task_.dear || residual > kMostResidual) return 3;
+      std::int64_t near = 0;
+      for (const auto& query : queries_) {
+        if (query.far) continue;
+        residual += query.residual;
+        ++near;
+      }
+      if (cost > task_.dear || residual > kMostResidual * static_cast<double>(near)) return 3;
     }
     return 0;
   }
@@ -355,6 +367,9 @@ class Estimator {
     double residual = 0;     // variance of log-weights that coordinates leave open
     float constant = 0;      // binary log-weight of a patch all of whose coordinates are 0
     float noise = 0;         // of what coordinates leave out, in units of what is expected
+    double missed = 0;       // what strata that are left out could add to `total` at most
+    double taken = 0;        // members of strata that are wanted whole, of a query that is
+    bool far = false;        // from all patches, in units of the noise
     bool few = false;        // patches carry its weight, and only the nearest were drawn whole
     bool done = false;
   };
@@ -387,7 +402,10 @@ class Estimator {
     std::vector<std::int32_t> strata;
     Floats share, wish;
     Floats members;                     // 0 of those that it takes whole
-    Floats distance;                    // (strata,): see `nearest`
+    Floats distance;                    // (strata,): see `nearest` and `bound`
+    Floats unlike;                      // (strata,): see `bound`
+    Floats away;                        // (strata,): how far centre pixels are from the mean
+    Floats missed;                      // (strata,): see `least_that_counts`
     Floats random;                      // (strata,), in [0, 1)
   };
 
@@ -400,8 +418,7 @@ class Estimator {
   }
 
   // By the model, but no more than a patch of a stratum could weigh that is as near as its members
-  // reach: far from all patches, tails of Gaussians promise what no patch holds. There the draws tell
-  // little of what they miss, and a query is left to be answered in full.
+  // reach: far from all patches, tails of Gaussians promise what no patch holds.
   void score(std::int64_t q) {
     auto& query = queries_[q];
     const float* features = task_.features + q * task_.terms;
@@ -410,7 +427,7 @@ class Estimator {
     const float variance = static_cast<float>(1 / (2 * std::log(2.0) * task_.scale));
     const float beside = std::sqrt(rest), noise = std::sqrt(variance * static_cast<float>(left));
     float* out = scores_.data() + q * task_.strata;
-    vec nearest = splat(kNothing);  // minus the squared distance
+    vec least = splat(-kNothing), where{};  // squared distance of the nearest strata, and which they are
     for (int s = 0; s < task_.strata; s += kBlock) {
       vec sums[4] = {}, away[4] = {};
       for (int term = 0; term < task_.terms; ++term) {
@@ -421,36 +438,54 @@ class Estimator {
         const std::size_t at = static_cast<std::size_t>(k) * task_.strata + s;
         const vec value = splat(along(q)[k]);
         for (int i = 0; i < 4; ++i) {
-          const vec below = load(task_.lowest + at + i * kLanes) - value;
-          const vec above = value - load(task_.highest + at + i * kLanes);
-          const vec beyond = largest_of(largest_of(below, above), vec{});
+          const vec beyond = beyond_of(load(task_.lowest + at + i * kLanes), value,
+                                       load(task_.highest + at + i * kLanes));
           away[i] += beyond * beyond;
         }
       }
       for (int i = 0; i < 4; ++i) {
         const vec beyond = largest_of(splat(beside) - load(task_.reach + s + i * kLanes), vec{});
         const vec still = largest_of(beyond - splat(noise), vec{});
-        nearest = largest_of(nearest, -(away[i] + still * still));
+        const vec distance = away[i] + still * still;
+        where = distance < least ? splat(static_cast<float>(s + i * kLanes)) : where;
+        least = least_of(least, distance);
         const vec most = (splat(norm) - away[i] - beyond * beyond) * task_.scale;
-        store(out + s + i * kLanes, smallest_of(sums[i], most));
+        store(out + s + i * kLanes, least_of(sums[i], most));
       }
     }
-    if (-lane_max(nearest) > kOff * variance * static_cast<float>(d)) {
-      query.done = true;
-      task_.draws[q] = -1;
-      return;
-    }
+    const int lane = lowest_lane(least);
+    query.far = steepness(q, static_cast<int>(where[lane]) + lane) > kSteep;
+    if (query.far) query.whole = kWhole;
     double inside = 0;
     for (int i = 0; i < d; ++i) inside += features[i];
     query.constant = static_cast<float>(task_.scale * (norm - inside - rest));
     query.noise = left ? std::min(rest / (variance * static_cast<float>(left)), kMostNoise) : 0;
   }
 
+  // How much log-weights vary within a stratum by the way to its nearest point: their variance, by that
+  // of its members. Where they do, a few of its members have all its weight.
+  float steepness(std::int64_t q, int s) const {
+    float sum = 0;
+    for (int k = 0; k < task_.components; ++k) {
+      const std::size_t at = static_cast<std::size_t>(k) * task_.strata + s;
+      const float value = along(q)[k];
+      const float beyond = std::max({task_.lowest[at] - value, value - task_.highest[at], 0.0f});
+      sum += beyond * beyond * task_.variances[at];
+    }
+    return sum * slope() * slope();
+  }
+
+  // Of a log-weight with the squared distance, times two.
+  float slope() const { return 2 * std::log(2.0f) * task_.scale; }
+
   // What a query wants of each stratum: by the model, N sqrt(E w^2) times how far centre pixels are
   // from the mean, and a part of the draws by its root, in case the model is wrong. Both are shares
-  // of a sum over strata; returns the binary logarithm of that of the model's. The nearest strata,
-  // of `whole` members, are wanted whole.
-  double weigh(std::int64_t q, const double* mean, std::int64_t whole, Desk& desk) const {
+  // of a sum over strata; returns the binary logarithm of that of the model's. The nearest strata are
+  // wanted whole. Far from all patches the weights of a stratum's members may differ so much that a
+  // sample tells little of what it misses: such strata, too, are wanted whole there, once something
+  // has been seen by which those are known that could not matter, and are left out.
+  double weigh(std::int64_t q, const double* mean, Desk& desk) {
+    auto& query = queries_[q];
     const float* score = scores_.data() + q * task_.strata;
     const float top = highest_of(score, task_.strata);
     vec total = {}, cautious = {};
@@ -461,9 +496,11 @@ class Estimator {
             load(centre_.data() + c * task_.strata + s) - splat(static_cast<float>(mean[c]));
         away += difference * difference * (1.0f / C);
       }
+      away = root_of(away);
       const vec power = exp2_of((load(score + s) - splat(top)) * .5f);
       const vec members = load(members_of_.data() + s);
-      const vec model = members * power * power * root_of(away);
+      const vec model = members * power * power * away;
+      store(desk.away.data() + s, away);
       store(desk.model.data() + s, model);
       store(desk.cautious.data() + s, members * power);
       total += model;
@@ -471,21 +508,52 @@ class Estimator {
     }
     const float sum = lane_sum(total);
     const float one = float(1 - kDefensive) / sum, other = float(kDefensive) / lane_sum(cautious);
+    const bool afar = query.far && query.mass > 0;
+    if (query.far)
+      bound(q, desk);
+    else
+      measure(q, desk);
+    const float near = nearest(query.whole, desk), least = afar ? least_that_counts(q, desk) : 0;
     int count = 0;
     for (int s = 0; s < task_.strata; ++s) {
       const float wish = desk.model[s] * one + desk.cautious[s] * other;
       desk.strata[count] = s;
       desk.wish[count] = wish;
-      count += wish >= kLeastShare;
+      count += afar ? desk.missed[s] >= least || desk.distance[s] <= near : wish >= kLeastShare;
     }
-    const float near = nearest(q, whole, desk);
     for (int i = 0; i < count; ++i) {
       const int s = desk.strata[i];
+      const bool whole = desk.distance[s] <= near || (afar && desk.unlike[s] > kMostUnlike);
       desk.share[i] = desk.model[s] / sum;
-      desk.members[i] = desk.distance[s] <= near ? 0 : members_of_[s];
+      desk.members[i] = whole ? 0 : members_of_[s];
     }
     desk.count = count;
     return top + std::log2(static_cast<double>(sum));
+  }
+
+  // What a stratum must be able to add to a query's `total` not to be left out, so that all that are
+  // could not make the answer wrong by more than `kMissed` allows.
+  float least_that_counts(std::int64_t q, Desk& desk) {
+    auto& query = queries_[q];
+    const float norm = task_.features[q * task_.terms + 2 * task_.components + 1];
+    for (int s = 0; s < task_.strata; s += kLanes) {
+      const vec most = (splat(norm) - load(desk.distance.data() + s)) * task_.scale - splat(query.peak);
+      store(desk.missed.data() + s, load(members_of_.data() + s) * load(desk.away.data() + s) *
+                                        exp2_of(least_of(most, splat(kMostPower))));
+    }
+    const double most = kMissed * task_.tolerance * query.mass;
+    auto least = static_cast<float>(most);
+    while ((query.missed = missed_below(least, desk)) > most) least /= 2;
+    return least;
+  }
+
+  float missed_below(float least, const Desk& desk) const {
+    vec sum = {};
+    for (int s = 0; s < task_.strata; s += kLanes) {
+      const vec missed = load(desk.missed.data() + s);
+      sum += missed < splat(least) ? missed : splat(0);
+    }
+    return lane_sum(sum);
   }
 
   // The variance that the model predicts at so many draws, in units of the square of its scale.
@@ -519,7 +587,7 @@ class Estimator {
     auto& query = queries_[q];
     double* mean = task_.mean + q * C;
     if (!round) guess(q, mean);
-    query.model = std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
+    query.model = std::exp2(weigh(q, mean, desk) - query.peak);
     query.predicted = predicted(desk, static_cast<float>(query.rate));
     query.drawn = 0;
     const auto key = static_cast<std::uint32_t>(mixed(task_.keys[q]));
@@ -539,9 +607,8 @@ class Estimator {
     }
   }
 
-  // Up to what squared distance of their means strata are taken whole, because one patch of them may
-  // weigh much; leaves all distances in desk.distance.
-  float nearest(std::int64_t q, std::int64_t most, Desk& desk) const {
+  // The squared distances of the means of strata.
+  void measure(std::int64_t q, Desk& desk) const {
     for (int s = 0; s < task_.strata; s += kLanes) {
       vec sum = {};
       for (int i = 0; i < task_.components; ++i) {
@@ -549,10 +616,38 @@ class Estimator {
             load(task_.means + static_cast<std::size_t>(i) * task_.strata + s) - splat(along(q)[i]);
         sum += away * away;
       }
-      // Empty ones may lie anywhere.
-      const bits none = load(members_of_.data() + s) > splat(0) ? bits{} - 1 : bits{};
-      store(desk.distance.data() + s, (vec)((bits)sum & none));
+      store(desk.distance.data() + s, unless_empty(s, sum));
     }
+  }
+
+  // Values of strata, and 0 for empty ones, which may lie anywhere.
+  vec unless_empty(int s, vec values) const {
+    const bits some = load(members_of_.data() + s) > splat(0) ? bits{} - 1 : bits{};
+    return (vec)((bits)values & some);
+  }
+
+  // The squared distances that no member of a stratum is nearer than, and the variance of log-weights
+  // within it that the model expects.
+  void bound(std::int64_t q, Desk& desk) const {
+    const int d = task_.components;
+    const float beside = std::sqrt(task_.features[q * task_.terms + 2 * d]);
+    for (int s = 0; s < task_.strata; s += kLanes) {
+      vec away = {}, unlike = {};
+      for (int k = 0; k < d; ++k) {
+        const std::size_t at = static_cast<std::size_t>(k) * task_.strata + s;
+        const vec value = splat(along(q)[k]), off = load(task_.means + at) - value;
+        const vec beyond = beyond_of(load(task_.lowest + at), value, load(task_.highest + at));
+        away += beyond * beyond;
+        unlike += off * off * load(task_.variances + at);
+      }
+      const vec beyond = largest_of(splat(beside) - load(task_.reach + s), vec{});
+      store(desk.distance.data() + s, unless_empty(s, away + beyond * beyond));
+      store(desk.unlike.data() + s, unlike * (slope() * slope()));
+    }
+  }
+
+  // Up to what distance strata are taken whole, because one patch of them may weigh much.
+  float nearest(std::int64_t most, const Desk& desk) const {
     // The largest distance within which there are no more members: by halving what is left.
     float low = 0, high = 2 * highest_of(desk.distance.data(), task_.strata);
     for (int i = 0; i < kHalvings; ++i) {
@@ -820,7 +915,7 @@ class Estimator {
       const vec more = noise * open;
       mass += weight;
       residual += weight * more;
-      total += weight * exp2_of(smallest_of(more, splat(kMostPower))) *
+      total += weight * exp2_of(least_of(more, splat(kMostPower))) *
                away(task_.mean + one.query * C, m, desk);
       for (int c = 0; c < C; ++c)
         moment[c] += weight * load(desk.centres.data() + c * kMembers + m);
@@ -832,6 +927,18 @@ class Estimator {
     share.scouted[one.query].add(found);
   }
 
+  // How far the binary log-weights of a stratum's members may be off because codes are rounded: little,
+  // but from afar.
+  float doubt(std::int64_t q, std::int64_t s) const {
+    const float* step = task_.steps + s * (task_.components + 1);
+    float sum = 0;
+    for (int k = 0; k < task_.components; ++k) {
+      const float off = task_.means[std::int64_t(k) * task_.strata + s] - along(q)[k];
+      sum += off * off * step[k] * step[k];
+    }
+    return kWorstCase * 2 * task_.scale * task_.alpha * std::sqrt(sum / 12);
+  }
+
   // Draw a second time from the first `count` members at hand, and take in what that gives. Most
   // promise so little that all blocks of them need is the least chance.
   void absorb(const Request& one, std::int64_t s, int first, int count, Share& share, Desk& desk) {
@@ -841,6 +948,8 @@ class Estimator {
     const float rate = static_cast<float>(std::min(query.selection / chance, 1e30));
     const double* mean = task_.mean + one.query * C;
     const vec dull = splat(std::log2(kLeastChance / (rate * kFarthest)));
+    const float worst = kWorstCase * kWorstCase * 2 * query.noise / std::log(2.0f);
+    const vec shift = splat(query.far ? query.peak - doubt(one.query, s) : query.peak);
     vec total = {};
     int kept = 0, least = 0, passed = 0;
     compare_all(one.query, count, desk, [&](int m, const vec* found, int vectors) {
@@ -848,7 +957,9 @@ class Estimator {
       bits some = {};
       for (int p = 0; p < vectors; ++p) {
         const vec open = load(desk.open.data() + m + p * kLanes);
-        powers[p] = found[p] - (1 - 2 * query.noise) * open - splat(query.peak);
+        vec more = 2 * query.noise * open;
+        if (query.far) more = largest_of(more, root_of(open * worst));
+        powers[p] = found[p] - open + more - shift;
         some |= (bits)(powers[p] > dull) | (bits)load(desk.unknown.data() + m + p * kLanes);
       }
       const int end = std::min(count, m + vectors * kLanes);
@@ -862,11 +973,11 @@ class Estimator {
         return;
       }
       for (int p = 0; p < vectors; ++p, m += kLanes) {
-        const vec power = smallest_of(powers[p], splat(kMostPower));
+        const vec power = least_of(powers[p], splat(kMostPower));
         const vec promised = exp2_of(power) * away(mean, m, desk);
         total += promised;
         vec wanted = splat(rate) * promised;
-        wanted = smallest_of(largest_of(wanted, splat(kLeastChance)), splat(1.0f));
+        wanted = least_of(largest_of(wanted, splat(kLeastChance)), splat(1.0f));
         wanted = largest_of(wanted, load(desk.unknown.data() + m));
         const vec margin = wanted - load(desk.lots.data() + m);
         if (!any_of((bits)(margin > splat(0)))) continue;
@@ -963,9 +1074,17 @@ class Estimator {
     for (int c = 0; c < C; ++c) mean[c] = scouted.moment[c] / scouted.mass;
     query.residual = 2 * std::log(2.0) * scouted.residual / scouted.mass;
     query.whole = kWhole;
-    const double model = std::exp2(weigh(q, mean, query.whole, desk) - query.peak);
+    const double model = std::exp2(weigh(q, mean, desk) - query.peak);
     const double trusted = std::min(model, kDoubt * query.total) / query.mass;
     query.rate = draws_for(desk, task_.tolerance * task_.tolerance, trusted * trusted);
+    if (!query.far) return;
+    for (int i = 0; i < desk.count; ++i)
+      if (desk.members[i] == 0) query.taken += members_of_[desk.strata[i]];
+    const double dear = task_.dear / static_cast<double>(task_.count);
+    if (query.residual > kMostResidual || query.taken * kShortCost > dear) {
+      query.done = true;
+      task_.draws[q] = -1;
+    }
   }
 
   // Divide the tolerance among a group of queries, the first of which is q, but for those that are
@@ -976,7 +1095,7 @@ class Estimator {
     double mean = 0, cost = 0;
     int left = 0;
     for (std::int64_t i = q; i < q + task_.group; ++i) {
-      if (queries_[i].done) continue;
+      if (queries_[i].done || queries_[i].far) continue;
       mean += std::sqrt(queries_[i].rate);
       ++left;
     }
@@ -984,12 +1103,14 @@ class Estimator {
     for (std::int64_t i = q; i < q + task_.group; ++i) {
       auto& query = queries_[i];
       if (query.done) continue;
-      const double part = std::min(kAim * std::sqrt(query.rate) / mean, kMostUneven);
+      const double part =
+          query.far ? kAim : std::min(kAim * std::sqrt(query.rate) / mean, kMostUneven);
       const double enough = (1 - kFirst) * part * task_.tolerance * task_.tolerance;
       query.rate = std::min(query.rate / (kFirst * part), task_.most);
       query.selection = query.total / (enough * query.mass * query.mass);
-      const double second = std::min(query.selection * query.total, query.rate);
-      cost += query.rate * kShortCost + second * (kFullCost + kFullByFloat * cells_ * task_.window_rows);
+      const double first = query.rate + query.taken;
+      const double second = std::min(query.selection * query.total, first);
+      cost += first * kShortCost + second * (kFullCost + kFullByFloat * cells_ * task_.window_rows);
     }
     return cost;
   }
@@ -999,7 +1120,7 @@ class Estimator {
     auto& query = queries_[q];
     Seen<C> seen;
     for (const auto& share : shares_) seen.add(share.seen[q]);
-    query.few = query.whole < kWholeOfFew && seen.mass * seen.mass < kFew * seen.heavy;
+    query.few = !query.far && query.whole < kWholeOfFew && seen.mass * seen.mass < kFew * seen.heavy;
     double* mean = task_.mean + q * C;
     double variance = seen.energy;
     for (int c = 0; c < C; ++c) {
@@ -1010,8 +1131,10 @@ class Estimator {
     const double trusted = std::min(query.model, kBelief * seen.total) * expected;
     variance = std::max(variance, 0.0) / (seen.mass * seen.mass) +
                kModel * query.predicted * trusted * trusted;
-    task_.variance[q] =
-        std::max(kCaution * kCaution * variance, kFloor * kFloor * task_.tolerance * task_.tolerance);
+    const double missed = query.missed * expected;
+    task_.variance[q] = std::max(kCaution * kCaution * variance + missed * missed,
+                                 kFloor * kFloor * task_.tolerance * task_.tolerance);
+    query.mass = 1 / expected;
     task_.draws[q] = query.drawn;
   }
 

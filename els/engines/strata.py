@@ -320,8 +320,6 @@ def _with_square(centres: Tensor) -> Tensor:
 def _model(found: Sorted, centres: Tensor, steps: Tensor) -> dict[str, Tensor]:
     """Moments and bounds of `Strata`; a stratum of few patches has the variances of an average one.
 
-    Codes that do not fit stand at the ends of their range, and so do bounds.
-
     Args:
         found: the patches in their strata.
         centres, steps: what codes stand for.
@@ -340,15 +338,18 @@ def _model(found: Sorted, centres: Tensor, steps: Tensor) -> dict[str, Tensor]:
     if (enough := members >= _ENOUGH).any():
         along[~enough] = along[enough].mean(dim=0)
         rest[~enough] = rest[enough].mean()
-    lowest = coordinates(found.least.float())
+    # Codes are rounded, and of patches for which one does not fit they tell nothing.
+    least = torch.minimum(found.least[:, : d + 1], found.lowest) - 0.5
+    largest = torch.maximum(found.largest[:, : d + 1] + 0.5, found.highest - 0.5)
+    lowest = coordinates(least)
     lowest[members == 0] = _NOWHERE
     model = {
         "mean": coordinates(first),
         "variance": along,
         "lowest": lowest,
-        "highest": coordinates(found.largest.float()),
+        "highest": coordinates(largest),
         "rest": rest,
-        "reach": steps[:, d] * found.largest[:, d],
+        "reach": steps[:, d] * largest[:, d],
         "centre": first[:, d + 1 :] - MIDDLE,
         "spread": variance[:, d + 1 :].mean(dim=1),
     }

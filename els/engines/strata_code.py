@@ -29,6 +29,7 @@ _TENSORS = (
     "features",
     "terms_of",
     "means",
+    "variances",
     "lowest",
     "highest",
     "reach",
@@ -87,6 +88,8 @@ class _Sorting(ctypes.Structure):
                 "steps",
                 "stratum",
                 "codes",
+                "lowest",
+                "highest",
             )
         ),
         ("count", ctypes.c_int64),
@@ -123,6 +126,8 @@ class Sorted(NamedTuple):
             members after another.
         sums, squares: of each byte and of its square over the members, int64 (L bytes).
         least, largest: of each byte over the members, uint8 (L bytes); 255 and 0 of none.
+        lowest, highest: the same of what the first d + 1 bytes stand for where one of them does not
+            fit, in units of a code (L, d + 1); infinite of none.
     """
 
     start: Tensor
@@ -132,6 +137,8 @@ class Sorted(NamedTuple):
     squares: Tensor
     least: Tensor
     largest: Tensor
+    lowest: Tensor
+    highest: Tensor
 
 
 def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
@@ -165,6 +172,9 @@ def sort_patches(images: Tensor, region: Region, tensors: dict[str, Tensor]) -> 
     bytes_each = d + 1 + c
     stratum = torch.empty(n * region.places, dtype=torch.int32)
     codes = torch.empty(len(stratum) * bytes_each, dtype=torch.uint8)
+    lowest = torch.full((strata, d + 1), torch.inf)
+    highest = -lowest
+    tensors = {**tensors, "lowest": lowest, "highest": highest}
     task = _Sorting(
         **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         height=h,
@@ -205,9 +215,9 @@ def sort_patches(images: Tensor, region: Region, tensors: dict[str, Tensor]) -> 
     each = (strata, bytes_each)
     sums, squares = (torch.zeros(each, dtype=torch.int64) for _ in range(2))
     least, largest = (torch.zeros(each, dtype=torch.uint8) for _ in range(2))
-    found = Sorted(start, order, torch.empty_like(codes), sums, squares, least, largest)
-    _check(code.els_arrange(ctypes.byref(task), strata, *map(_pointer, found)))
-    return found
+    arranged = (start, order, torch.empty_like(codes), sums, squares, least, largest)
+    _check(code.els_arrange(ctypes.byref(task), strata, *map(_pointer, arranged)))
+    return Sorted(*arranged, lowest, highest)
 
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:

@@ -31,7 +31,7 @@ _LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
 _MOST_PIXELS = 1 << 31  # whose index is an int32
 _LEAST_AT_BORDER = 1 << 18  # and of one that a border leaves
 _MOST_DRAWS = 1 / 2  # share of all patches above which a pixel takes all of them
-_MOST_CLAIMED = 1.5  # times the tolerance; an image whose answer claims more is answered in full
+_MOST_CLAIMED = 1.5  # times the tolerance; pixels by which an image claims more are answered in full
 _SPARE = 64  # numbers past the last that the compiled code may read
 # Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
 _PAIR, _BORDER_PAIR = 1.3, 5.0
@@ -165,30 +165,35 @@ def _part(query: PatchQuery, some: Tensor) -> PatchQuery:
 
 
 def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
-    """The estimate, with exact answers where it claims a larger root mean square error than `most`.
+    """The estimate, but for the pixels by which an image's claim is beyond `most`: NaN.
 
     Where a few patches that no draw saw could carry the weight, no number of draws helps.
     """
-    variance = rearrange(found.standard_error.square(), "b c h w -> b c (h w)")
+    wanted = torch.ones_like(found.mean[:, 0], dtype=torch.bool)
     if query.wanted is not None:
-        variance = variance[..., query.wanted[0].flatten()]
-    beyond = variance.mean(dim=(1, 2)).sqrt() > most
-    if beyond.any():
-        found.mean[beyond] = _mean(_part(query, beyond))
-        found.standard_error[beyond], found.seen[beyond] = 0, 1
-    return found
+        wanted &= query.wanted
+    variance = found.standard_error[:, 0].double().square().masked_fill(~wanted, 0).flatten(1)
+    ordered, pixel = variance.sort(dim=1)
+    count = wanted.flatten(1).sum(dim=1, keepdim=True)
+    beyond = ordered.cumsum(dim=1) > most**2 * count
+    left = torch.zeros_like(beyond).scatter(1, pixel, beyond).view_as(wanted)
+    found.mean.masked_fill_(left[:, None], torch.nan)
+    share = (beyond.sum(dim=1) / count[:, 0]).to(found.seen)
+    return replace(found, seen=found.seen + share * (1 - found.seen))
 
 
 def _completed(found: Estimate, query: PatchQuery) -> Estimate:
-    """The estimate, with exact answers to what lies so far from all patches that it has none: NaN.
+    """The estimate, with exact answers to the pixels that have none: NaN.
 
-    Such are queries on the path of a network that draws beyond black and white.
+    They lie far from all patches, as on the path of a network that draws beyond black and white, or
+    claim too large an error.
     """
-    far = found.mean.isnan().any(dim=1)
-    images = far.any(dim=(1, 2))
+    left = found.mean.isnan().any(dim=1)
+    images = left.any(dim=(1, 2))
     if images.any():
-        exact = _mean(replace(_part(query, images), wanted=far[images]))
-        found.mean[images] = torch.where(far[images, None], exact, found.mean[images])
+        exact = _mean(replace(_part(query, images), wanted=left[images]))
+        found.mean[images] = torch.where(left[images, None], exact, found.mean[images])
+        found.standard_error.masked_fill_(left[:, None], 0)
     return found
 
 
@@ -264,6 +269,7 @@ def _sample(
             "features": features,
             "terms_of": strata.terms(alpha, sigma),
             "means": (alpha * strata.mean.T).contiguous(),
+            "variances": (alpha**2 * strata.variance.T).contiguous(),
             "lowest": (alpha * strata.lowest.T).contiguous(),
             "highest": (alpha * strata.highest.T).contiguous(),
             "reach": alpha * strata.reach,

@@ -75,6 +75,9 @@ class Query:
     predicted: float = 0.0
     drawn: float = 0.0
     variance: float = math.inf
+    missed: float = 0.0
+    taken: float = 0.0
+    far: bool = False
     few: bool = False
     done: bool = False
 
@@ -127,17 +130,23 @@ class Estimator:
         return pixels.reshape(-1, self.channels)[first].reshape(len(at), -1)
 
     def _bounds(self, features: Array) -> tuple[Array, bool]:
-        """Binary log-weights of each stratum's patches as near as its members reach, and whether
-        the query is too far from all of them."""
+        """The squared distance that no patch of a stratum is nearer than, and whether the query is
+        far from all of them."""
         d, scale = int(self.of["components"]), self.of["scale"]
-        along, rest, norm = features[d : 2 * d], features[2 * d], features[2 * d + 1]
+        along, rest = features[d : 2 * d], features[2 * d]
         low, high = (self.given[name].reshape(d, -1).T for name in ("lowest", "highest"))
-        away = (np.maximum(np.maximum(low - along, along - high), 0) ** 2).sum(axis=1)
+        off = np.maximum(np.maximum(low - along, along - high), 0)
+        away = (off**2).sum(axis=1)
         beyond = np.maximum(math.sqrt(rest) - self.given["reach"], 0)
-        variance = 1 / (2 * math.log(2) * scale)
-        noise = math.sqrt(variance * (self.patches.shape[1] - d))
-        least = (away + np.maximum(beyond - noise, 0) ** 2).min()
-        return scale * (norm - away - beyond**2), bool(least > K["kOff"] * variance * d)
+        noise = math.sqrt((self.patches.shape[1] - d) / (2 * math.log(2) * scale))
+        nearest = (away + np.maximum(beyond - noise, 0) ** 2).argmin()
+        steepness = self.slope**2 * (off[nearest] ** 2 * self._variances()[nearest]).sum()
+        return away + beyond**2, bool(steepness > K["kSteep"])
+
+    @property
+    def slope(self) -> float:
+        """Of a log-weight with the squared distance, times two."""
+        return 2 * math.log(2) * float(self.of["scale"])
 
     @property
     def channels(self) -> int:
@@ -153,8 +162,8 @@ class Estimator:
         inner, rest, norm = features[:d].sum(), features[2 * d], features[2 * d + 1]
         left = self.patches.shape[1] - d
         noise = rest * 2 * math.log(2) * scale / left if left else 0.0
-        most, far = self._bounds(features)
-        score = self.scores[q] = np.minimum(self.scores[q], most)
+        distance, far = self._bounds(features)
+        score = self.scores[q] = np.minimum(self.scores[q], scale * (norm - distance))
         near = score >= score.max() + _FAR
         weight = np.where(near, 2 ** np.maximum(score - score.max(), _FAR), 0) * self.size
         return Query(
@@ -163,17 +172,14 @@ class Estimator:
             noise=min(noise, K["kMostNoise"]),
             mean=weight @ self.given["centre"] / weight.sum(),
             rate=K["kPilot"],
-            whole=int(K["kWholePilot"]),
-            variance=0.0 if far else math.inf,
-            drawn=-1.0 if far else 0.0,
-            done=far,
+            whole=int(K["kWhole"] if far else K["kWholePilot"]),
+            far=far,
         )
 
     def run(self) -> bool:
         """Answer all queries; False where all patches are the better way."""
         group = int(self.of["group"])
         groups = [self.queries[q : q + group] for q in range(0, len(self.queries), group)]
-        near = [some for one in groups if (some := [query for query in one if not query.done])]
         for turn in range(int(K["kRounds"])):
             left = [q for q, query in enumerate(self.queries) if not query.done]
             if not left:
@@ -184,34 +190,61 @@ class Estimator:
                     self.judge(q, drawn)
                 else:
                     self.scout(q, drawn)
+            some = [one for one in groups if any(query.drawn >= 0 for query in one)]
             if turn:
-                for some in near:
-                    self.settle(some, turn)
+                for one in some:
+                    self.settle([query for query in one if query.drawn >= 0], turn)
                 continue
-            cost = sum(map(self.divide, near))
-            residual = np.mean([query.residual for query in self.queries])
-            if cost > self.of["dear"] or residual > K["kMostResidual"]:
+            cost = sum(self.divide([query for query in one if not query.done]) for one in some)
+            near = [query.residual for query in self.queries if not query.far]
+            if cost > self.of["dear"] or (near and np.mean(near) > K["kMostResidual"]):
                 return False
         return True
 
     def weigh(self, q: int) -> Wish:
-        """N sqrt(E w^2) by the model times how far centres are from the mean, and its root."""
+        """N sqrt(E w^2) by the model times how far centres are from the mean, and its root.
+
+        Of a query far from all patches, once something has been seen: the strata that count, those
+        whole whose patches weigh too unlike each other.
+        """
         query, score, size = self.queries[q], self.scores[q], self.size
         away = self.given["spread"] + K["kDull"]
-        away = away + ((self.given["centre"] - query.mean) ** 2).mean(axis=1)
+        away = np.sqrt(away + ((self.given["centre"] - query.mean) ** 2).mean(axis=1))
         power = 2.0 ** ((score - score.max()) / 2)
-        model, cautious = size * power**2 * np.sqrt(away), size * power
+        model, cautious = size * power**2 * away, size * power
         trusting, careful = 1 - K["kDefensive"], K["kDefensive"]
         wish = trusting * model / model.sum() + careful * cautious / cautious.sum()
-        some = np.flatnonzero(wish >= K["kLeastShare"])
-        members = np.where(self.nearest(query), 0, size)
-        scale = score.max() + math.log2(model.sum())
-        return Wish(some, model[some] / model.sum(), wish[some], members[some], scale)
-
-    def nearest(self, query: Query) -> NDArray[np.bool_]:
-        """The strata with the nearest means that together have `whole` members; one at least."""
         means = self.given["means"].reshape(len(query.along), -1)
-        distance = np.where(self.size > 0, ((means.T - query.along) ** 2).sum(axis=1), np.inf)
+        off = (means.T - query.along) ** 2
+        distance = self._bounds(self.given["features"][q].astype(float))[0]
+        whole = self.nearest(query, distance if query.far else off.sum(axis=1))
+        some = wish >= K["kLeastShare"]
+        if query.far and query.mass > 0:
+            some = self.counting(q, distance, away) | whole
+            whole |= self.slope**2 * (off * self._variances()).sum(axis=1) > K["kMostUnlike"]
+        strata = np.flatnonzero(some)
+        members = np.where(whole, 0, size)
+        scale = score.max() + math.log2(model.sum())
+        return Wish(strata, model[strata] / model.sum(), wish[strata], members[strata], scale)
+
+    def _variances(self) -> Array:
+        return self.given["variances"].reshape(int(self.of["components"]), -1).T.astype(float)
+
+    def counting(self, q: int, distance: Array, away: Array) -> NDArray[np.bool_]:
+        """The strata without which an answer could be wrong by more than is allowed."""
+        query, scale = self.queries[q], self.of["scale"]
+        norm = float(self.given["features"][q, 2 * int(self.of["components"]) + 1])
+        power = np.clip(scale * (norm - distance) - query.peak, -125, K["kMostPower"])
+        missed = self.size * away * 2.0**power
+        least = most = K["kMissed"] * self.of["tolerance"] * query.mass
+        while missed[missed < least].sum() > most:
+            least /= 2
+        query.missed = float(missed[missed < least].sum())
+        return np.asarray(missed >= least)
+
+    def nearest(self, query: Query, distance: Array) -> NDArray[np.bool_]:
+        """The nearest strata that together have `whole` members; one at least."""
+        distance = np.where(self.size > 0, distance, np.inf)
         order = distance.argsort()
         within = self.size[order].cumsum() <= query.whole
         within[0] = True
@@ -277,6 +310,11 @@ class Estimator:
         model = 2.0 ** (wish.scale - query.peak)
         trusted = min(model, K["kDoubt"] * query.total) / query.mass
         query.rate = self.draws_for(wish, trusted)
+        if query.far:
+            query.taken = float(self.size[wish.strata][wish.members == 0].sum())
+            dear = query.taken * K["kShortCost"] > self.of["dear"] / self.of["count"]
+            if dear or query.residual > K["kMostResidual"]:
+                query.done, query.drawn, query.variance = True, -1, 0
 
     def draws_for(self, wish: Wish, trusted: float) -> float:
         """The draws at which the model predicts the variance that is allowed."""
@@ -290,23 +328,38 @@ class Estimator:
 
     def divide(self, group: list[Query]) -> float:
         """The tolerance among queries, by the roots of their needs, and among both draws."""
-        mean = np.mean([math.sqrt(query.rate) for query in group])
+        near = [math.sqrt(query.rate) for query in group if not query.far]
+        mean = np.mean(near) if near else 1.0
         cost = 0.0
         for query in group:
             part = min(K["kAim"] * math.sqrt(query.rate) / mean, K["kMostUneven"])
+            part = K["kAim"] if query.far else part
             enough = (1 - K["kFirst"]) * part * self.of["tolerance"] ** 2
             query.rate = min(query.rate / (K["kFirst"] * part), self.of["most"])
             query.selection = query.total / (enough * query.mass**2)
-            second = min(query.selection * query.total, query.rate)
+            first = query.rate + query.taken
+            second = min(query.selection * query.total, first)
             floats = self.patches.shape[1]
-            cost += query.rate * K["kShortCost"]
+            cost += first * K["kShortCost"]
             cost += second * (K["kFullCost"] + K["kFullByFloat"] * floats)
         return cost
+
+    def doubt(self, query: Query, member: Whole) -> Array:
+        """How far binary log-weights may be off because codes are rounded."""
+        off = self.given["means"].reshape(len(query.along), -1).T - query.along
+        steps = self.given["steps"].reshape(len(self.size), -1)[:, :-1].astype(float)
+        sums = (off**2 * steps**2).sum(axis=1)
+        doubt = K["kWorstCase"] * 2 * self.of["scale"] * self.of["alpha"] * np.sqrt(sums / 12)
+        return np.repeat(doubt, self.size)[member]
 
     def judge(self, q: int, drawn: Drawn) -> None:
         """The second draw, in full, and the variance of both."""
         query, opened = self.queries[q], self.open[drawn.member]
-        logs = self.by_coordinates(query, drawn.member) - (1 - 2 * query.noise) * opened
+        more = 2 * query.noise * opened
+        if query.far:
+            worst = K["kWorstCase"] * np.sqrt(2 * query.noise * opened / math.log(2))
+            more = np.maximum(more, worst) + self.doubt(query, drawn.member)
+        logs = self.by_coordinates(query, drawn.member) - opened + more
         powers = np.clip(logs - query.peak, -125, K["kMostPower"])
         promised = 2**powers * self.away(query, drawn.member)
         total = float((promised / drawn.chance).sum())
@@ -321,6 +374,7 @@ class Estimator:
         square = weight**2 * (1 - chance)
         mass, heavy = weight.sum(), (weight**2 * chance).sum()
         query.few = query.whole < K["kWholeOfFew"] and mass**2 < K["kFew"] * heavy
+        query.few &= not query.far
         query.mean = weight @ centre / mass
         spread = ((centre - query.mean) ** 2).mean(axis=1)
         expected = 2.0 ** (query.peak - logs.max()) / mass
@@ -328,7 +382,9 @@ class Estimator:
         variance = (square * spread).sum() / mass**2
         variance += K["kModel"] * query.predicted * trusted**2
         least = (K["kFloor"] * self.of["tolerance"]) ** 2
-        query.variance = max(K["kCaution"] ** 2 * float(variance), least)
+        variance = K["kCaution"] ** 2 * float(variance) + (query.missed * expected) ** 2
+        query.variance = max(variance, least)
+        query.mass = 1 / expected
 
     def settle(self, group: list[Query], turn: int) -> None:
         """Which queries are done, and what the others draw next."""
