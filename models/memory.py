@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Let what a step frees serve the next one instead of going back to the system.
 
     Each step on the CPU frees and allocates the same few hundred megabytes. By itself glibc maps
-    large blocks anew, and the system clears them page by page: up to a quarter of a step's time with
-    two threads (docs/training.md). MALLOC_MMAP_MAX_ chooses otherwise.
+    large blocks anew, and the system clears them page by page: up to a quarter of a step's time
+    with two threads (docs/training.md). MALLOC_MMAP_MAX_ chooses otherwise.
 
     Returns:
         whether it was changed: not where the C library is another one.

@@ -31,7 +31,7 @@ _LEAST_PATCHES = 1 << 20  # of a dictionary for which strata can pay
 _MOST_PIXELS = 1 << 31  # whose index is an int32
 _LEAST_AT_BORDER = 1 << 18  # and of one that a border leaves
 _MOST_DRAWS = 1 / 2  # share of all patches above which a pixel takes all of them
-_MOST_CLAIMED = 1.5  # times the tolerance; pixels by which an image claims more are answered in full
+_MOST_CLAIMED = 1.5  # times the tolerance; an image that claims more has its worst pixels in full
 _SPARE = 64  # numbers past the last that the compiled code may read
 # Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
 _PAIR, _BORDER_PAIR = 1.3, 5.0
