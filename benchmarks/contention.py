@@ -51,11 +51,11 @@ def contention(loops: Sequence[int] = LOOPS) -> dict[str, list[Measured]]:
     found = {}
     for count in loops:
         for policy in POLICIES:
-            beside, waiting = f"{count} loops", policy or "default"
-            found[f"{beside}, {waiting}"] = several = _measured(count, policy)
+            others, waiting = f"{count} loops", policy or "default"
+            found[f"{others}, {waiting}"] = several = _measured(count, policy)
             for what, threads, wall, cpu in several:
                 times = f"{1e3 * wall:.1f} ms | {1e3 * cpu:.1f} ms"
-                print(f"| {beside} | {waiting} | {what} | {threads} | {times} |", flush=True)
+                print(f"| {others} | {waiting} | {what} | {threads} | {times} |", flush=True)
     return found
 
 
@@ -132,13 +132,19 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 @contextmanager
 def beside(loops: int) -> Iterator[None]:
     """What is done within has so many processes beside it that compute for ever."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    busy: list[subprocess.Popen[str]] = []
+    loop = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
     try:
+        for _ in range(loops):
+            busy.append(subprocess.Popen(loop, stdout=subprocess.PIPE, text=True))
+        for process in busy:
+            assert process.stdout is not None
+            process.stdout.readline()  # it runs
         yield
     finally:
         for process in busy:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def _measured(loops: int, policy: str) -> list[Measured]:

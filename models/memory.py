@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     with two threads (docs/training.md). MALLOC_MMAP_MAX_ chooses otherwise.
 
     Returns:
-        whether it was changed: not where the C library is another one.
+        whether it was changed: not where the C library is another one, or that variable is set.
     """
     if sys.platform != "linux" or "MALLOC_MMAP_MAX_" in os.environ:
         return False

@@ -97,8 +97,9 @@ constexpr double kMostResidual = 3;       // variance of log-weights that coordi
 constexpr float kSteep = 8;                // and within the nearest stratum, for a query not to be far
 constexpr double kMostUnlike = 0.06;      // variance of log-weights in a stratum that is sampled from afar
 constexpr double kMissed = 0.3;           // times the tolerance that strata left out may make an answer wrong
+constexpr float kMostBits = 1 << 22;      // of a query's own weight: float32 tells half a bit of them
 constexpr float kWorstCase = 3;           // standard deviations that log-weights by codes may be off
-constexpr float kMostNoise = 2;           // times the noise that a query may be off all patches
+constexpr float kMostNoise = 2;           // times what is expected that chances take to be left out
 constexpr float kDull = 25.0f;            // squared levels by which all centre pixels vary at least
 constexpr float kNear = 5.0f;             // levels that all of them are off at least
 constexpr float kFarthest = 255 + kNear;  // and at most
@@ -341,13 +342,9 @@ class Estimator {
       }
       if (round) continue;
       double residual = 0;
-      std::int64_t near = 0;
-      for (const auto& query : queries_) {
-        if (query.far) continue;
-        residual += query.residual;
-        ++near;
-      }
-      if (cost > task_.dear || residual > kMostResidual * static_cast<double>(near)) return 3;
+      for (const auto& query : queries_)
+        if (!query.done && !query.far) residual += query.residual;
+      if (cost > task_.dear || residual > kMostResidual * static_cast<double>(task_.count)) return 3;
     }
     return 0;
   }
@@ -366,10 +363,12 @@ class Estimator {
     double total = 0;        // of sqrt(E w^2) times how far centre pixels are from the mean
     double residual = 0;     // variance of log-weights that coordinates leave open
     float constant = 0;      // binary log-weight of a patch all of whose coordinates are 0
-    float noise = 0;         // of what coordinates leave out, in units of what is expected
+    float beside = 0;        // what coordinates leave out, squared, in units of what is expected
+    float noise = 0;         // the same, but at most kMostNoise
     double missed = 0;       // what strata that are left out could add to `total` at most
-    double taken = 0;        // members of strata that are wanted whole, of a query that is
-    bool far = false;        // from all patches, in units of the noise
+    double sampled = 1;      // share of the draws that are not from strata which are wanted whole,
+    double taken = 0;        // and members of those, of a query that is
+    bool far = false;        // from all patches, by how much log-weights vary
     bool few = false;        // patches carry its weight, and only the nearest were drawn whole
     bool done = false;
   };
@@ -402,7 +401,7 @@ class Estimator {
     std::vector<std::int32_t> strata;
     Floats share, wish;
     Floats members;                     // 0 of those that it takes whole
-    Floats distance;                    // (strata,): see `nearest` and `bound`
+    Floats distance;                    // (strata,): see `measure` and `bound`
     Floats unlike;                      // (strata,): see `bound`
     Floats away;                        // (strata,): how far centre pixels are from the mean
     Floats missed;                      // (strata,): see `least_that_counts`
@@ -423,7 +422,7 @@ class Estimator {
     auto& query = queries_[q];
     const float* features = task_.features + q * task_.terms;
     const int d = task_.components, left = task_.window_rows * cells_ - d;
-    const float rest = features[2 * d], norm = features[2 * d + 1];
+    const float rest = left ? features[2 * d] : 0, norm = features[2 * d + 1];
     const float variance = static_cast<float>(1 / (2 * std::log(2.0) * task_.scale));
     const float beside = std::sqrt(rest), noise = std::sqrt(variance * static_cast<float>(left));
     float* out = scores_.data() + q * task_.strata;
@@ -456,10 +455,15 @@ class Estimator {
     const int lane = lowest_lane(least);
     query.far = steepness(q, static_cast<int>(where[lane]) + lane) > kSteep;
     if (query.far) query.whole = kWhole;
+    if (norm * task_.scale > kMostBits) {
+      query.done = true;
+      task_.draws[q] = -1;
+    }
     double inside = 0;
     for (int i = 0; i < d; ++i) inside += features[i];
     query.constant = static_cast<float>(task_.scale * (norm - inside - rest));
-    query.noise = left ? std::min(rest / (variance * static_cast<float>(left)), kMostNoise) : 0;
+    query.beside = left ? rest / (variance * static_cast<float>(left)) : 0;
+    query.noise = std::min(query.beside, kMostNoise);
   }
 
   // How much log-weights vary within a stratum by the way to its nearest point: their variance, by that
@@ -475,7 +479,7 @@ class Estimator {
     return sum * slope() * slope();
   }
 
-  // Of a log-weight with the squared distance, times two.
+  // One over the variance of the noise: log-weights are squared distances times half of it.
   float slope() const { return 2 * std::log(2.0f) * task_.scale; }
 
   // What a query wants of each stratum: by the model, N sqrt(E w^2) times how far centre pixels are
@@ -518,7 +522,7 @@ class Estimator {
     for (int s = 0; s < task_.strata; ++s) {
       const float wish = desk.model[s] * one + desk.cautious[s] * other;
       desk.strata[count] = s;
-      desk.wish[count] = wish;
+      desk.wish[count] = std::max(wish, kLeastShare);
       count += afar ? desk.missed[s] >= least || desk.distance[s] <= near : wish >= kLeastShare;
     }
     for (int i = 0; i < count; ++i) {
@@ -630,7 +634,8 @@ class Estimator {
   // within it that the model expects.
   void bound(std::int64_t q, Desk& desk) const {
     const int d = task_.components;
-    const float beside = std::sqrt(task_.features[q * task_.terms + 2 * d]);
+    const bool all = task_.window_rows * cells_ == d;  // and what is left is rounding
+    const float beside = all ? 0 : std::sqrt(task_.features[q * task_.terms + 2 * d]);
     for (int s = 0; s < task_.strata; s += kLanes) {
       vec away = {}, unlike = {};
       for (int k = 0; k < d; ++k) {
@@ -948,7 +953,7 @@ class Estimator {
     const float rate = static_cast<float>(std::min(query.selection / chance, 1e30));
     const double* mean = task_.mean + one.query * C;
     const vec dull = splat(std::log2(kLeastChance / (rate * kFarthest)));
-    const float worst = kWorstCase * kWorstCase * 2 * query.noise / std::log(2.0f);
+    const float worst = kWorstCase * kWorstCase * 2 * query.beside / std::log(2.0f);
     const vec shift = splat(query.far ? query.peak - doubt(one.query, s) : query.peak);
     vec total = {};
     int kept = 0, least = 0, passed = 0;
@@ -1077,14 +1082,23 @@ class Estimator {
     const double model = std::exp2(weigh(q, mean, desk) - query.peak);
     const double trusted = std::min(model, kDoubt * query.total) / query.mass;
     query.rate = draws_for(desk, task_.tolerance * task_.tolerance, trusted * trusted);
-    if (!query.far) return;
-    for (int i = 0; i < desk.count; ++i)
-      if (desk.members[i] == 0) query.taken += members_of_[desk.strata[i]];
-    const double dear = task_.dear / static_cast<double>(task_.count);
-    if (query.residual > kMostResidual || query.taken * kShortCost > dear) {
+    // A query off all patches in what coordinates leave out is as far, wherever these lie.
+    const bool unknown = query.residual * query.beside > kMostResidual * query.noise;
+    const auto leave = [&] {
       query.done = true;
       task_.draws[q] = -1;
+    };
+    if (unknown && (query.far || query.beside > kMostNoise)) return leave();
+    if (!query.far) return;
+    query.sampled = 0;
+    for (int i = 0; i < desk.count; ++i) {
+      if (desk.members[i] == 0)
+        query.taken += members_of_[desk.strata[i]];
+      else
+        query.sampled += desk.wish[i];
     }
+    const double dear = task_.dear / static_cast<double>(task_.count);
+    if (query.taken * kShortCost > dear) leave();
   }
 
   // Divide the tolerance among a group of queries, the first of which is q, but for those that are
@@ -1108,7 +1122,7 @@ class Estimator {
       const double enough = (1 - kFirst) * part * task_.tolerance * task_.tolerance;
       query.rate = std::min(query.rate / (kFirst * part), task_.most);
       query.selection = query.total / (enough * query.mass * query.mass);
-      const double first = query.rate + query.taken;
+      const double first = query.rate * query.sampled + query.taken;
       const double second = std::min(query.selection * query.total, first);
       cost += first * kShortCost + second * (kFullCost + kFullByFloat * cells_ * task_.window_rows);
     }

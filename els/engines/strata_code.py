@@ -127,7 +127,7 @@ class Sorted(NamedTuple):
         sums, squares: of each byte and of its square over the members, int64 (L bytes).
         least, largest: of each byte over the members, uint8 (L bytes); 255 and 0 of none.
         lowest, highest: the same of what the first d + 1 bytes stand for where one of them does not
-            fit, in units of a code (L, d + 1); infinite of none.
+            fit, in units of a code (L, d + 1); 3e38 and -3e38 of none.
     """
 
     start: Tensor
@@ -172,7 +172,7 @@ def sort_patches(images: Tensor, region: Region, tensors: dict[str, Tensor]) -> 
     bytes_each = d + 1 + c
     stratum = torch.empty(n * region.places, dtype=torch.int32)
     codes = torch.empty(len(stratum) * bytes_each, dtype=torch.uint8)
-    lowest = torch.full((strata, d + 1), torch.inf)
+    lowest = torch.full((strata, d + 1), 3e38)  # compiled code knows no infinity
     highest = -lowest
     tensors = {**tensors, "lowest": lowest, "highest": highest}
     task = _Sorting(

@@ -96,8 +96,8 @@ def sampled_mean(
         strata_of: finds those of a region of the query's training images.
         tolerance: in pixel units, above 0.
         seed: of the draws.
-        in_full: whether queries to which all patches are the better way are answered so; else
-            their means are NaN.
+        in_full: whether queries to which all patches are the better way everywhere are answered so;
+            else their means are NaN.
     """
     by_time = defaultdict(list)
     for i, time in enumerate(zip(query.alpha.tolist(), query.sigma.tolist(), strict=True)):
@@ -185,8 +185,7 @@ def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
 def _completed(found: Estimate, query: PatchQuery) -> Estimate:
     """The estimate, with exact answers to the pixels that have none: NaN.
 
-    They lie far from all patches, as on the path of a network that draws beyond black and white, or
-    claim too large an error.
+    They claim too large an error or, far from all patches, would cost more than all of these.
     """
     left = found.mean.isnan().any(dim=1)
     images = left.any(dim=(1, 2))

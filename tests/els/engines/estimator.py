@@ -62,6 +62,7 @@ class Query:
 
     along: Array
     constant: float
+    beside: float
     noise: float
     mean: Array
     rate: float
@@ -76,6 +77,7 @@ class Query:
     drawn: float = 0.0
     variance: float = math.inf
     missed: float = 0.0
+    sampled: float = 1.0
     taken: float = 0.0
     far: bool = False
     few: bool = False
@@ -133,7 +135,7 @@ class Estimator:
         """The squared distance that no patch of a stratum is nearer than, and whether the query is
         far from all of them."""
         d, scale = int(self.of["components"]), self.of["scale"]
-        along, rest = features[d : 2 * d], features[2 * d]
+        along, rest = features[d : 2 * d], features[2 * d] * (self.patches.shape[1] > d)
         low, high = (self.given[name].reshape(d, -1).T for name in ("lowest", "highest"))
         off = np.maximum(np.maximum(low - along, along - high), 0)
         away = (off**2).sum(axis=1)
@@ -145,7 +147,7 @@ class Estimator:
 
     @property
     def slope(self) -> float:
-        """Of a log-weight with the squared distance, times two."""
+        """One over the variance of the noise."""
         return 2 * math.log(2) * float(self.of["scale"])
 
     @property
@@ -161,19 +163,24 @@ class Estimator:
         features = self.given["features"][q].astype(float)
         inner, rest, norm = features[:d].sum(), features[2 * d], features[2 * d + 1]
         left = self.patches.shape[1] - d
-        noise = rest * 2 * math.log(2) * scale / left if left else 0.0
+        beside = rest * self.slope / left if left else 0.0
         distance, far = self._bounds(features)
         score = self.scores[q] = np.minimum(self.scores[q], scale * (norm - distance))
         near = score >= score.max() + _FAR
+        huge = bool(scale * norm > K["kMostBits"])
         weight = np.where(near, 2 ** np.maximum(score - score.max(), _FAR), 0) * self.size
         return Query(
             along=features[d : 2 * d],
             constant=scale * (norm - inner - rest),
-            noise=min(noise, K["kMostNoise"]),
+            beside=beside,
+            noise=min(beside, K["kMostNoise"]),
             mean=weight @ self.given["centre"] / weight.sum(),
             rate=K["kPilot"],
             whole=int(K["kWhole"] if far else K["kWholePilot"]),
             far=far,
+            drawn=-1.0 if huge else 0.0,
+            variance=0.0 if huge else math.inf,
+            done=huge,
         )
 
     def run(self) -> bool:
@@ -196,8 +203,9 @@ class Estimator:
                     self.settle([query for query in one if query.drawn >= 0], turn)
                 continue
             cost = sum(self.divide([query for query in one if not query.done]) for one in some)
-            near = [query.residual for query in self.queries if not query.far]
-            if cost > self.of["dear"] or (near and np.mean(near) > K["kMostResidual"]):
+            near = [query for query in self.queries if not (query.done or query.far)]
+            residual = sum(query.residual for query in near) / len(self.queries)
+            if cost > self.of["dear"] or residual > K["kMostResidual"]:
                 return False
         return True
 
@@ -225,7 +233,8 @@ class Estimator:
         strata = np.flatnonzero(some)
         members = np.where(whole, 0, size)
         scale = score.max() + math.log2(model.sum())
-        return Wish(strata, model[strata] / model.sum(), wish[strata], members[strata], scale)
+        wish = np.maximum(wish[strata], K["kLeastShare"])
+        return Wish(strata, model[strata] / model.sum(), wish, members[strata], scale)
 
     def _variances(self) -> Array:
         return self.given["variances"].reshape(int(self.of["components"]), -1).T.astype(float)
@@ -310,11 +319,15 @@ class Estimator:
         model = 2.0 ** (wish.scale - query.peak)
         trusted = min(model, K["kDoubt"] * query.total) / query.mass
         query.rate = self.draws_for(wish, trusted)
-        if query.far:
-            query.taken = float(self.size[wish.strata][wish.members == 0].sum())
-            dear = query.taken * K["kShortCost"] > self.of["dear"] / self.of["count"]
-            if dear or query.residual > K["kMostResidual"]:
-                query.done, query.drawn, query.variance = True, -1, 0
+        unknown = query.residual * query.beside > K["kMostResidual"] * query.noise
+        left = unknown and (query.far or query.beside > K["kMostNoise"])
+        if query.far and not left:
+            whole = wish.members == 0
+            query.sampled = float(wish.wish[~whole].sum())
+            query.taken = float(self.size[wish.strata][whole].sum())
+            left = query.taken * K["kShortCost"] > self.of["dear"] / self.of["count"]
+        if left:
+            query.done, query.drawn, query.variance = True, -1, 0
 
     def draws_for(self, wish: Wish, trusted: float) -> float:
         """The draws at which the model predicts the variance that is allowed."""
@@ -337,7 +350,7 @@ class Estimator:
             enough = (1 - K["kFirst"]) * part * self.of["tolerance"] ** 2
             query.rate = min(query.rate / (K["kFirst"] * part), self.of["most"])
             query.selection = query.total / (enough * query.mass**2)
-            first = query.rate + query.taken
+            first = query.rate * query.sampled + query.taken
             second = min(query.selection * query.total, first)
             floats = self.patches.shape[1]
             cost += first * K["kShortCost"]
@@ -357,7 +370,7 @@ class Estimator:
         query, opened = self.queries[q], self.open[drawn.member]
         more = 2 * query.noise * opened
         if query.far:
-            worst = K["kWorstCase"] * np.sqrt(2 * query.noise * opened / math.log(2))
+            worst = K["kWorstCase"] * np.sqrt(2 * query.beside * opened / math.log(2))
             more = np.maximum(more, worst) + self.doubt(query, drawn.member)
         logs = self.by_coordinates(query, drawn.member) - opened + more
         powers = np.clip(logs - query.peak, -125, K["kMostPower"])

@@ -77,9 +77,12 @@ def test_codes_tell_what_patches_look_like(size: int) -> None:
         left = (away.square().sum(dim=1) - exact.square().sum(dim=1)).clamp(min=0)
         known = codes[:, d] < 255  # that of those which do not fit
         unknown += int((~known).sum())
+        assert (strata.lowest[s] - 0.01 <= exact).all()  # of these, too
+        assert (exact <= strata.highest[s] + 0.01).all()
+        assert ((left - 4).clamp(min=0).sqrt() <= strata.reach[s]).all()  # 4: rounded
         off += [[(along - exact)[known].square().sum(), exact[known].square().sum()]]
         off_rest += [[(rest - left)[known].abs().sum(), left[known].sum()]]
-    assert unknown < 0.02 * len(strata.order)
+    assert 0 < unknown < 0.02 * len(strata.order)
     (difference, square), (rest, left) = (torch.tensor(one).sum(dim=0) for one in (off, off_rest))
     assert difference < 1e-3 * square
     assert rest < 0.02 * left + 1e-3 * square

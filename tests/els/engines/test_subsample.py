@@ -96,7 +96,7 @@ def check_coverage(
     """At every t, inside and along borders: the error holds for each image, and each claim for 93 %
     of pixels, also among those whose weight fewest patches carry.
 
-    So many of the pixels are `estimated`; what lies too far from all patches is answered in full.
+    So many of the pixels are `estimated`; the others are answered in full.
     """
     estimating, exact = machines(train, tolerance=tolerance)
     for t, size in path:
@@ -143,7 +143,9 @@ def test_errors_hold_along_borders(unseen: torch.Tensor) -> None:
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize(("t", "size"), [(0.7, 7), (0.5, 7), (0.3, 5), (0.15, 3), (0.05, 3)])
+@pytest.mark.parametrize(
+    ("t", "size"), [(0.7, 7), (0.5, 7), (0.3, 5), (0.15, 3), (0.05, 3), (0.1, 5)]
+)
 def test_errors_hold_beyond_black_and_white(
     photos: ImageSet, unseen: torch.Tensor, t: float, size: int
 ) -> None:
@@ -154,10 +156,29 @@ def test_errors_hold_beyond_black_and_white(
     error = (found.mean - want).square().mean(dim=1).sqrt()
     assert (error.square().mean(dim=(1, 2)).sqrt() <= 0.01).all()
     claimed, inner = found.standard_error[:, 0], (slice(None), slice(4, -4), slice(4, -4))
-    assert (claimed[inner] == 0).float().mean() < 0.05
+    assert (claimed[inner] == 0).float().mean() < 0.15
     assert error[claimed == 0].max() < 1e-4
     beyond = (error > 2 * claimed + 1e-4)[inner].float().mean(dim=(1, 2))
     assert (beyond <= 0.07).all()
+
+
+@pytest.mark.usefixtures("always")
+def test_pixels_far_from_all_patches_are_answered_in_full_where_that_costs_less(
+    photos: ImageSet, unseen: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = noisy(3 * unseen[:1], 0.2)
+    estimating, exact = (one.fitted(3) for one in machines(photos))
+    shares = []
+    for pair in (1e9, 0.2, 0.05):
+        monkeypatch.setattr(subsample, "_PAIR", pair)
+        found = estimating.estimate(x, 0.2)
+        full = found.standard_error[0, 0, 1:-1, 1:-1] == 0
+        shares.append(float(full.float().mean()))
+        error = (found.mean - exact(x, 0.2)).square().mean(dim=1).sqrt()
+        assert error.square().mean().sqrt() <= 0.01
+        assert error[0, 1:-1, 1:-1][full].numel() == 0 or error[0, 1:-1, 1:-1][full].max() < 1e-4
+    assert shares[0] < 0.01 < shares[1] < 1
+    assert shares[1] <= shares[2]
 
 
 @pytest.mark.usefixtures("always")
@@ -240,7 +261,7 @@ def test_a_tighter_tolerance_sees_more(photos: ImageSet, unseen: torch.Tensor) -
 
 @pytest.mark.usefixtures("always")
 def test_answers_depend_on_neither_batch_nor_threads_but_on_time(photos: ImageSet) -> None:
-    x = noisy(to_float(photos.pixels[:3]), 0.5)
+    x = noisy(to_float(photos.pixels[:3]) * torch.tensor([1, 1, 3])[:, None, None, None], 0.5)
     machine = machines(photos)[0].fitted(5)
     t = torch.tensor([0.5, 0.7, 0.5])
     together = machine.estimate(x, t)
