@@ -44,7 +44,7 @@ struct Task {
   double* mean;                 // (q, c): the posterior mean, as levels
   double* variance;             // (q,): of it, averaged over channels; in squared levels
   double* draws;                // (q,): patches that it was compared with; -1 where it is left to be
-                                // answered in full
+                                // answered in full, as are all of a group to which that is better
   std::int64_t count;           // q, a multiple of `group`
   std::int64_t group;           // queries of which the tolerance is to hold on average
   std::uint64_t seed;           // of the places where runs begin, and of the second draw
@@ -57,7 +57,8 @@ struct Task {
   float scale;                  // 1 / (2 sigma^2 ln 2)
   float tolerance;              // standard deviation in levels, above 0
   double most;                  // first draws above which a query takes all patches
-  double dear;                  // core-nanoseconds at which all are given up
+  double dear;                  // core-nanoseconds that a group in full takes,
+  double alone;                 // and one query, where the others are estimated
 };
 
 namespace {
@@ -305,10 +306,10 @@ class Estimator {
     }
   }
 
-  // 0: done; 1: out of memory; 3: all patches are the better way.
-  int run() {
+  // Whether memory sufficed.
+  bool run() {
     const auto score_one = [&](std::int64_t q, int) { score(q); };
-    if (!in_parallel(task_.threads, task_.count, score_one)) return 1;
+    if (!in_parallel(task_.threads, task_.count, score_one)) return false;
     for (int round = 0; round < kRounds; ++round) {
       for (auto& some : requests_) some.clear();
       const auto plan_some = [&](std::int64_t shelf, int thread) {
@@ -316,15 +317,15 @@ class Estimator {
         for (std::int64_t q = shelf * kShelf; q < end; ++q)
           if (!queries_[q].done) plan(q, round, desks_[thread], requests_[shelf]);
       };
-      if (!in_parallel(task_.threads, requests_.size(), plan_some)) return 1;
+      if (!in_parallel(task_.threads, requests_.size(), plan_some)) return false;
       for (auto& share : shares_) std::fill(share.seen.begin(), share.seen.end(), Seen<C>());
-      if (!sort_requests()) return 1;
-      if (sorted_.empty()) return 0;
+      if (!sort_requests()) return false;
+      if (sorted_.empty()) return true;
       const auto draw_share = [&](std::int64_t share, int thread) {
         for (auto s = share; s < task_.strata; s += kShares)
           draw(s, round, shares_[share], desks_[thread]);
       };
-      if (!in_parallel(task_.threads, kShares, draw_share)) return 1;
+      if (!in_parallel(task_.threads, kShares, draw_share)) return false;
       const auto judge_one = [&](std::int64_t q, int thread) {
         if (queries_[q].done) return;
         if (round)
@@ -332,21 +333,15 @@ class Estimator {
         else
           prepare(q, desks_[thread]);
       };
-      if (!in_parallel(task_.threads, task_.count, judge_one)) return 1;
-      double cost = 0;
+      if (!in_parallel(task_.threads, task_.count, judge_one)) return false;
       for (std::int64_t q = 0; q < task_.count; q += task_.group) {
         if (round)
           settle(q, round);
         else
-          cost += divide(q);
+          divide(q);
       }
-      if (round) continue;
-      double residual = 0;
-      for (const auto& query : queries_)
-        if (!query.done && !query.far) residual += query.residual;
-      if (cost > task_.dear || residual > kMostResidual * static_cast<double>(task_.count)) return 3;
     }
-    return 0;
+    return true;
   }
 
  private:
@@ -455,10 +450,7 @@ class Estimator {
     const int lane = lowest_lane(least);
     query.far = steepness(q, static_cast<int>(where[lane]) + lane) > kSteep;
     if (query.far) query.whole = kWhole;
-    if (norm * task_.scale > kMostBits) {
-      query.done = true;
-      task_.draws[q] = -1;
-    }
+    if (norm * task_.scale > kMostBits) leave(q);
     double inside = 0;
     for (int i = 0; i < d; ++i) inside += features[i];
     query.constant = static_cast<float>(task_.scale * (norm - inside - rest));
@@ -813,8 +805,10 @@ class Estimator {
   void read(std::int64_t s, int first, int kept, Desk& desk) {
     const std::int32_t* order = task_.order + task_.start[s];
     const std::int64_t row_bytes = static_cast<std::int64_t>(task_.width) * C;
+    const std::int64_t members = size(s), from = member(s, first);
     const auto at = [&](int i) {
-      return task_.images + std::int64_t(order[member(s, first + desk.kept[i])]) * C;
+      const std::int64_t m = from + desk.kept[i];
+      return task_.images + std::int64_t(order[m < members ? m : m - members]) * C;
     };
     for (int i = 0; i < kept; ++i) {
       if (i + kAhead < kept && !desk.at_hand[desk.kept[i + kAhead]]) {
@@ -1084,11 +1078,7 @@ class Estimator {
     query.rate = draws_for(desk, task_.tolerance * task_.tolerance, trusted * trusted);
     // A query off all patches in what coordinates leave out is as far, wherever these lie.
     const bool unknown = query.residual * query.beside > kMostResidual * query.noise;
-    const auto leave = [&] {
-      query.done = true;
-      task_.draws[q] = -1;
-    };
-    if (unknown && (query.far || query.beside > kMostNoise)) return leave();
+    if (unknown && (query.far || query.beside > kMostNoise)) return leave(q);
     if (!query.far) return;
     query.sampled = 0;
     for (int i = 0; i < desk.count; ++i) {
@@ -1097,26 +1087,35 @@ class Estimator {
       else
         query.sampled += desk.wish[i];
     }
-    const double dear = task_.dear / static_cast<double>(task_.count);
-    if (query.taken * kShortCost > dear) leave();
+    if (query.taken * kShortCost > task_.alone) leave(q);
+  }
+
+  // A query is to be answered in full.
+  void leave(std::int64_t q) {
+    queries_[q].done = true;
+    task_.draws[q] = -1;
   }
 
   // Divide the tolerance among a group of queries, the first of which is q, but for those that are
-  // answered in full, and among both draws: returns what they will cost. With a variance of A / n
-  // after n draws, the least draws in all that keep the mean variance are those at which each query's
-  // variance goes with sqrt(A).
-  double divide(std::int64_t q) {
-    double mean = 0, cost = 0;
-    int left = 0;
+  // answered in full, and among both draws; all of them are where that costs less. With a variance of
+  // A / n after n draws, the least draws in all that keep the mean variance are those at which each
+  // query's variance goes with sqrt(A).
+  void divide(std::int64_t q) {
+    double mean = 0, cost = 0, residual = 0;
+    int near = 0;
     for (std::int64_t i = q; i < q + task_.group; ++i) {
       if (queries_[i].done || queries_[i].far) continue;
       mean += std::sqrt(queries_[i].rate);
-      ++left;
+      residual += queries_[i].residual;
+      ++near;
     }
-    mean /= std::max(left, 1);
+    mean /= std::max(near, 1);
     for (std::int64_t i = q; i < q + task_.group; ++i) {
       auto& query = queries_[i];
-      if (query.done) continue;
+      if (query.done) {
+        cost += task_.alone;
+        continue;
+      }
       const double part =
           query.far ? kAim : std::min(kAim * std::sqrt(query.rate) / mean, kMostUneven);
       const double enough = (1 - kFirst) * part * task_.tolerance * task_.tolerance;
@@ -1126,7 +1125,8 @@ class Estimator {
       const double second = std::min(query.selection * query.total, first);
       cost += first * kShortCost + second * (kFullCost + kFullByFloat * cells_ * task_.window_rows);
     }
-    return cost;
+    if (cost <= task_.dear && residual <= kMostResidual * static_cast<double>(task_.group)) return;
+    for (std::int64_t i = q; i < q + task_.group; ++i) leave(i);
   }
 
   // The posterior mean of a query and its variance, from all that it has seen.
@@ -1197,7 +1197,7 @@ class Estimator {
 template <int C>
 int estimate(const Task& task) {
   try {
-    return Estimator<C>(task).run();
+    return !Estimator<C>(task).run();
   } catch (const std::bad_alloc&) {
     return 1;
   }
@@ -1205,8 +1205,7 @@ int estimate(const Task& task) {
 
 }  // namespace
 
-// 0: done; 1: out of memory; 2: a number of channels that is not compiled in; 3: all patches are the
-// better way.
+// 0: done; 1: out of memory; 2: a number of channels that is not compiled in.
 extern "C" int els_estimate(const Task* task) {
   switch (task->channels) {
     case 1: return estimate<1>(*task);

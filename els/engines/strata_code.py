@@ -69,6 +69,7 @@ class _Task(ctypes.Structure):
         ("tolerance", ctypes.c_float),
         ("most", ctypes.c_double),
         ("dear", ctypes.c_double),
+        ("alone", ctypes.c_double),
     ]
 
 
@@ -141,18 +142,11 @@ class Sorted(NamedTuple):
     highest: Tensor
 
 
-def estimate(tensors: dict[str, Tensor], **numbers: float) -> bool:
-    """Fill in `mean`, `variance` and `draws`; see `Task` in strata.cpp for all names.
-
-    Returns:
-        whether that was done: False where all patches are the better way.
-    """
+def estimate(tensors: dict[str, Tensor], **numbers: float) -> None:
+    """Fill in `mean`, `variance` and `draws`; see `Task` in strata.cpp for all names."""
     pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     task = _Task(**pointers, **numbers, threads=torch.get_num_threads())
-    outcome = library().els_estimate(ctypes.byref(task))
-    if outcome not in (0, 3):
-        raise MemoryError("the compiled engine ran out of memory")
-    return bool(outcome == 0)
+    _check(library().els_estimate(ctypes.byref(task)) == 0)
 
 
 def sort_patches(images: Tensor, region: Region, tensors: dict[str, Tensor]) -> Sorted:
@@ -224,6 +218,6 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-def _check(done: int) -> None:
+def _check(done: int | bool) -> None:
     if not done:
         raise MemoryError("the compiled engine ran out of memory")

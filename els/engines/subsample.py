@@ -35,6 +35,7 @@ _MOST_CLAIMED = 1.5  # times the tolerance; an image that claims more has its wo
 _SPARE = 64  # numbers past the last that the compiled code may read
 # Core-nanoseconds a pair in full, inside and at a border, where displacements share less.
 _PAIR, _BORDER_PAIR = 1.3, 5.0
+_ALONE = 0.05  # and of a pixel by itself, for each number of a patch
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def sampled_mean(
         strata_of: finds those of a region of the query's training images.
         tolerance: in pixel units, above 0.
         seed: of the draws.
-        in_full: whether queries to which all patches are the better way everywhere are answered so;
+        in_full: whether images to which all patches are the better way everywhere are answered so;
             else their means are NaN.
     """
     by_time = defaultdict(list)
@@ -109,20 +110,16 @@ def sampled_mean(
             some = torch.tensor(indices[first : first + _IMAGES_AT_A_TIME])
             part = _part(query, some)
             found = _at_one_time(part, strata_of, tolerance, seed)
-            if found is not None:
-                found = _completed(_within(found, part, _MOST_CLAIMED * tolerance), part)
-            elif in_full:
-                found = Estimate.exact(_mean(part))
-            else:
-                found = Estimate.nothing(part.x)
+            found = _within(found, part, _MOST_CLAIMED * tolerance)
+            found = _completed(found, part, in_full=in_full)
             mean[some], error[some], seen[some] = found.mean, found.standard_error, found.seen
     return Estimate(mean, error, seen)
 
 
 def _at_one_time(
     query: PatchQuery, strata_of: Callable[[Region], Strata], tolerance: float, seed: int
-) -> Estimate | None:
-    """The answers to queries at one time, region by region; None where all patches are better."""
+) -> Estimate:
+    """The answers to queries at one time, region by region; NaN where all patches are better."""
     h, w = query.x.shape[2:]
     (size,) = query.sizes
     whole = inside(size, h, w)
@@ -133,9 +130,10 @@ def _at_one_time(
         places = inside(size, h + 2 * r, w + 2 * r)
         moved = replace(query, x=around, wanted=wanted)
         return _sample(moved, places, strata_of(whole), tolerance, seed)
-    found = _sample(query, whole, strata_of(whole), tolerance, seed)
-    if found is None:
-        return None
+    inner = _sample(query, whole, strata_of(whole), tolerance, seed)
+    given_up = _given_up(inner.mean, _wanted(query)[(..., *whole.pixels)])
+    if given_up.all():  # strata of the borders would be of no use
+        return Estimate.nothing(query.x)
 
     def at_border(region: Region) -> Estimate | None:
         few = region.places * len(query.pixels) < _LEAST_AT_BORDER
@@ -143,10 +141,10 @@ def _at_one_time(
             return None
         return _sample(query, region, strata_of(region), tolerance, seed)
 
-    parts = [(whole, found), *((one, at_border(one)) for one in along_borders(size, h, w))]
+    parts = [(whole, inner), *((one, at_border(one)) for one in along_borders(size, h, w))]
     mean, error = torch.zeros_like(query.x), torch.zeros_like(query.x)
     seen = torch.ones(len(mean), h, w)
-    all_wanted = torch.ones(h, w, dtype=torch.bool) if query.wanted is None else query.wanted[0]
+    all_wanted = _wanted(query)[0]
     left = all_wanted.clone()
     for region, part in parts:
         if part is not None:
@@ -155,7 +153,20 @@ def _at_one_time(
             seen[place] = part.seen[:, None, None]
             left[region.pixels] = False
     _fill(query, mean, left, whole)
+    mean[given_up] = torch.nan
     return Estimate(mean, error, seen[:, all_wanted].mean(dim=1))
+
+
+def _wanted(query: PatchQuery) -> Tensor:
+    """Which places are, bool (b h w)."""
+    b, _, h, w = query.x.shape
+    return torch.ones(b, h, w, dtype=torch.bool) if query.wanted is None else query.wanted
+
+
+def _given_up(mean: Tensor, wanted: Tensor) -> Tensor:
+    """Which images have no answer (b c h w) at any of the places that are wanted (b h w)."""
+    without = mean.isnan().any(dim=1) | ~wanted
+    return (without.all(dim=(1, 2))) & wanted.any(dim=(1, 2))
 
 
 def _part(query: PatchQuery, some: Tensor) -> PatchQuery:
@@ -169,9 +180,7 @@ def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
 
     Where a few patches that no draw saw could carry the weight, no number of draws helps.
     """
-    wanted = torch.ones_like(found.mean[:, 0], dtype=torch.bool)
-    if query.wanted is not None:
-        wanted &= query.wanted
+    wanted = _wanted(query)
     variance = found.standard_error[:, 0].double().square().masked_fill(~wanted, 0).flatten(1)
     ordered, pixel = variance.sort(dim=1)
     count = wanted.flatten(1).sum(dim=1, keepdim=True)
@@ -182,17 +191,23 @@ def _within(found: Estimate, query: PatchQuery, most: float) -> Estimate:
     return replace(found, seen=found.seen + share * (1 - found.seen))
 
 
-def _completed(found: Estimate, query: PatchQuery) -> Estimate:
+def _completed(found: Estimate, query: PatchQuery, *, in_full: bool) -> Estimate:
     """The estimate, with exact answers to the pixels that have none: NaN.
 
     They claim too large an error or, far from all patches, would cost more than all of these.
+    Images that have none anywhere are left so but for `in_full`.
     """
-    left = found.mean.isnan().any(dim=1)
+    wanted = _wanted(query)
+    given_up = _given_up(found.mean, wanted)
+    found.seen[given_up] = float(in_full)
+    left = found.mean.isnan().any(dim=1) & wanted
+    found.standard_error.masked_fill_(left[:, None], 0)
+    if not in_full:
+        left[given_up] = False
     images = left.any(dim=(1, 2))
     if images.any():
         exact = _mean(replace(_part(query, images), wanted=left[images]))
         found.mean[images] = torch.where(left[images, None], exact, found.mean[images])
-        found.standard_error.masked_fill_(left[:, None], 0)
     return found
 
 
@@ -226,8 +241,8 @@ def _fill(query: PatchQuery, mean: Tensor, left: Tensor, whole: Region) -> None:
 
 def _sample(
     query: PatchQuery, places: Region, strata: Strata, tolerance: float, seed: int
-) -> Estimate | None:
-    """The answers at some places of queries at the same time; None where all patches cost less.
+) -> Estimate:
+    """The answers at some places of queries at the same time; NaN where all patches cost less.
 
     Returns:
         mean and errors of those places alone (b c rows columns).
@@ -254,8 +269,8 @@ def _sample(
         "variance": torch.zeros(count, dtype=torch.float64),
         "draws": torch.zeros(count, dtype=torch.float64),
     }
-    full = (_BORDER_PAIR if places.is_cut else _PAIR) * count * strata.patches
-    done = estimate(
+    pair = _BORDER_PAIR if places.is_cut else _PAIR
+    estimate(
         {
             "images": strata.images,
             "order": strata.order,
@@ -294,10 +309,9 @@ def _sample(
         scale=unit,
         tolerance=tolerance * MIDDLE,
         most=_MOST_DRAWS * strata.patches,
-        dear=full,
+        dear=pair * len(some) * strata.patches,
+        alone=_ALONE * windows[0].shape[1] * strata.patches,
     )
-    if not done:
-        return None
     far = found["draws"] < 0
     found["mean"][far], found["draws"][far] = torch.nan, strata.patches
     mean, error = (torch.zeros(b, c, rows * columns).to(query.x) for _ in range(2))

@@ -38,6 +38,7 @@ def sampled(machine: PatchMachine) -> tuple[Paths, Starts]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subsample, "_LEAST_PATCHES", 1)
         patch.setattr(subsample, "_PAIR", 1e9)
+        patch.setattr(subsample, "_ALONE", 1e3)
         return sample_paths(machine, starts, SEEDS, steps=4), starts
 
 
@@ -46,6 +47,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Estimate even where all patches would cost less, as they do of so few images."""
     monkeypatch.setattr(subsample, "_LEAST_PATCHES", 1)
     monkeypatch.setattr(subsample, "_PAIR", 1e9)
+    monkeypatch.setattr(subsample, "_ALONE", 1e3)
 
 
 def test_the_error_found_is_that_of_the_answers(

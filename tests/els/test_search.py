@@ -37,6 +37,7 @@ def always() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subsample, "_LEAST_PATCHES", 1)
         patch.setattr(subsample, "_PAIR", 1e9)
+        patch.setattr(subsample, "_ALONE", 1e3)
         yield
 
 

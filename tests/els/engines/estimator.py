@@ -83,6 +83,10 @@ class Query:
     few: bool = False
     done: bool = False
 
+    def leave(self) -> None:
+        """To be answered in full."""
+        self.done, self.drawn, self.variance = True, -1, 0
+
 
 class Wish(NamedTuple):
     """What a query wants of the strata that it may draw from: see `Estimator.weigh`."""
@@ -183,8 +187,8 @@ class Estimator:
             done=huge,
         )
 
-    def run(self) -> bool:
-        """Answer all queries; False where all patches are the better way."""
+    def run(self) -> None:
+        """Answer all queries but those that are left to be answered in full."""
         group = int(self.of["group"])
         groups = [self.queries[q : q + group] for q in range(0, len(self.queries), group)]
         for turn in range(int(K["kRounds"])):
@@ -197,17 +201,16 @@ class Estimator:
                     self.judge(q, drawn)
                 else:
                     self.scout(q, drawn)
-            some = [one for one in groups if any(query.drawn >= 0 for query in one)]
-            if turn:
-                for one in some:
-                    self.settle([query for query in one if query.drawn >= 0], turn)
-                continue
-            cost = sum(self.divide([query for query in one if not query.done]) for one in some)
-            near = [query for query in self.queries if not (query.done or query.far)]
-            residual = sum(query.residual for query in near) / len(self.queries)
-            if cost > self.of["dear"] or residual > K["kMostResidual"]:
-                return False
-        return True
+            for one in groups:
+                some = [query for query in one if query.drawn >= 0]
+                if some and turn:
+                    self.settle(some, turn)
+                elif some:
+                    cost = self.divide(some) + self.of["alone"] * (len(one) - len(some))
+                    residual = sum(query.residual for query in some if not query.far) / len(one)
+                    if cost > self.of["dear"] or residual > K["kMostResidual"]:
+                        for query in some:
+                            query.leave()
 
     def weigh(self, q: int) -> Wish:
         """N sqrt(E w^2) by the model times how far centres are from the mean, and its root.
@@ -325,9 +328,9 @@ class Estimator:
             whole = wish.members == 0
             query.sampled = float(wish.wish[~whole].sum())
             query.taken = float(self.size[wish.strata][whole].sum())
-            left = query.taken * K["kShortCost"] > self.of["dear"] / self.of["count"]
+            left = query.taken * K["kShortCost"] > self.of["alone"]
         if left:
-            query.done, query.drawn, query.variance = True, -1, 0
+            query.leave()
 
     def draws_for(self, wish: Wish, trusted: float) -> float:
         """The draws at which the model predicts the variance that is allowed."""

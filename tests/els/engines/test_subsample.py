@@ -54,6 +54,7 @@ def always() -> Iterator[None]:
         patch.setattr(subsample, "_LEAST_PATCHES", 1)
         patch.setattr(subsample, "_PAIR", 1e9)
         patch.setattr(subsample, "_BORDER_PAIR", 1e9)
+        patch.setattr(subsample, "_ALONE", 1e3)
         yield
 
 
@@ -172,8 +173,8 @@ def test_pixels_far_from_all_patches_are_answered_in_full_where_that_costs_less(
     x = noisy(3 * unseen[:1], 0.2)
     estimating, exact = (one.fitted(3) for one in machines(photos))
     shares = []
-    for pair in (1e9, 0.2, 0.05):
-        monkeypatch.setattr(subsample, "_PAIR", pair)
+    for alone in (1e3, 0.008, 0.002):
+        monkeypatch.setattr(subsample, "_ALONE", alone)
         found = estimating.estimate(x, 0.2)
         full = found.standard_error[0, 0, 1:-1, 1:-1] == 0
         shares.append(float(full.float().mean()))
@@ -203,11 +204,10 @@ def test_the_compiled_estimator_does_what_the_readable_one_does(
     """Round by round with the same random numbers: not only are their averages alike."""
     compared = []
 
-    def both(tensors: dict[str, torch.Tensor], **numbers: float) -> bool:
+    def both(tensors: dict[str, torch.Tensor], **numbers: float) -> None:
         readable = Estimator(tensors, **numbers)
-        assert readable.run()
-        done = estimate(tensors, **numbers)
-        assert done
+        readable.run()
+        estimate(tensors, **numbers)
         mean, variance, drawn = (tensors[name].numpy() for name in ("mean", "variance", "draws"))
         queries = readable.queries
         left = np.array([query.drawn < 0 for query in queries])
@@ -220,7 +220,6 @@ def test_the_compiled_estimator_does_what_the_readable_one_does(
             ratio = found[~left] / np.array([getattr(query, name) for query in queries])[~left]
             assert np.quantile(np.abs(ratio - 1), 0.9) < 5e-3, name
         compared.append((len(queries), sum(query.far for query in queries)))
-        return done
 
     monkeypatch.setattr(subsample, "estimate", both)
     monkeypatch.setattr(subsample, "_LEAST_AT_BORDER", 1 << 40)
