@@ -33,7 +33,7 @@ from els.machines.local import PatchMachine
 from els.reading import read_bytes, read_json
 from els.sampling import Starts, ddim_steps
 from els.schedule import CosineSchedule
-from els.search import estimated, searched
+from els.search import Search
 from els.work import IN_MEMORY, Advance, Tensors, Work
 
 SAME = 0.01  # a share of the loss that makes no difference
@@ -400,54 +400,22 @@ def _search(
         path: gives what ought to be answered at every t, and the labels.
         of: plain data that tells what `path` depends on.
     """
-    path = cache(path)
     what = " on held-out images" if criterion == "mse" else ""
-    depends = [of, machine.identity, steps, criterion, list(seeds)]
-
-    def by_value(some: list[int], advance: Advance) -> Tensors:
-        points, label = path()
-        found = []
-        for value, i in (divmod(one, steps) for one in some):
-            found.append(estimated(points[i], machine, candidates[value], label, criterion))
-            advance(len(seeds))
-        return {"table": torch.stack(found)}
-
-    # Value by value, so that the patches of each are sorted once.
-    estimates = work.map(
-        f"calibrating {machine.kind}{what}",
-        range(len(candidates) * steps),
-        by_value,
-        depends=["estimated scales", *depends],
-        keys=[[value, i] for value in candidates for i in range(steps)],
-        steps=len(seeds),
-        batch=1,
-    )["table"].unflatten(0, (len(candidates), steps))
-
-    def by_time(some: list[int], advance: Advance) -> Tensors:
-        points, label = path()
-        found = []
-        for i in some:
-            table = estimates[:, i]
-            found.append(searched(points[i], table, machine, candidates, label, criterion, turn=i))
-            advance(len(seeds))
-        return {
-            "table": torch.stack([one.table for one in found]),
-            "looks": torch.stack([one.looks for one in found]),
-            "refused": torch.tensor([one.refused for one in found]),
-        }
-
-    found = work.map(
-        f"checking the scale of {machine.kind}{what}",
-        range(steps),
-        by_time,
-        depends=["searched and checked scales", *depends, list(candidates)],
-        steps=len(seeds),
-        batch=1,
-    )
+    found = Search(
+        machine,
+        cache(path),
+        images=len(seeds),
+        times=steps,
+        candidates=candidates,
+        criterion=criterion,
+        name=f"{machine.kind}{what}",
+        depends=[of, machine.identity, steps, criterion, list(seeds)],
+        work=work,
+    ).run()
     t = machine.schedule.timesteps(steps)[:-1].tolist()
-    table = rearrange(found["table"], "t k n -> n t k")
+    table = rearrange(found.table, "t k n -> n t k")
     scales = choose_scales(table, machine, criterion, seeds=seeds, candidates=candidates, t=t)
-    return replace(scales, audit=_audit(machine, t, found["looks"], found["refused"]))
+    return replace(scales, audit=_audit(machine, t, found.looks, found.refused))
 
 
 def _audit(

@@ -166,7 +166,7 @@ def _wanted(query: PatchQuery) -> Tensor:
 def _given_up(mean: Tensor, wanted: Tensor) -> Tensor:
     """Which images have no answer (b c h w) at any of the places that are wanted (b h w)."""
     without = mean.isnan().any(dim=1) | ~wanted
-    return (without.all(dim=(1, 2))) & wanted.any(dim=(1, 2))
+    return without.all(dim=(1, 2)) & wanted.any(dim=(1, 2))
 
 
 def _part(query: PatchQuery, some: Tensor) -> PatchQuery:
@@ -208,6 +208,7 @@ def _completed(found: Estimate, query: PatchQuery, *, in_full: bool) -> Estimate
     if images.any():
         exact = _mean(replace(_part(query, images), wanted=left[images]))
         found.mean[images] = torch.where(left[images, None], exact, found.mean[images])
+    found.mean.masked_fill_(~wanted[:, None], 0)
     return found
 
 
@@ -312,8 +313,8 @@ def _sample(
         dear=pair * len(some) * strata.patches,
         alone=_ALONE * windows[0].shape[1] * strata.patches,
     )
-    far = found["draws"] < 0
-    found["mean"][far], found["draws"][far] = torch.nan, strata.patches
+    left = found["draws"] < 0
+    found["mean"][left], found["draws"][left] = torch.nan, strata.patches
     mean, error = (torch.zeros(b, c, rows * columns).to(query.x) for _ in range(2))
     mean[..., some] = (rearrange(found["mean"], "(b p) c -> b c p", b=b) / MIDDLE).to(mean)
     deviation = rearrange(found["variance"], "(b p) -> b 1 p", b=b).sqrt() / MIDDLE

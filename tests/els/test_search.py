@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from els.machines import Machine, make_machine
 from els.machines.local import PatchMachine
 from els.sampling import Starts
 from els.schedule import COSINE
-from els.search import Searched, estimated, lattice, searched
+from els.search import checked, completed, estimated, exact, lattice, to_check
 
 pytestmark = pytest.mark.skipif(available() is not None, reason="needs the native engine")
 SIZES = (3, 5, 7, 9, 11, 13)
@@ -113,10 +114,27 @@ def test_scales_are_those_of_exact_answers_where_several_are_nearly_as_good(
     assert sum(same) >= len(same) - 1
 
 
-def search(point: Point, machine: PatchMachine, sizes: Sequence[int]) -> Searched:
-    """Estimates at all sizes, and what is chosen by them."""
+class Found(NamedTuple):
+    """The criterion for each size and image, looks at estimates, and whether one was refused."""
+
+    table: Tensor
+    looks: list[Tensor]
+    refused: bool
+
+
+def search(point: Point, machine: PatchMachine, sizes: Sequence[int]) -> Found:
+    """Estimates at all sizes, what completes them, and looks at what is chosen by them."""
     tables = [estimated(point, machine, k, None, "cosine") for k in sizes]
-    return searched(point, torch.stack(tables), machine, sizes, None, "cosine", turn=0)
+    estimates = torch.stack(tables)
+    table = completed(point, estimates, machine, sizes, None, "cosine")
+    checks = [
+        checked(point, machine, sizes[i], None, turn=0)
+        for i in to_check(table, estimates, "cosine")
+    ]
+    refused = any(wrong for _, wrong in checks)
+    if refused:
+        table = exact(point, machine, sizes, None, "cosine")
+    return Found(table, [one for one, _ in checks], refused)
 
 
 def test_sizes_that_take_all_patches_are_answered_in_one_pass_as_far_as_need_be(
@@ -137,11 +155,11 @@ def test_sizes_that_take_all_patches_are_answered_in_one_pass_as_far_as_need_be(
     )
     found = search(point, machine, SIZES)
     assert asked == [[3, 5, 7]]  # one beyond what a few images suggest
-    exact = machine.estimating(0)
-    want = [compare(point, exact(x, 0.5, size=k), "cosine", COSINE) for k in (3, 5, 7)]
+    whole = machine.estimating(0)
+    want = [compare(point, whole(x, 0.5, size=k), "cosine", COSINE) for k in (3, 5, 7)]
     assert torch.allclose(found.table[:3], torch.stack(want), atol=1e-6)
     assert found.table[3:].isnan().all()
-    assert found.looks.isnan().all()
+    assert not found.looks
 
 
 def test_a_search_sees_what_is_best_from_afar(photos: ImageSet) -> None:
@@ -226,7 +244,7 @@ def test_a_wrong_estimate_that_loses_for_it_is_found_beside_the_one_that_wins(
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     found = search(Point(0.7, x, truth(x, 0.7)), machine, (3, 5, 7))
     assert found.refused
-    assert found.looks[0, 0] < 0.01 < found.looks[1, 0]
+    assert found.looks[0][0] < 0.01 < found.looks[1][0]
     assert found.table.mean(dim=1).argmax() == 1
 
 
@@ -241,7 +259,7 @@ def test_what_some_images_alone_can_be_estimated_at_is_exact_for_the_others(
     whole = torch.stack([estimated(point, machine, k, None, "cosine") for k in (3, 5, 7)])
     table = whole.clone()
     table[1, 0] = torch.nan
-    found = searched(point, table, machine, (3, 5, 7), None, "cosine", turn=0).table
-    exact = compare(point, machine.estimating(0)(x, 0.7, size=5), "cosine", COSINE)
-    assert found[1, 0] == pytest.approx(float(exact[0]), abs=1e-9)
+    found = completed(point, table, machine, (3, 5, 7), None, "cosine")
+    want = compare(point, machine.estimating(0)(x, 0.7, size=5), "cosine", COSINE)
+    assert found[1, 0] == pytest.approx(float(want[0]), abs=1e-9)
     assert torch.equal(found[whole == table], whole[whole == table])

@@ -281,6 +281,27 @@ def test_answers_depend_on_neither_batch_nor_threads_but_on_time(photos: ImageSe
 
 
 @pytest.mark.usefixtures("always")
+def test_each_image_of_a_batch_chooses_between_some_patches_and_all(
+    photos: ImageSet, unseen: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subsample, "_PAIR", 0.03)  # between what the two images take
+    x = noisy(unseen[:2] * torch.tensor([1, 3])[:, None, None, None], 0.2)
+    estimating, exact = (one.fitted(3) for one in machines(photos))
+    found = estimating.estimate(x, 0.2)
+    assert (found.standard_error[0, 0, 1:-1, 1:-1] > 0).all()
+    assert not found.standard_error[1].any()
+    assert found.seen[0] < found.seen[1] == 1
+    torch.testing.assert_close(found.mean[1:], exact(x[1:], 0.2), rtol=0, atol=1e-5)
+    unanswered = estimating.estimate(x, 0.2, in_full=False)
+    assert torch.equal(unanswered.mean[0], found.mean[0])
+    assert unanswered.mean[1].isnan().all()
+    assert unanswered.seen[1] == 0
+    for i in range(2):
+        alone = estimating.estimate(x[i : i + 1], 0.2)
+        torch.testing.assert_close(alone.mean[0], found.mean[i], rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("always")
 def test_pixels_by_which_an_image_claims_too_much_are_answered_in_full(
     photos: ImageSet, unseen: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
