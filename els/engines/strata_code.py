@@ -218,6 +218,6 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-def _check(done: int | bool) -> None:
+def _check(done: int) -> None:
     if not done:
         raise MemoryError("the compiled engine ran out of memory")

@@ -212,6 +212,7 @@ def test_the_compiled_estimator_does_what_the_readable_one_does(
         queries = readable.queries
         left = np.array([query.drawn < 0 for query in queries])
         assert ((drawn < 0) == left).all()
+        assert not left.reshape(-1, int(numbers["group"])).all(axis=1).any()
         off = np.abs([query.mean for query in queries] - mean).max(axis=1)[~left]
         assert np.quantile(off, 0.95) < 5e-3 * numbers["tolerance"]  # float32 against float64
         # In little noise rounding decides on whether a patch or two of thousands are drawn.
